@@ -1,0 +1,47 @@
+"""The errors this package raises on purpose.
+
+    SubjectiveQEError            catch this one for all of them
+    |- ConfigError               a recipe, option or argument that cannot be used
+    |- ImageError                a picture that cannot be read or written
+    |- ShapeError                arrays whose shapes do not fit together
+    |- CodecError                an encoder or decoder that is missing or failed
+    |- StoreError                a paired store that is incomplete or damaged
+    |- ModelError                a checkpoint or model file of another network, or damaged
+    `- WeightsError              weights of a judge or loss that are not on this machine
+
+Every message is one line: what was expected, what was found, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class SubjectiveQEError(Exception):
+    """Root of all errors of this package."""
+
+
+class ConfigError(SubjectiveQEError):
+    """A recipe, option or argument that cannot be used."""
+
+
+class ImageError(SubjectiveQEError):
+    """A picture that cannot be read or written."""
+
+
+class ShapeError(SubjectiveQEError, ValueError):
+    """Arrays whose shapes do not fit together."""
+
+
+class CodecError(SubjectiveQEError):
+    """An encoder or decoder that is missing or failed, or a level out of its range."""
+
+
+class StoreError(SubjectiveQEError):
+    """A paired store that is incomplete, damaged or of another format."""
+
+
+class ModelError(SubjectiveQEError):
+    """A checkpoint or model file that is damaged or holds another network."""
+
+
+class WeightsError(SubjectiveQEError):
+    """Weights of a judge or a loss that are not on this machine."""
