@@ -1,0 +1,91 @@
+"""What training minimises. All take float32 NCHW RGB in [0, 1] and return a scalar; metrics live elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .distributed import mean_over_processes
+
+
+def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
+    """Mean of sqrt(d^2 + eps): the absolute difference, smooth at zero.
+
+    Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms", ICIP 1994; eps is the seed's.
+
+    Args:
+        out: any shape.
+        gt: the same shape.
+    Returns:
+        Scalar; sqrt(eps) = 0.001 where the two are equal.
+    """
+    return torch.sqrt((out - gt).square() + eps).mean()
+
+
+def relativistic_g_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Asks D to rate outputs above the average GT image, and GT images below the average output.
+
+    The averages are taken over all processes, so that several of them equal one at the same global batch.
+
+    Source: Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019 (arXiv:1807.00734); the two terms are averaged.
+
+    Args:
+        real_logits: D(gt) before the sigmoid, (N, 1) or (N, 1, h, w); treated as a constant.
+        fake_logits: D(out), same shape; carries the gradient.
+    Returns:
+        Scalar in nats; ln 2 = 0.693 when D rates every image alike.
+    """
+    real = real_logits.detach()
+    lift_fake = F.softplus(mean_over_processes(real.mean()) - fake_logits).mean()
+    sink_real = F.softplus(real - mean_over_processes(fake_logits.mean())).mean()
+    return (lift_fake + sink_real) / 2
+
+
+def relativistic_d_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Asks D to rate GT images above the average output, and outputs below the average GT image.
+
+    Source and averages: as `relativistic_g_loss`.
+
+    Args:
+        real_logits: D(gt) before the sigmoid, (N, 1) or (N, 1, h, w).
+        fake_logits: D(out) of detached outputs, same shape.
+    Returns:
+        Scalar in nats; ln 2 = 0.693 when D rates every image alike.
+    """
+    lift_real = F.softplus(mean_over_processes(fake_logits.mean()) - real_logits).mean()
+    sink_fake = F.softplus(fake_logits - mean_over_processes(real_logits.mean())).mean()
+    return (lift_real + sink_fake) / 2
+
+
+def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Tensor:
+    """How much more (or less) than the original an output steps at the codec's block borders.
+
+    A step is the absolute difference of neighbouring pixels. Per picture, channel and direction, the mean step across
+    block borders is set against the mean step inside blocks; the loss is the absolute difference of that log ratio to the
+    original's. The steps inside blocks are constants here: the border has to come down to them, they need not rise to it.
+
+    Args:
+        out: (N, 3, H, W); carries the gradient.
+        gt: the same shape.
+        grid: int, (N, 2): rows y with (y - grid[0]) % block_px == 0 start a block, columns likewise with grid[1].
+        block_px: side of a block.
+    Returns:
+        Scalar; 0 where the borders stand out as much as in the original, 0.69 where twice as much.
+    """
+    terms = []
+    for axis, first in ((2, grid[:, 0]), (3, grid[:, 1])):
+        place = torch.arange(1, out.shape[axis], device=out.device)
+        is_border = ((place[None] - first[:, None]) % block_px == 0).to(out.dtype)  # (N, H - 1) or (N, W - 1)
+        ratio_out, ratio_gt = (_log_border_ratio(x.diff(dim=axis).abs().mean(dim=5 - axis), is_border) for x in (out, gt))
+        terms.append((ratio_out - ratio_gt).abs().mean())
+    return (terms[0] + terms[1]) / 2
+
+
+def _log_border_ratio(steps: Tensor, is_border: Tensor) -> Tensor:
+    """Log of the mean step at borders over that inside, (N, 3), from steps (N, 3, L) and is_border (N, L)."""
+    noise = 0.5 / 255  # half a level: keeps flat pictures from asking for the ratio of two rounding errors
+    mask = is_border[:, None]
+    at_border = (steps * mask).sum(2) / mask.sum(2)
+    inside = (steps * (1 - mask)).sum(2) / (1 - mask).sum(2)
+    return torch.log(at_border + noise) - torch.log(inside.detach() + noise)

@@ -1,0 +1,171 @@
+"""Files of weights: self-describing safetensors of ours, and checkpoints of the seed and of the ESRGAN community."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..files import atomic_path
+from . import NETS
+
+FORMAT = "subjectiveqe-net-1"
+
+SEED_LICENCE = (
+    "Apache-2.0 (RyanXingQL/SubjectiveQE-ESRGAN; its README once said non-commercial); "
+    "cite SubjectiveQE-ESRGAN and ESRGAN"
+)
+COMMUNITY_LICENCE = "unknown: ask whoever published the checkpoint"
+
+# Three spellings of one generator -> ours. The seed's own names come first, then BasicSR's, then the first ESRGAN's.
+_TOP = {
+    "conv_in": "conv_in",
+    "conv_mid": "conv_mid",
+    "conv_out": "conv_out",
+    "conv_first": "conv_in",
+    "conv_body": "conv_mid",
+    "trunk_conv": "conv_mid",
+    "conv_last": "conv_out",
+}
+_DENSE = re.compile(r"(?:rrdb_lst|body|RRDB_trunk)\.(\d+)\.(?:rdb|RDB)([123])\.conv([1-5])\.(weight|bias)")
+_UPSAMPLING = re.compile(r"(conv_up|upconv|conv_hr|HRconv)")
+
+
+def save_net(path: Path, net: nn.Module, metadata: Mapping[str, str] = {}, half: bool = False) -> None:
+    """Writes weights with a header that says which network they are.
+
+    Args:
+        path: a `.safetensors` file; it appears only when complete.
+        net: a network of `NETS`.
+        metadata: what else to say: training data, licence, recipe hash, steps.
+        half: store float16, half the size; it is read back as float32.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    with atomic_path(path) as aside:
+        safetensors.torch.save_file(state, aside, metadata={**metadata, **describe(net)})
+
+
+def describe(net: nn.Module) -> dict[str, str]:
+    """The header every model file of ours carries, safetensors and ONNX alike; all values are strings.
+
+    Returns:
+        format, net (a name of `NETS`), hparams (JSON), receptive_px and stride_px (see `UNet`).
+    """
+    name = next(name for name, kind in NETS.items() if type(net) is kind)
+    return {
+        "format": FORMAT,
+        "net": name,
+        "hparams": json.dumps(net.hparams),
+        "receptive_px": str(net.receptive_px),
+        "stride_px": str(net.stride_px),
+    }
+
+
+def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
+    """Reads a network from any checkpoint known here: ours, the seed's `.pt`, the community's RRDB `.pth`.
+
+    Foreign files go through `torch.load(weights_only=True)`, so they cannot run code.
+
+    Returns:
+        The network in evaluation mode, float32, and the file's header; converted files say source and licence there.
+    Raises:
+        ModelError: the file is missing, damaged or holds another network.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        state, metadata = read_safetensors(path)
+        net = build(path, metadata)
+    else:
+        state, metadata = _adopt(path, _read_foreign(path))
+        net = build(path, metadata)
+    try:
+        net.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise ModelError(f"{path}: not the weights of net '{metadata['net']}' ({lines[-1].strip()})") from None
+    return net.eval(), metadata
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of one of our files; ModelError where it is damaged or of another format."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping, only keys()
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch or train it again") from None
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none")
+        raise ModelError(f"{path}: expected a header with format '{FORMAT}', found '{found}'; is it another tool's file?")
+    return state, metadata
+
+
+def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
+    """The untrained network that a header names."""
+    kind = NETS.get(metadata["net"])
+    if kind is None:
+        raise ModelError(f"{path}: holds net '{metadata['net']}', known are {', '.join(NETS)}")
+    try:
+        return kind(**json.loads(metadata["hparams"]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: header does not describe a '{metadata['net']}' ({error})") from None
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path}: not a PyTorch checkpoint of plain tensors ({reason})") from None
+    for key in ("state_dict_g", "state_dict", "params_ema", "params"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelError(f"{path}: expected a state dict of tensors, found {type(content).__name__} of other things")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Renames a foreign RRDB generator's tensors and reads its sizes off their shapes."""
+    up = next((key for key in foreign if _UPSAMPLING.match(key)), None)
+    if up is not None:
+        raise ModelError(f"{path}: has upsampling layers ('{up}'); only networks that keep the size can be loaded")
+    state = {}
+    for key, value in foreign.items():
+        top, _, leaf = key.rpartition(".")
+        dense = _DENSE.fullmatch(key)
+        if dense:
+            block, rdb, conv, leaf = dense.groups()
+            state[f"body.{block}.blocks.{int(rdb) - 1}.convs.{int(conv) - 1}.{leaf}"] = value
+        elif top in _TOP:
+            state[f"{_TOP[top]}.{leaf}"] = value
+        else:
+            raise ModelError(f"{path}: tensor '{key}' belongs to no generator known here; known are RRDB networks")
+    try:
+        num_feat = state["conv_in.weight"].shape[0]
+        num_grow = state["body.0.blocks.0.convs.0.weight"].shape[0]
+    except KeyError as error:
+        raise ModelError(f"{path}: not an RRDB generator, tensor {error} is missing") from None
+    num_block = len({key.split(".")[1] for key in state if key.startswith("body.")})
+    from_seed = any(key.startswith("rrdb_lst.") for key in foreign)
+    metadata = {
+        "format": FORMAT,
+        "net": "rrdb",
+        "hparams": json.dumps({"num_feat": num_feat, "num_block": num_block, "num_grow": num_grow}),
+        "source": path.name,
+        "licence": SEED_LICENCE if from_seed else COMMUNITY_LICENCE,
+    }
+    return state, metadata
