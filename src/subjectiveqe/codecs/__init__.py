@@ -1,0 +1,48 @@
+"""Codecs behind one interface: level in, decoded picture and exact byte count out."""
+
+from __future__ import annotations
+
+import inspect
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import ConfigError
+from .base import Codec, Coded, InMemoryCodec, crop_to_multiple
+from .hevc import Hevc
+from .hm import Hm
+from .still import Avif, Jpeg, WebP
+
+CODECS: dict[str, type[Codec]] = {"hevc": Hevc, "hm": Hm, "jpeg": Jpeg, "webp": WebP, "avif": Avif}
+"""Every codec by name."""
+
+__all__ = ["CODECS", "Codec", "Coded", "InMemoryCodec", "crop_to_multiple", "get_codec"]
+
+
+def get_codec(name: str, **options: Any) -> Codec:
+    """Makes a codec by name.
+
+    Args:
+        name: a key of `CODECS`.
+        options: the codec's own; chroma="444", "422" or "420" (hevc, jpeg, avif); encoder, config and timeout_s (hm).
+            None stands for the default, so that a caller can hand its own options through.
+    Raises:
+        ConfigError: no codec of this name, or an option or value that it does not have.
+    Example:
+        >>> get_codec("jpeg", chroma="444")
+        Jpeg(chroma='444')
+    """
+    if name not in CODECS:
+        raise ConfigError(f'unknown codec "{name}"; {_nearest(name, list(CODECS))}')
+    kind = CODECS[name]
+    known = list(inspect.signature(kind).parameters)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f'codec "{name}" has no option "{key}"; {has}')
+    return kind(**given)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"known are {', '.join(known)}"
