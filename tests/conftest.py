@@ -14,7 +14,7 @@ BLUR = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
 
 def _draw_image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """A smooth, coloured picture with edges and a little noise: (height, width), uint8 HWC; the same for equal seeds."""
+    """A smooth, coloured picture with edges and a little noise, uint8 HWC; equal seeds give equal pictures."""
     height, width = size
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 32.0
