@@ -1,0 +1,1 @@
+"""Paired stores: made from clean pictures, checked, and read as training patches."""
