@@ -1,0 +1,418 @@
+"""From a folder of clean pictures to a paired store: crop, code, decode, keep both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from .. import __version__
+from ..codecs import Codec, crop_to_multiple, get_codec
+from ..errors import CodecError, ConfigError, ImageError, ShapeError, StoreError
+from ..images import RGB, list_images, read_rgb, write_png
+from .store import (
+    DATA,
+    FORMAT,
+    GRID_PX,
+    INDEX,
+    JOURNAL,
+    VERSION,
+    StoredPair,
+    StoredPicture,
+    StoreIndex,
+    crc32,
+    lmdb_keys,
+    png_files,
+    read_index,
+    size_of_data,
+    write_index,
+)
+
+LAYOUTS = ("lmdb", "png")
+SPLITS = ("all", "train", "valid")
+MAP_BYTES = 1 << 40
+"""Address space LMDB may grow into; the file is only as long as what is in it."""
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What a store holds when `prepare` is done.
+
+    Args:
+        done: pairs in the store.
+        pictures: clean pictures in the store.
+        skipped: each picture that could not be read or coded, with the reason.
+    """
+
+    done: int
+    pictures: int
+    skipped: tuple[tuple[Path, str], ...]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    codec: str,
+    levels: Sequence[int],
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    layout: str = "lmdb",
+    split: str = "all",
+    hold_out_every: int = 20,
+    jobs: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> PrepareResult:
+    """Codes every picture of a folder and keeps decoded pictures and originals as a paired store.
+
+    Pictures are cropped at the bottom and right to multiples of 8 px. A run that was killed is continued by the same
+    call: finished pictures are not coded again. Until all are, the store does not open. Scripts that call it with more
+    than one job need `if __name__ == "__main__":`, as workers are started afresh and import the script.
+
+    Args:
+        source: folder of clean pictures.
+        out: the store to make: a new or empty folder, or one that an earlier run of the same settings left.
+        codec: key of `CODECS`.
+        levels: QP or QF; a list is taken whole for every picture, of a `range` each picture gets `draws` levels.
+        draws: different levels per picture drawn from a `range`, a pure function of seed and file name.
+        seed: of the draws.
+        layout: "lmdb", or "png" for files that any program reads.
+        split: "all", "valid" (sorted by name, each `hold_out_every`-th picture) or "train" (all the others).
+        hold_out_every: see `split`; 20 holds out the 20th, 40th, ... picture.
+        jobs: processes; 0 is one per core, 1 codes in this process.
+        progress: called with the number of finished pictures and of all.
+        options: the codec's own (chroma, encoder, ...), see `get_codec`.
+    Raises:
+        ConfigError: no pictures, none that could be coded, or an argument out of range.
+        CodecError: the codec does not work here, or a level is out of its range.
+        StoreError: `out` holds something else, or cannot be written (disk full).
+    """
+    coder = get_codec(codec, **options)
+    _check_arguments(coder, levels, draws, layout, split, hold_out_every)
+    paths = _select(source, split, hold_out_every)
+    settings = {
+        "program": __version__,
+        "layout": layout,
+        "codec": codec,
+        # a time limit changes no pixel
+        "options": {f.name: str(getattr(coder, f.name)) for f in fields(coder) if f.name != "timeout_s"},  # type: ignore[arg-type]
+        "levels": list(levels),
+        "draws": draws if isinstance(levels, range) else None,
+        "seed": seed if isinstance(levels, range) else None,
+        "split": split,
+        "hold_out_every": hold_out_every if split != "all" else None,
+        "num_sources": len(paths),
+        "sources": _digest_of(paths),
+    }
+    if (out / INDEX).exists():
+        index = read_index(out)
+        _refuse_other_settings(out, index.settings, settings)
+        return _result(source, index)
+
+    try:
+        with _Writer(out, settings) as writer:
+            total = len(paths)
+            tasks = [
+                _Task(path, coder, _levels_of(path.name, levels, draws, seed), out if layout == "png" else None)
+                for path in paths
+                if path.name not in writer.finished
+            ]
+            skipped = []
+            report = progress or _ignore
+            report(total - len(tasks), total)
+            for number, (task, made) in enumerate(_code_all(tasks, jobs or _cores()), start=total - len(tasks) + 1):
+                if isinstance(made, str):
+                    skipped.append((task.path.name, made))
+                else:
+                    writer.add(*made)
+                report(number, total)
+            if not writer.finished:
+                shutil.rmtree(out)
+                name, reason = skipped[0]
+                raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
+            return _result(source, writer.complete(tuple(sorted(skipped))))
+    except (OSError, ImageError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        again = 'make room and run "sqe prepare" again to continue'
+        raise StoreError(f"{out}: cannot be written ({reason}); {again}") from None
+
+
+def _check_arguments(
+    codec: Codec, levels: Sequence[int], draws: int, layout: str, split: str, hold_out_every: int
+) -> None:
+    for name, value, known in (("layout", layout, LAYOUTS), ("split", split, SPLITS)):
+        if value not in known:
+            raise ConfigError(f'{name}: expected one of {", ".join(known)}, got "{value}"')
+    if hold_out_every < 2:
+        raise ConfigError(f"hold_out_every: expected 2 or more, got {hold_out_every}")
+    if not levels or len(set(levels)) != len(levels):
+        raise ConfigError(f"levels: expected one or more different ones, got {list(levels)}")
+    if isinstance(levels, range) and not 1 <= draws <= len(levels):
+        raise ConfigError(f"draws: expected 1..{len(levels)}, the number of levels in the range, got {draws}")
+    trial = np.full((64, 64, 3), 128, np.uint8)
+    for level in levels:
+        codec.check(trial, level)
+    codec.code(trial, levels[0])  # a missing encoder is one error here, not one for every picture
+
+
+def _select(source: Path, split: str, every: int) -> list[Path]:
+    if not source.is_dir():
+        raise ConfigError(f"{source}: no such folder; expected one of clean pictures")
+    paths = list_images(source)
+    if not paths:
+        raise ConfigError(f"{source}: no pictures in this folder; expected one of clean pictures")
+    if split != "all":
+        paths = [path for number, path in enumerate(paths, 1) if (number % every == 0) == (split == "valid")]
+        if not paths:
+            raise ConfigError(f'{source}: too few pictures for split "{split}" with one in {every} held out')
+    return paths
+
+
+def _levels_of(name: str, levels: Sequence[int], draws: int, seed: int) -> tuple[int, ...]:
+    """The levels of one picture, so that it gets the same ones in every run and in every order."""
+    if not isinstance(levels, range):
+        return tuple(levels)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=16).digest()
+    rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+    return tuple(sorted(int(level) for level in rng.choice(levels, draws, replace=False)))
+
+
+# ---------------------------------------------------------------- coding, in worker processes
+
+
+@dataclass(frozen=True)
+class _Task:
+    path: Path
+    codec: Codec
+    levels: tuple[int, ...]
+    png_folder: Path | None  # workers write PNG files themselves: compressing them takes as long as coding
+
+
+_Made: TypeAlias = tuple[StoredPicture, list[RGB]]
+"""A picture's entry in the index, and its arrays (original first), which are empty where files were written."""
+
+
+def _code_picture(task: _Task) -> _Made | str:
+    """Codes one picture at all its levels; gives the reason where it cannot be read or coded."""
+    try:
+        gt = crop_to_multiple(read_rgb(task.path), GRID_PX)
+        coded = [task.codec.code(gt, level) for level in task.levels]
+    except (ImageError, ShapeError, CodecError) as error:
+        return str(error)
+    arrays = [np.ascontiguousarray(picture) for picture in (gt, *(c.rgb for c in coded))]
+    pairs = tuple(
+        StoredPair(task.codec.name, level, c.num_bytes, crc32(lq))
+        for level, c, lq in zip(task.levels, coded, arrays[1:], strict=True)
+    )
+    entry = StoredPicture(task.path.name, gt.shape[0], gt.shape[1], crc32(arrays[0]), pairs)
+    if task.png_folder is None:
+        return entry, arrays
+    for path, array in zip(png_files(task.png_folder, entry), arrays, strict=True):
+        write_png(path, array)
+    return entry, []
+
+
+def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made | str]]:
+    """Codes all pictures, `jobs` at a time; results come as they are ready, at most 2 x jobs are held in memory."""
+    if jobs == 1 or len(tasks) < 2:
+        yield from ((task, _code_picture(task)) for task in tasks)
+        return
+    todo = iter(tasks)
+    running: dict[Future[_Made | str], _Task] = {}
+    jobs = min(jobs, len(tasks))
+    with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start_worker) as pool:
+        try:
+            while True:
+                for task in islice(todo, 2 * jobs - len(running)):
+                    running[pool.submit(_code_picture, task)] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool:
+            why = "a worker process was killed, perhaps for want of memory"
+            raise CodecError(f"{why}; run again with fewer jobs to continue") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process with its parent: a pool's workers wait for ever when their parent is killed with SIGKILL."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside use one thread each: there is one for every core already."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VIPS_CONCURRENCY")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# ---------------------------------------------------------------- writing, in this process
+
+
+class _Writer:
+    """An unfinished store: a journal with a line per finished picture, and the pixels; the index is written last.
+
+    A picture's line is written after its pixels have reached the disk, so that a picture with a line is finished
+    whatever happens next. A line that was cut off by a crash counts for nothing.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.out, self.settings = out, settings
+        self.finished: dict[str, StoredPicture] = {}
+        if out.exists() and not (out / JOURNAL).exists() and (not out.is_dir() or any(out.iterdir())):
+            raise StoreError(f"{out}: is there already and is no paired store; choose another name")
+        out.mkdir(parents=True, exist_ok=True)
+        self._journal = (out / JOURNAL).open("a+b")
+        try:
+            _lock(self._journal, out)
+            self._continue_journal()
+            for leftover in out.glob("[gl][tq]/.*.png"):
+                leftover.unlink()  # a PNG that was being written when an earlier run was killed
+            self._env = _open_for_writing(out) if settings["layout"] == "lmdb" else None
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._env is not None:
+            self._env.close()
+        self._journal.close()
+
+    def add(self, picture: StoredPicture, arrays: Sequence[RGB]) -> None:
+        """Keeps a finished picture."""
+        if self._env is not None:
+            import lmdb
+
+            try:
+                with self._env.begin(write=True) as transaction:
+                    for key, array in zip(lmdb_keys(picture), arrays, strict=True):
+                        transaction.put(key, array.data)
+            except lmdb.Error as error:
+                raise OSError(str(error)) from None
+        self._write_line(asdict(picture))
+        self.finished[picture.name] = picture
+
+    def complete(self, skipped: tuple[tuple[str, str], ...]) -> StoreIndex:
+        """Writes the index, which makes the store complete."""
+        if self._env is not None:
+            self._env.close()
+        pictures = tuple(sorted(self.finished.values(), key=lambda picture: picture.name))
+        layout = str(self.settings["layout"])
+        num_bytes = size_of_data(self.out, layout, pictures)
+        index = StoreIndex(layout, self.settings, pictures, skipped, num_bytes)
+        write_index(self.out, index)
+        (self.out / JOURNAL).unlink()
+        return index
+
+    def _continue_journal(self) -> None:
+        self._journal.seek(0)
+        text = self._journal.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._journal.truncate(len(whole))
+        lines = whole.splitlines()
+        if not lines:
+            self._write_line({"format": FORMAT, "version": VERSION, "settings": self.settings})
+            return
+        try:
+            header = json.loads(lines[0])
+            settings, version = header["settings"], header["version"]
+            pictures = [StoredPicture.from_json(json.loads(line)) for line in lines[1:]]
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(f"{self.out / JOURNAL}: damaged; delete {self.out} and run again") from None
+        if version != VERSION:
+            raise StoreError(f"{self.out}: format version {version}, expected {VERSION}; delete it and run again")
+        _refuse_other_settings(self.out, settings, self.settings)
+        self.finished = {picture.name: picture for picture in pictures}
+
+    def _write_line(self, value: Mapping[str, Any]) -> None:
+        self._journal.write(json.dumps(value).encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+
+def _open_for_writing(out: Path) -> Any:
+    import lmdb
+
+    try:
+        return lmdb.open(str(out), map_size=MAP_BYTES, lock=False)  # the journal is locked
+    except lmdb.Error as error:
+        raise StoreError(f"{out / DATA}: cannot be opened ({error}); delete {out} and run again") from None
+
+
+def _lock(file: IO[bytes], out: Path) -> None:
+    """Keeps a second run off this store for as long as the file is open in this process."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(f"{out}: another run is writing this store; wait for it to end") from None
+
+
+def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    different = [key for key in wanted if there.get(key) != wanted[key]]
+    if not different:
+        return
+    key = different[0]
+    if key in ("sources", "num_sources"):
+        what = f"{there.get('num_sources')} pictures, other than the {wanted['num_sources']} there are now"
+    else:
+        what = f"{key} {json.dumps(there.get(key))}, not {json.dumps(wanted[key])}"
+    raise StoreError(f"{out}: was made from {what}; choose another name or delete it")
+
+
+def _digest_of(paths: Sequence[Path]) -> str:
+    listing = "\n".join(f"{path.name}\t{path.stat().st_size}" for path in paths)
+    return hashlib.blake2b(listing.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def _result(source: Path, index: StoreIndex) -> PrepareResult:
+    skipped = tuple((source / name, reason) for name, reason in index.skipped)
+    return PrepareResult(len(index.infos), len(index.pictures), skipped)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ignore(done: int, total: int) -> None:
+    """Stands in for a progress callback."""
