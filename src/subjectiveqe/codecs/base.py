@@ -30,7 +30,8 @@ class Coded:
     @property
     def bpp(self) -> float:
         """Bits per pixel."""
-        return 8 * self.num_bytes / (self.rgb.shape[0] * self.rgb.shape[1])
+        height, width = self.rgb.shape[:2]
+        return 8 * self.num_bytes / (int(height) * int(width))
 
 
 class Codec(ABC):

@@ -59,7 +59,7 @@ class Hm(Codec):
         command = [str(self.encoder.resolve()), *arguments]
         try:
             # run() kills the child when the time is over or the block is left by an exception
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self.timeout_s, check=False
             )
         except subprocess.TimeoutExpired:

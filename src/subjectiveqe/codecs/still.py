@@ -38,7 +38,7 @@ class _Still(InMemoryCodec):
             Image.fromarray(rgb).save(file, self.pillow_format, quality=int(level), **self.save_options())
         except (OSError, ValueError, KeyError) as error:  # KeyError: Pillow was built without the format
             raise CodecError(
-                f"{self.name}: Pillow cannot encode {rgb.shape[1]}x{rgb.shape[0]} px at qf {level} ({first_line(error)}); "
+                f"{self.name}: Pillow cannot encode {rgb.shape[1]}x{rgb.shape[0]} px ({first_line(error)}); "
                 f'"python -m PIL.features" says whether this Pillow has {self.pillow_format}'
             ) from None
         return file.getvalue()
