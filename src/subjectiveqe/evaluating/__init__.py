@@ -1,0 +1,1 @@
+"""Judging pictures and models: tables and reports."""
