@@ -1,0 +1,302 @@
+"""The command `sqe`: each command parses its options and calls one documented function of the package.
+
+Modules are imported inside the commands, so that `sqe --help` answers at once and only `train` and `export` need torch.
+Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could be done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from . import __version__
+from .errors import ConfigError, SubjectiveQEError
+
+PARTLY_DONE = 1
+NOTHING_DONE = 2
+
+# rich_markup_mode=None: help drawn by rich costs 0.2 s of start-up
+app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Out: TypeAlias = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+Model: TypeAlias = Annotated[Path | None, typer.Option(help="A model file; the bundled model if not given.")]
+Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
+Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+def main() -> int:
+    """Runs the command line of this process and gives its exit code."""
+    shows_traceback = "--debug" in sys.argv  # taken from anywhere: it is added to a command that has just failed
+    try:
+        app([word for word in sys.argv[1:] if word != "--debug"])
+    except SystemExit as stop:  # typer ends every run so; its own usage errors end with 2
+        return stop.code if isinstance(stop.code, int) else NOTHING_DONE
+    except (SubjectiveQEError, ModuleNotFoundError, OSError) as error:
+        if shows_traceback:
+            traceback.print_exc()
+        typer.echo(f"error: {_one_line(error)}", err=True)
+        return NOTHING_DONE
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # see main()
+) -> None:
+    """Makes compressed pictures look good again."""
+    if version:
+        typer.echo(f"subjectiveqe {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def demo(out: Out = Path("sqe-demo")) -> None:
+    """Compress and enhance the bundled pictures.
+
+    Prints a table and writes a page with a before/after slider.
+    """
+    from rich.console import Console
+
+    from .demo import make_table, run_demo
+
+    with _bar("pictures") as progress:
+        summary = run_demo(out, progress=progress)
+    Console().print(make_table(summary.rows))
+    typer.echo(f"before and after, with a slider: {summary.html}")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path | None, typer.Argument(help="Folder of clean pictures.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The store to make.")] = None,
+    codec: Annotated[str, typer.Option(help="hevc, hm, jpeg, webp or avif.")] = "hevc",
+    levels: Annotated[list[int] | None, typer.Option("--level", help="QP or QF; repeat it for several levels.")] = None,
+    level_range: Annotated[str | None, typer.Option("--range", help="Levels to draw from, LOW:HIGH.")] = None,
+    draws: Annotated[int, typer.Option(help="Levels drawn for each picture from --range.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    chroma: Annotated[str | None, typer.Option(help="444, 422 or 420; the codec's usual one if not given.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="hm: path of TAppEncoderStatic.")] = None,
+    config: Annotated[Path | None, typer.Option(help="hm: path of encoder_intra_main_rext.cfg.")] = None,
+    layout: Annotated[str, typer.Option(help="lmdb (a store) or png (two folders).")] = "lmdb",
+    split: Annotated[str, typer.Option(help="all, train or valid; valid is each N-th picture by name.")] = "all",
+    hold_out_every: Annotated[int, typer.Option(help="The N of --split.")] = 20,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
+    check: Annotated[Path | None, typer.Option(help="Check every pixel of this store and make nothing.")] = None,
+) -> None:
+    """Make pairs for training from clean pictures.
+
+    Compresses every picture and stores the decoded one beside the original. After a stop, the same command goes on.
+    """
+    if check is not None:
+        from .data.store import check_store
+
+        with _bar("pictures") as progress:
+            number = check_store(check, progress)
+        typer.echo(f"{check}: {number} pairs, all sound")
+        return
+    if source is None or out is None:
+        raise ConfigError('expected "sqe prepare SOURCE -o STORE" or "sqe prepare --check STORE"; see --help')
+    from .data.prepare import prepare as prepare_pairs
+
+    with _bar("pictures") as progress:
+        result = prepare_pairs(
+            source,
+            out,
+            codec,
+            _levels(levels, level_range),
+            draws=draws,
+            seed=seed,
+            layout=layout,
+            split=split,
+            hold_out_every=hold_out_every,
+            jobs=jobs,
+            progress=progress,
+            chroma=chroma,
+            encoder=encoder,
+            config=config,
+        )
+    _close(f"{out}: {result.done} pairs of {result.pictures} pictures", result.done, result.skipped)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/seed-hevc-qp37.yaml.")],
+    changes: Annotated[list[str] | None, typer.Option("--set", help="key=value in place of the recipe's.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Weights of the generator to start from.")] = None,
+) -> None:
+    """Train a network by a recipe.
+
+    Start it with torchrun for several processes: torchrun --nproc-per-node 2 -m subjectiveqe train RECIPE.
+    """
+    from .config import read_recipe
+    from .training.loop import train as run_recipe
+
+    plan = read_recipe(recipe, changes or ())
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    weights = run_recipe(plan, run_dir or Path("runs") / plan.name, resume, init_from)
+    if os.environ.get("RANK", "0") == "0":  # set by torchrun
+        typer.echo(f"weights: {weights}")
+
+
+@app.command()
+def evaluate(
+    pairs: Annotated[list[Path] | None, typer.Argument(help="Stores or paired folders.")] = None,
+    out: Out = Path("evaluation"),
+    model: Model = None,
+    strength: Strength = 1.0,
+    runtime: Runtime = "auto",
+    lq: Annotated[Path | None, typer.Option(help="Folder of compressed pictures, with --gt in place of PAIRS.")] = None,
+    gt: Annotated[Path | None, typer.Option(help="Folder of their originals, paired by file name.")] = None,
+    save_images: Annotated[bool, typer.Option("--save-images", help="Keep the enhanced pictures.")] = False,
+    dists: Annotated[bool, typer.Option("--dists", help="Measure DISTS too; slow, and needs its weights.")] = False,
+) -> None:
+    """Measure a model on pairs.
+
+    Writes a CSV per picture, a JSON summary and an HTML report. "--model none" measures the compressed pictures alone.
+    """
+    from .data.store import pair_folders
+    from .enhancing.enhancer import Enhancer
+    from .evaluating.evaluate import evaluate as evaluate_pairs
+    from .evaluating.evaluate import open_sets
+
+    if pairs and lq is None and gt is None:
+        sets = open_sets(pairs)
+    elif not pairs and lq is not None and gt is not None:
+        sets = {lq.name: pair_folders(lq, gt)}
+    else:
+        raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
+    enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
+    facts = {"model": str(model or "bundled"), "strength": str(strength), "command": " ".join(sys.argv)}
+    with _bar("pictures") as progress:
+        summary = evaluate_pairs(
+            enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
+        )
+    _close(f"report: {summary.html}", len(summary.rows), summary.failed)
+
+
+@app.command()
+def enhance(
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png file for one picture, a folder for more.")],
+    strength: Strength = 1.0,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
+) -> None:
+    """Enhance pictures into PNG files."""
+    from .enhancing.enhancer import Enhancer
+    from .enhancing.files import enhance_files
+
+    enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+    with _bar("pictures") as progress:
+        result = enhance_files(inputs, out, enhancer, progress=progress)
+    for path, warning in result.warnings:
+        typer.echo(f"warning: {path}: {warning}", err=True)
+    _close(f"{out}: {len(result.done)} pictures", len(result.done), result.failed)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors or .pt checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
+) -> None:
+    """Make an ONNX file that needs no PyTorch."""
+    from .export import export_onnx
+
+    difference = export_onnx(checkpoint, out, half)
+    typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
+
+
+weights_app = typer.Typer(help="List, fetch and import weights of judges and losses.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+
+@weights_app.command("list")
+def list_() -> None:
+    """Show which weights are here, what for, and how to get the others."""
+    from .weights import list_weights
+
+    for weights in list_weights():
+        ways = " or ".join(source.get for source in weights.source)
+        typer.echo(f"{weights.name}: {weights.purpose}\n    {weights.path or f'not here: {ways}'}")
+
+
+@weights_app.command()
+def fetch(name: Annotated[str, typer.Argument(help='A name of "sqe weights list".')]) -> None:
+    """Download weights and check them."""
+    from .weights import fetch_weights
+
+    with _bar("bytes") as progress:
+        names = fetch_weights(name, progress)
+    typer.echo(f"here now: {', '.join(names)}")
+
+
+@weights_app.command("import")
+def import_(file: Annotated[Path, typer.Argument(help="A file that was downloaded by other means.")]) -> None:
+    """Take weights from a downloaded file."""
+    from .weights import import_weights
+
+    typer.echo(f"here now: {', '.join(import_weights(file))}")
+
+
+def _levels(levels: Sequence[int] | None, level_range: str | None) -> list[int] | range:
+    """Reads --level or --range, of which exactly one is to be given."""
+    if bool(levels) == bool(level_range):
+        raise ConfigError('expected "--level" (once or more) or "--range LOW:HIGH", and not both')
+    if levels:
+        return list(levels)
+    low, _, high = (level_range or "").partition(":")
+    try:
+        return range(int(low), int(high) + 1)
+    except ValueError:
+        raise ConfigError(f'--range: expected LOW:HIGH such as 22:42, got "{level_range}"') from None
+
+
+def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> None:
+    """Lists what failed, prints the summary and ends with the exit code that fits."""
+    for path, reason in failed:
+        typer.echo(f"failed: {path}: {reason}", err=True)
+    typer.echo(summary)
+    if failed:
+        raise typer.Exit(PARTLY_DONE if num_done else NOTHING_DONE)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    """A progress bar on stderr, drawn only if that is a terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = (progress.TextColumn(what), progress.BarColumn(), progress.MofNCompleteColumn())
+    console = Console(stderr=True)
+    with progress.Progress(
+        *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f'the module "{error.name}" is not installed; run "pip install \'subjectiveqe[train]\'"'
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return " ".join(str(error).split())
