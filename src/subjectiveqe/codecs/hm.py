@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -36,53 +38,67 @@ class Hm(Codec):
     timeout_s: float = 600.0
 
     def code(self, rgb: RGB, level: int) -> Coded:
-        """Encodes one picture and reads the encoder's own reconstruction; see `Codec.code`."""
+        """Encodes one picture and reads the encoder's own reconstruction; see `Codec.code`.
+
+        The files that the encoder reads and writes are in a folder of their own, removed whatever happens.
+        """
         self.check(rgb, level)
         check_multiple(rgb, 8, self.name)
         for path, what in ((self.encoder, "encoder TAppEncoderStatic"), (self.config, "configuration file")):
             if not path.is_file():
-                raise CodecError(f"hm: no {what} at {path}; build HM and give its path")
+                raise CodecError(f"hm: no {what} at {path}; build HM and give the path of this file")
         height, width = rgb.shape[:2]
-        with tempfile.TemporaryDirectory(prefix="sqe-hm-") as name:
-            folder = Path(name)
-            # planar: all of Y, then Cb, then Cr
-            (folder / "in.yuv").write_bytes(np.moveaxis(rgb_to_ycbcr(rgb), 2, 0).tobytes())
-            self._run(hm_arguments(self.config, folder, width, height, level))
-            rec = _read(folder / "rec.yuv")
-            num_bytes = len(_read(folder / "out.bin"))
+        try:
+            with tempfile.TemporaryDirectory(prefix="sqe-hm-") as name:
+                folder = Path(name)
+                # planar: all of Y, then Cb, then Cr
+                (folder / "in.yuv").write_bytes(np.moveaxis(rgb_to_ycbcr(rgb), 2, 0).tobytes())
+                self._run(folder, hm_arguments(self.config, folder, width, height, level))
+                coded, rec = _read(folder / "out.bin"), _read(folder / "rec.yuv")
+        except OSError as error:
+            raise CodecError(f"hm: no room for temporary files in {tempfile.gettempdir()} ({error.strerror})") from None
         if len(rec) != rgb.size:
             raise CodecError(f"hm: {rgb.size} bytes of reconstruction expected, got {len(rec)}; is it 8-bit 4:4:4?")
         planes = np.frombuffer(rec, np.uint8).reshape(3, height, width)
-        return Coded(ycbcr_to_rgb(np.moveaxis(planes, 0, 2)), num_bytes)
+        return Coded(ycbcr_to_rgb(np.moveaxis(planes, 0, 2)), len(coded))
 
-    def _run(self, arguments: list[str]) -> None:
-        command = [str(self.encoder.resolve()), *arguments]
-        try:
-            # run() kills the child when the time is over or the block is left by an exception
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self.timeout_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise CodecError(
-                f"hm: {self.encoder} took more than {self.timeout_s:g} s and was stopped; raise timeout_s"
-            ) from None
-        except OSError as error:
-            raise CodecError(f"hm: {self.encoder} cannot be run ({error.strerror})") from None
-        if done.returncode:
-            lines = done.stdout.decode(errors="replace").strip().splitlines()
+    def _run(self, folder: Path, arguments: list[str]) -> None:
+        log = folder / "log.txt"
+        with log.open("wb") as file:
+            try:
+                # in a session of its own, so that whatever it starts in turn can be stopped with it
+                child = subprocess.Popen(
+                    [str(self.encoder.resolve()), *arguments],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise CodecError(f"hm: {self.encoder} cannot be run ({error.strerror})") from None
+            try:
+                exit_code = child.wait(self.timeout_s)
+            except subprocess.TimeoutExpired:
+                limit = f"{self.timeout_s:g} s"
+                raise CodecError(
+                    f"hm: {self.encoder} took longer than {limit} and was stopped; raise timeout_s"
+                ) from None
+            finally:  # also on Ctrl-C
+                if child.poll() is None:
+                    _stop(child)
+        if exit_code:
+            lines = log.read_text(errors="replace").strip().splitlines()
             last = lines[-1].strip() if lines else "it said nothing"
-            raise CodecError(f"hm: {self.encoder} failed with exit code {done.returncode}: {last}")
+            raise CodecError(f"hm: {self.encoder} failed with exit code {exit_code}: {last}")
 
 
 def hm_arguments(config: Path, folder: Path, width: int, height: int, qp: int) -> list[str]:
     """Arguments of `TAppEncoderStatic` for one 8-bit 4:4:4 intra picture: in.yuv -> out.bin, rec.yuv in `folder`."""
-    files = ["-c", str(config.resolve()), "-i", str(folder / "in.yuv"), "-b", str(folder / "out.bin")]
-    size = ["-o", str(folder / "rec.yuv"), "-wdt", str(width), "-hgt", str(height), "-fr", "25", "-f", "1"]
+    files = {"-c": config.resolve(), "-i": folder / "in.yuv", "-b": folder / "out.bin", "-o": folder / "rec.yuv"}
+    numbers = {"-wdt": width, "-hgt": height, "-fr": 25, "-f": 1, "-q": qp}
     return [
-        *files,
-        *size,
-        "-q",
-        str(qp),
+        *(str(word) for option in (*files.items(), *numbers.items()) for word in option),
         "--InputChromaFormat=444",
         "--ChromaFormatIDC=444",
         "--InputBitDepth=8",
@@ -94,8 +110,16 @@ def hm_arguments(config: Path, folder: Path, width: int, height: int, qp: int) -
     ]
 
 
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(child.pid, signal.SIGKILL)
+    else:  # on Windows
+        child.kill()
+    child.wait()
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         raise CodecError(f"hm: the encoder ended well but wrote no {path.name}") from None
