@@ -22,7 +22,8 @@ HM_LIKE: dict[str, str | int] = {
     "rdoq-level": 1,  # decides most of it: 0 spends 11 % more bytes, 2 loses 0.3 dB and 9 % of LPIPS
     "tskip": 1,
     "tu-intra-depth": 3,
-    "crqpoffs": 1,  # HM predicts chroma from luma in 4:4:4, x265 does not: a coarser Cr saves the bytes that costs
+    "cbqpoffs": 1,  # HM predicts chroma from luma in 4:4:4, x265 cannot: coarser chroma saves the bytes that costs
+    "crqpoffs": 1,
 }
 """What makes libx265 decide as HM-16.5 does; measured in docs/codecs.md."""
 
