@@ -41,7 +41,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """Mean of a scalar over all processes; gradients flow back to each of them."""
     if world_size() == 1:
         return value
-    mean: Tensor = all_reduce(value) / world_size()
+    mean: Tensor = all_reduce(value) / world_size()  # type: ignore[no-untyped-call]
     return mean
 
 
@@ -53,7 +53,7 @@ def average_gradients(params: Iterable[nn.Parameter]) -> None:
     flat = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(flat)
     flat /= world_size()
-    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+    for grad, mean in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
 
 

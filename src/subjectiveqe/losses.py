@@ -12,11 +12,12 @@ from .distributed import mean_over_processes
 def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
     """Mean of sqrt(d^2 + eps): the absolute difference, smooth at zero.
 
-    Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms", ICIP 1994; eps is the seed's.
+    Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms", ICIP 1994.
 
     Args:
         out: any shape.
         gt: the same shape.
+        eps: the seed's value.
     Returns:
         Scalar; sqrt(eps) = 0.001 where the two are equal.
     """
@@ -28,7 +29,7 @@ def relativistic_g_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
     The averages are taken over all processes, so that several of them equal one at the same global batch.
 
-    Source: Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019 (arXiv:1807.00734); the two terms are averaged.
+    Source: Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019 (arXiv:1807.00734); we average the terms.
 
     Args:
         real_logits: D(gt) before the sigmoid, (N, 1) or (N, 1, h, w); treated as a constant.
@@ -63,7 +64,7 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Ten
 
     A step is the absolute difference of neighbouring pixels. Per picture, channel and direction, the mean step across
     block borders is set against the mean step inside blocks; the loss is the absolute difference of that log ratio to the
-    original's. The steps inside blocks are constants here: the border has to come down to them, they need not rise to it.
+    original's. The steps inside are constants: the border has to come down to them.
 
     Args:
         out: (N, 3, H, W); carries the gradient.
@@ -77,7 +78,8 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Ten
     for axis, first in ((2, grid[:, 0]), (3, grid[:, 1])):
         place = torch.arange(1, out.shape[axis], device=out.device)
         is_border = ((place[None] - first[:, None]) % block_px == 0).to(out.dtype)  # (N, H - 1) or (N, W - 1)
-        ratio_out, ratio_gt = (_log_border_ratio(x.diff(dim=axis).abs().mean(dim=5 - axis), is_border) for x in (out, gt))
+        steps_out, steps_gt = (x.diff(dim=axis).abs().mean(dim=5 - axis) for x in (out, gt))  # (N, 3, L)
+        ratio_out, ratio_gt = (_log_border_ratio(steps, is_border) for steps in (steps_out, steps_gt))
         terms.append((ratio_out - ratio_gt).abs().mean())
     return (terms[0] + terms[1]) / 2
 

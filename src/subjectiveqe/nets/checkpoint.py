@@ -108,7 +108,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch or train it again") from None
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
-        raise ModelError(f"{path}: expected a header with format '{FORMAT}', found '{found}'; is it another tool's file?")
+        raise ModelError(f"{path}: expected a header with format '{FORMAT}', found '{found}'")
     return state, metadata
 
 

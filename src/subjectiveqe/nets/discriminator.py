@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,8 @@ class VGG128(nn.Module):
 
     Shape: (N, 3, 128, 128) in [0, 1] -> logits (N, 1).
     """
+
+    takes_any_size = False
 
     def __init__(self, num_feat: int = 32) -> None:
         super().__init__()
@@ -57,12 +61,14 @@ class PatchDiscriminator(nn.Module):
     Shape: (N, 3, H, W) in [0, 1], H and W from 16 on -> logits (N, 1, about H / 8, about W / 8).
     """
 
+    takes_any_size = True
+
     def __init__(self, num_feat: int = 32) -> None:
         super().__init__()
         self.hparams = {"num_feat": num_feat}
         widths = [num_feat, 2 * num_feat, 4 * num_feat, 4 * num_feat]
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
-        layers += [nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        layers += [nn.Conv2d(i, o, 4, stride=2, padding=1) for i, o in pairwise(widths)]
         layers += [nn.Conv2d(widths[-1], 1, 3, padding=1)]
         self.convs = nn.ModuleList(spectral_norm(layer) for layer in layers)
 

@@ -52,7 +52,7 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(nn.Module):
-    """The seed's generator: 1,451,011 parameters and as many multiply-adds a pixel at the default sizes, no global skip.
+    """The seed's generator: 1,451,011 parameters, as many multiply-adds a pixel, no global skip.
 
     Source: RyanXingQL/SubjectiveQE-ESRGAN, after Wang et al., ESRGAN (arXiv:1809.00219) without its upsampling.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,25 +53,21 @@ class UNet(nn.Module):
         self.hparams = {"num_feat": list(num_feat), "num_block": list(num_block)}
         self.head = nn.Conv2d(3 * 4 + 1, num_feat[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(blocks(c, n) for c, n in zip(num_feat[:-1], num_block[:-1], strict=True))
-        self.downs = nn.ModuleList(
-            nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in zip(num_feat[:-1], num_feat[1:], strict=True)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairwise(num_feat))
         self.middle = blocks(num_feat[-1], num_block[-1])
         self.ups = nn.ModuleList(Up(i, o) for i, o in zip(num_feat[:0:-1], num_feat[-2::-1], strict=True))
-        self.up_blocks = nn.ModuleList(
-            blocks(c, n) for c, n in zip(num_feat[-2::-1], num_block[-2::-1], strict=True)
-        )
+        self.up_blocks = nn.ModuleList(blocks(c, n) for c, n in zip(num_feat[-2::-1], num_block[-2::-1], strict=True))
         self.tail = nn.Conv2d(num_feat[0], 3 * 4, 3, padding=1)
         shrink(self.tail)
 
     @property
     def stride_px(self) -> int:
         """Side of the cell in input pixels that all layers share: shifts by a multiple of it shift the output alike."""
-        return 2 ** len(self.hparams["num_feat"])
+        return 1 << len(self.hparams["num_feat"])
 
     @property
     def receptive_px(self) -> int:
-        """No input pixel farther than this from an output pixel has a say in it; an upper bound, multiple of the stride."""
+        """No input pixel farther than this from an output pixel has a say in it; a multiple of the stride."""
         *outer, middle = self.hparams["num_block"]
         radius = 2 * 2 + 2 * middle * self.stride_px  # head and tail; two convolutions a block
         for depth, count in enumerate(outer, start=1):

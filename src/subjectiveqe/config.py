@@ -1,0 +1,176 @@
+"""Recipes: everything a training run depends on, as one validated model read from YAML."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from .errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetConfig(Section):
+    """A network by name and its hyper-parameters, e.g. `{kind: unet, hparams: {num_feat: [32, 64, 128]}}`."""
+
+    kind: str
+    hparams: dict[str, Any] = {}
+
+
+class DataConfig(Section):
+    """Where patches come from."""
+
+    pairs: list[Path] = Field(min_length=1, description="stores or paired folders, drawn from alike pair by pair")
+    patch_px: PositiveInt = 128
+    aligned: Share = Field(0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
+    workers: Annotated[int, Field(ge=0)] = 2
+
+
+class ValidConfig(Section):
+    """What the best checkpoint is chosen by: PSNR in the psnr stage, LPIPS in the gan stage."""
+
+    pairs: list[Path] = Field(min_length=1)
+    every: PositiveInt = 5000
+    crop_px: PositiveInt | None = Field(None, description="centre crop of each picture; whole pictures when left out")
+    max_pictures: PositiveInt | None = Field(None, description="evenly spread over the pairs; all when left out")
+
+
+class LossConfig(Section):
+    """Weights of the losses; one that is 0 costs nothing."""
+
+    pix: Weight = 1.0
+    border: Weight = 0.0
+    percep: Weight = 0.0
+    adv: Weight = 0.0
+    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
+    percep_weights: Literal["pretrained", "random"] = "pretrained"
+
+
+class StageConfig(Section):
+    """One stage of training; `batch` is the global one, shared out over processes and accumulation steps."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    lr: PositiveFloat = 2e-4
+    lr_d: PositiveFloat | None = Field(None, description="learning rate of the discriminator; that of G when left out")
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_lr: Share = Field(0.01, description="where the cosine ends, as a share of lr")
+    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm; longer gradients are shortened")
+    spike_factor: PositiveFloat | None = Field(
+        None, description="skip updates whose gradient norm is this many times its running mean"
+    )
+    ema: Share | None = Field(None, description="decay of the averaged generator; the last one is kept when left out")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    strength: Share = Field(1.0, description="the dial position this stage stands for, for networks that take one")
+    loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> StageConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} accumulation steps")
+        return self
+
+
+class Recipe(Section):
+    """A whole training run: stage psnr, then stage gan from its best weights; either may be left out."""
+
+    name: str
+    seed: int = 0
+    net_g: NetConfig
+    net_d: NetConfig = NetConfig(kind="patch")
+    data: DataConfig
+    valid: ValidConfig | None = None
+    psnr: StageConfig | None = None
+    gan: StageConfig | None = None
+    log_every: PositiveInt = 100
+    checkpoint_every: PositiveInt = 1000
+    metadata: dict[str, str] = Field({}, description="goes into the header of the weights: licence, trained_on, ...")
+
+    @model_validator(mode="after")
+    def _has_a_stage(self) -> Recipe:
+        if self.psnr is None and self.gan is None:
+            raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all values, defaults included."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: a YAML file.
+        overrides: "key=value" with dotted keys, e.g. "gan.steps=10"; values are YAML.
+    Raises:
+        ConfigError: names the file, the key and, for a typo, the nearest key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"--set {override}: expected key=value, e.g. gan.steps=1000")
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"--set {override}: '{parent}' holds a value, not a section")
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: '{text}' is not a YAML value") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        where = f"'{place}': " if place else ""
+        return f"{where}{problem['msg'].removeprefix('Value error, ')}"
+    *parents, key = problem["loc"]
+    near = difflib.get_close_matches(str(key), _keys_at([str(part) for part in parents]), n=1)
+    hint = f"; did you mean '{'.'.join([*map(str, parents), near[0]])}'?" if near else ""
+    return f"unknown key '{place}'{hint}"
+
+
+def _keys_at(parents: Sequence[str]) -> list[str]:
+    """The keys that the section at this place knows."""
+    section: type[BaseModel] = Recipe
+    for parent in parents:
+        annotation = section.model_fields[parent].annotation
+        kinds = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(section.model_fields)

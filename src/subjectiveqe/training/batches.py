@@ -1,0 +1,73 @@
+"""The endless stream of batches: batch s of a run is a pure function of the recipe and s, wherever the run was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..config import DataConfig
+from ..data.patches import Patches
+from ..data.store import open_pairs
+from ..images import RGB
+
+
+class Batch(NamedTuple):
+    """Patches as the networks take them: float32 RGB in [0, 1], channels last in memory; grid as in `data.patches`."""
+
+    lq: Tensor  # (N, 3, H, W)
+    gt: Tensor  # (N, 3, H, W)
+    grid: Tensor  # int64 (N, 2)
+
+    def split(self, count: int) -> list[Batch]:
+        """`count` equal parts along the batch."""
+        return [Batch(*parts) for parts in zip(*(tensor.chunk(count) for tensor in self), strict=True)]
+
+
+class _PatchDataset(Dataset[tuple[RGB, RGB, NDArray[np.int64]]]):
+    def __init__(self, patches: Patches) -> None:
+        self.patches = patches
+
+    def __getitem__(self, index: int) -> tuple[RGB, RGB, NDArray[np.int64]]:
+        patch = self.patches[index]
+        return patch.lq, patch.gt, np.array(patch.grid, np.int64)
+
+
+class _ShareOfEachBatch(Sampler[list[int]]):
+    """Patch numbers step * batch + i, of which this process takes its contiguous share."""
+
+    def __init__(self, start_step: int, batch: int, rank: int, world_size: int) -> None:
+        self.start_step, self.batch = start_step, batch
+        share = batch // world_size
+        self.mine = range(rank * share, (rank + 1) * share)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start_step
+        while True:
+            yield [step * self.batch + i for i in self.mine]
+            step += 1
+
+
+def stream(
+    config: DataConfig, seed: int, batch: int, start_step: int, rank: int, world_size: int, device: torch.device
+) -> Iterator[Batch]:
+    """Yields this process's share of the batches start_step, start_step + 1, ... without end."""
+    patches = Patches([open_pairs(path) for path in config.pairs], config.patch_px, seed, config.aligned)
+    loader = DataLoader(
+        _PatchDataset(patches),
+        batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),
+        num_workers=config.workers,
+        pin_memory=device.type == "cuda",
+    )
+    for lq, gt, grid in loader:
+        yield Batch(_to_network(lq, device), _to_network(gt, device), grid.to(device, non_blocking=True))
+
+
+def _to_network(pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], without moving a byte: NHWC *is* channels_last."""
+    return pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255

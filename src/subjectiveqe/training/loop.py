@@ -1,0 +1,319 @@
+"""Training from recipe to weights. Read `train` and `run_stage` from top to bottom.
+
+A run folder holds:
+
+    recipe.yaml          all values of the recipe, defaults included
+    environment.json     versions, hardware, command
+    train.log            what was printed
+    tensorboard/STAGE/   scalars and lq | out | gt pictures
+    psnr/ and gan/       state.pt (to resume), best.safetensors (by validation), last.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from .. import __version__, distributed
+from ..config import NetConfig, Recipe, StageConfig
+from ..errors import ConfigError
+from ..files import write_text
+from ..nets import DISCRIMINATORS, NETS
+from ..nets.checkpoint import load_net, save_net
+from ..perceptual import make_perceptual
+from .batches import Batch, stream
+from .state import Learner, TrainState
+from .step import gan_step, psnr_step
+from .validate import Scores, Triple, open_validation, validate
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+
+Step = Callable[[TrainState, Batch, StageConfig, tuple[float, float], torch.Generator], dict[str, Tensor | float]]
+
+
+class Stage(NamedTuple):
+    """What tells the stages apart: their step, and which validation score is better."""
+
+    name: str
+    step: Step
+    goal: Callable[[Scores], float]  # higher is better
+
+
+STAGES = (
+    Stage("psnr", psnr_step, lambda scores: scores.psnr_db),
+    Stage("gan", gan_step, lambda scores: -scores.lpips),
+)
+
+
+def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path | None = None) -> Path:
+    """Runs the stages of a recipe, the gan stage from the psnr stage's best weights.
+
+    Deterministic on a CPU: the same recipe, software and thread count give the same weights bit by bit, interrupted or
+    not. Under `torchrun` every process calls this; rank 0 alone validates and writes.
+
+    Args:
+        recipe: what to train; see `read_recipe`.
+        run_dir: where everything goes; must be new or empty unless `resume`.
+        resume: go on from the last checkpoint in `run_dir`; from the start where there is none yet.
+        init_from: weights the first stage starts from.
+    Returns:
+        The best weights of the last stage.
+    Raises:
+        ConfigError: the recipe cannot be run, or `run_dir` holds another run.
+        DivergedError: a gradient is not finite; the message names the step, the last checkpoint is kept.
+    """
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    distributed.start(device)
+    try:
+        _check(recipe)
+        writes = distributed.rank() == 0
+        if writes:
+            _prepare_run_dir(recipe, run_dir, resume)
+        distributed.wait_for_all()
+        weights = init_from
+        for stage in STAGES:
+            config: StageConfig | None = getattr(recipe, stage.name)
+            if config is not None:
+                weights = run_stage(recipe, stage, config, run_dir, weights, device, writes)
+        assert weights is not None
+        return weights
+    finally:
+        distributed.stop()
+
+
+def run_stage(
+    recipe: Recipe,
+    stage: Stage,
+    config: StageConfig,
+    run_dir: Path,
+    init_from: Path | None,
+    device: torch.device,
+    writes: bool,
+) -> Path:
+    """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
+    folder = run_dir / stage.name
+    state = start_state(recipe, stage, config, init_from, device)
+    if (folder / STATE).exists():
+        state.load(folder / STATE)
+        log.info("%s: going on from step %d", stage.name, state.step)
+    elif init_from is not None:
+        log.info("%s: starting from %s", stage.name, init_from)
+
+    rank, world_size = distributed.rank(), distributed.world_size()
+    validation = open_validation(recipe.valid) if recipe.valid and writes else []
+    # The gan stage draws other patches than the psnr stage did.
+    batches = stream(
+        recipe.data, 2 * recipe.seed + (stage.name == "gan"), config.batch, state.step, rank, world_size, device
+    )
+    board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step) if writes else None
+    progress = _Progress(stage.name, state, config)
+
+    while state.step < config.steps:
+        generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
+        lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
+        losses = stage.step(state, next(batches), config, lrs, generator)
+        state.step += 1
+
+        if not writes or board is None:
+            continue
+        is_last = state.step == config.steps
+        if state.step % recipe.log_every == 0 or is_last:
+            progress.report(losses, lrs, board)
+        if recipe.valid and (state.step % recipe.valid.every == 0 or is_last):
+            scores, shown = validate(state.ema_g, validation, config.strength, show=4)
+            _report_validation(stage.name, state.step, scores, shown, board)
+            if state.best is None or stage.goal(scores) > state.best:
+                state.best = stage.goal(scores)
+                save_weights(folder / BEST, recipe, stage.name, state, scores)
+        if state.step % recipe.checkpoint_every == 0 or is_last:
+            save_weights(folder / LAST, recipe, stage.name, state, None)
+            state.save(folder / STATE)
+    if board is not None:
+        board.close()
+    distributed.wait_for_all()
+    return folder / BEST if (folder / BEST).exists() else folder / LAST
+
+
+def start_state(
+    recipe: Recipe, stage: Stage, config: StageConfig, init_from: Path | None, device: torch.device
+) -> TrainState:
+    """Fresh networks and optimizers; the generator's weights come from `init_from` where it is given."""
+    torch.manual_seed(recipe.seed)
+    net_g = _build(NETS, recipe.net_g, "net_g")
+    if init_from is not None:
+        trained, header = load_net(init_from)
+        if type(trained) is not type(net_g) or trained.hparams != net_g.hparams:
+            wanted = f"{recipe.net_g.kind} {net_g.hparams}"
+            raise ConfigError(f"{init_from}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
+        net_g.load_state_dict(trained.state_dict())
+    state = TrainState(_learner(net_g, config, device))
+    if stage.name == "gan":
+        if config.loss.adv:
+            state.d = _learner(_build(DISCRIMINATORS, recipe.net_d, "net_d"), config, device)
+        if config.loss.percep:
+            perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
+            state.perceptual = channels_last(perceptual.to(device))
+    return state
+
+
+def lr_at(config: StageConfig, lr: float, step: int) -> float:
+    """Learning rate of a step: a linear warm-up, then constant or half a cosine down to `final_lr` of it."""
+    if step < config.warmup:
+        return lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return lr
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return lr * (config.final_lr + (1 - config.final_lr) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def hash_step(seed: int, step: int) -> int:
+    """A seed for the random views of one step, unrelated to its neighbours'."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def save_weights(path: Path, recipe: Recipe, stage: str, state: TrainState, scores: Scores | None) -> None:
+    """Writes the averaged generator with a header that says how it came to be."""
+    metadata = {
+        **recipe.metadata,
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256,
+        "stage": stage,
+        "step": str(state.step),
+        "subjectiveqe": __version__,
+    }
+    if scores is not None:
+        metadata |= {"valid_psnr_db": f"{scores.psnr_db:.3f}", "valid_lpips": f"{scores.lpips:.4f}"}
+    save_net(path, state.ema_g, metadata)
+
+
+def _learner(net: nn.Module, config: StageConfig, device: torch.device) -> Learner:
+    net = channels_last(net.to(device)).train()
+    return Learner(net, torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas))
+
+
+def channels_last(net: nn.Module) -> nn.Module:
+    """Lays the weights out as the batches are, which doubles bfloat16 training on a CPU."""
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _build(family: dict[str, type[nn.Module]], config: NetConfig, where: str) -> nn.Module:
+    try:
+        return family[config.kind](**config.hparams)
+    except TypeError as error:
+        raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({error})") from None
+
+
+def _check(recipe: Recipe) -> None:
+    """Finds what would stop a run, before its first step."""
+    for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
+        if config.kind not in family:
+            raise ConfigError(f"{where}.kind: unknown net '{config.kind}', known are {', '.join(family)}")
+    paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path}: no such store or folder of pairs; make it with 'sqe prepare'")
+    for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
+        parts = distributed.world_size() * (stage.accumulate if stage else 1)
+        if stage and stage.batch % parts:
+            raise ConfigError(
+                f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
+            )
+    if recipe.gan and recipe.gan.loss.percep:
+        make_perceptual(
+            recipe.gan.loss.percep_kind, recipe.gan.loss.percep_weights, recipe.seed
+        )  # are the weights here?
+
+
+# What may change in a run that goes on: how long, how it is watched and fed, not what is learnt.
+_FREE_KEYS = ("psnr.steps", "gan.steps", "valid", "log_every", "checkpoint_every", "data.workers")
+
+
+def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    kept = run_dir / "recipe.yaml"
+    if kept.exists() and not resume:
+        raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
+    values = recipe.model_dump(mode="json")
+    if kept.exists():
+        before, now = (_flat(content) for content in (yaml.safe_load(kept.read_text(encoding="utf-8")), values))
+        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+        bound = [key for key in changed if not key.startswith(_FREE_KEYS)]
+        if bound:
+            raise ConfigError(f"{run_dir}: its run has another {bound[0]}; keep the recipe or start a new run")
+    write_text(kept, yaml.safe_dump(values, sort_keys=False))
+    environment = {
+        "subjectiveqe": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": sys.argv,
+    }
+    write_text(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root = logging.getLogger("subjectiveqe")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class _Progress:
+    """Prints and plots the losses, with the speed since the last time and the time that is left."""
+
+    def __init__(self, name: str, state: TrainState, config: StageConfig) -> None:
+        self.name, self.state, self.config = name, state, config
+        self.last_step, self.last_s = state.step, time.monotonic()
+
+    def report(self, losses: dict[str, Tensor | float], lrs: tuple[float, float], board: SummaryWriter) -> None:
+        """Call at the end of a step."""
+        state, now_s = self.state, time.monotonic()
+        step_s = (now_s - self.last_s) / max(1, state.step - self.last_step)
+        self.last_step, self.last_s = state.step, now_s
+        left_min = step_s * (self.config.steps - state.step) / 60
+        learners = {"g": state.g, "d": state.d} if state.d else {"g": state.g}
+        skipped = sum(learner.num_skipped for learner in learners.values())
+        values = {name: float(value) for name, value in losses.items()}
+        scalars = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        log.info(
+            "%s %d/%d %s lr %.2g skipped %d (%.3f s a step, %.0f min left)",
+            *(self.name, state.step, self.config.steps, scalars, lrs[0], skipped, step_s, left_min),
+        )
+        for name, value in {**values, "lr": lrs[0], "skipped": skipped, "seconds_per_step": step_s}.items():
+            board.add_scalar(f"train/{name}", value, state.step)
+
+
+def _report_validation(name: str, step: int, scores: Scores, shown: list[Triple], board: SummaryWriter) -> None:
+    log.info("%s %d valid PSNR %.3f dB, LPIPS %.4f", name, step, scores.psnr_db, scores.lpips)
+    board.add_scalar("valid/psnr_db", scores.psnr_db, step)
+    board.add_scalar("valid/lpips", scores.lpips, step)
+    for number, triple in enumerate(shown):
+        board.add_image(f"valid/{number} lq out gt", np.concatenate(triple, axis=1), step, dataformats="HWC")

@@ -1,0 +1,68 @@
+"""Scores of a network on held-out pairs, taken on 8-bit pictures as a user would save them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import metrics
+from ..config import ValidConfig
+from ..data.store import PairSet, open_pairs
+from ..images import RGB
+from .step import generate
+
+Triple = tuple[RGB, RGB, RGB]
+"""lq, out, gt."""
+
+
+class Scores(NamedTuple):
+    """Means over the validation pictures."""
+
+    psnr_db: float
+    lpips: float
+
+
+def open_validation(config: ValidConfig) -> list[tuple[RGB, RGB]]:
+    """The pairs (lq, gt) that every validation of a run looks at, held in memory."""
+    sets = [open_pairs(path) for path in config.pairs]
+    places = [(pairs, index) for pairs in sets for index in range(len(pairs))]
+    if config.max_pictures is not None and config.max_pictures < len(places):
+        spread = np.linspace(0, len(places) - 1, config.max_pictures).round().astype(int)
+        places = [places[i] for i in spread]
+    return [_centre(pairs, index, config.crop_px) for pairs, index in places]
+
+
+def _centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
+    info = pairs.infos[index]
+    height, width = (min(crop_px or side, side) for side in (info.height, info.width))
+    # On the codec's grid, as a whole file would be.
+    top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
+    lq, gt = pairs.crop(index, top, left, height, width)
+    return np.array(lq), np.array(gt)
+
+
+@torch.no_grad()
+def validate(
+    net_g: nn.Module, pairs: Sequence[tuple[RGB, RGB]], strength: float, show: int
+) -> tuple[Scores, list[Triple]]:
+    """Enhances the pairs and compares with the originals.
+
+    Returns:
+        The mean scores, and the first `show` pictures.
+    """
+    device = next(net_g.parameters()).device
+    psnrs_db, lpipss = [], []
+    shown: list[Triple] = []
+    for lq, gt in pairs:
+        x = torch.from_numpy(lq).to(device).permute(2, 0, 1)[None].float() / 255
+        y = generate(net_g, x, strength)[0].permute(1, 2, 0)
+        out: RGB = (y * 255).round().clamp(0, 255).byte().cpu().numpy()
+        psnrs_db.append(metrics.psnr(out, gt))
+        lpipss.append(metrics.lpips(out, gt))
+        if len(shown) < show:
+            shown.append((lq, out, gt))
+    return Scores(float(np.mean(psnrs_db)), float(np.mean(lpipss))), shown
