@@ -17,8 +17,8 @@ from statistics import mean
 
 import av
 import numpy as np
-from machine import describe
 
+from machine import describe
 from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.codecs.hevc import Hevc, decode_planes
 from subjectiveqe.color import rgb_to_ycbcr
