@@ -265,9 +265,12 @@ def _levels(levels: Sequence[int] | None, level_range: str | None) -> list[int] 
         return list(levels)
     low, _, high = (level_range or "").partition(":")
     try:
-        return range(int(low), int(high) + 1)
+        drawn_from = range(int(low), int(high) + 1)
     except ValueError:
-        raise ConfigError(f'--range: expected LOW:HIGH such as 22:42, got "{level_range}"') from None
+        drawn_from = range(0)
+    if not drawn_from:
+        raise ConfigError(f'--range: expected LOW:HIGH such as 22:42, got "{level_range}"')
+    return drawn_from
 
 
 def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> None:

@@ -71,7 +71,9 @@ def make_table(rows: Sequence[Row]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table("picture", "codec", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits 80 columns
+    for heading in ("picture", "codec"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("bytes", "bpp", "", *(MEASURES[name].heading for name in SHOWN)):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -1,0 +1,352 @@
+"""The command `sqe`: exit codes, one-line errors, and the whole way from clean pictures to better ones."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from subjectiveqe import __version__
+from subjectiveqe.cli import main
+from subjectiveqe.images import read_rgb, write_png
+
+HEAVY = ("torch", "onnxruntime", "onnx", "av", "pyvips", "PIL", "lmdb", "openvino")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a failed command prints."""
+        lines = self.err.strip().splitlines()
+        assert self.code == 2, self
+        assert len(lines) == 1, self
+        assert lines[0].startswith("error: "), self
+        return lines[0]
+
+
+@pytest.fixture
+def sqe(monkeypatch, capsys):
+    """Runs a command line in this process."""
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["sqe", *map(str, words)])
+        capsys.readouterr()
+        code = main()
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def clean(tmp_path, draw_image) -> Path:
+    """A folder of three clean pictures."""
+    for seed in range(3):
+        write_png(tmp_path / "clean" / f"{seed}.png", draw_image((72, 96 + seed), seed))
+    return tmp_path / "clean"
+
+
+@pytest.fixture
+def broken(clean) -> Path:
+    """A PNG cut short, among the clean pictures."""
+    path = clean / "broken.png"
+    path.write_bytes((clean / "0.png").read_bytes()[:200])
+    return path
+
+
+def run_process(*words: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "subjectiveqe", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+
+
+# ---------------------------------------------------------------- start
+
+
+@pytest.mark.parametrize("start", ["import subjectiveqe", "from subjectiveqe.cli import main; main()"])
+def test_starting_loads_nothing_heavy(start):
+    code = f"{start}; import sys; print(sorted(set({HEAVY}) & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(sqe):
+    assert sqe("--version") == (0, f"subjectiveqe {__version__}\n", "")
+
+
+def test_help_names_every_command(sqe):
+    ran = sqe("--help")
+    assert ran.code == 0
+    for command in ("demo", "prepare", "train", "evaluate", "enhance", "export", "weights"):
+        assert f"\n  {command} " in ran.out
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["enhance"], ["enhance", "a.png", "-o", "b.png", "--no-such"]])
+def test_wrong_usage_ends_with_2(sqe, words):
+    assert sqe(*words).code == 2
+
+
+def test_debug_adds_the_traceback_wherever_it_stands(sqe, tmp_path):
+    plain = sqe("weights", "import", tmp_path / "none")
+    assert "Traceback" not in plain.err
+    for words in (
+        ("--debug", "weights", "import", tmp_path / "none"),
+        ("weights", "import", tmp_path / "none", "--debug"),
+    ):
+        ran = sqe(*words)
+        assert ran.code == 2
+        assert "Traceback" in ran.err
+        assert ran.err.endswith(plain.err)
+
+
+def test_ctrl_c_ends_with_130(sqe, monkeypatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subjectiveqe.weights.list_weights", interrupt)
+    assert sqe("weights", "list").code == 130
+
+
+# ---------------------------------------------------------------- prepare
+
+
+def test_prepare_makes_a_store_that_checks(sqe, clean, tmp_path):
+    store = tmp_path / "pairs.lmdb"
+    ran = sqe("prepare", clean, "-o", store, "--level", 22, "--level", 37, "--jobs", 1)
+    assert ran == (0, f"{store}: 6 pairs of 3 pictures\n", "")
+    assert sqe("prepare", "--check", store) == (0, f"{store}: 6 pairs, all sound\n", "")
+
+
+def test_prepare_lists_unreadable_pictures_and_ends_with_1(sqe, clean, broken, tmp_path):
+    ran = sqe(
+        "prepare", clean, "-o", tmp_path / "pairs", "--codec", "jpeg", "--range", "10:90", "--draws", 2, "--jobs", 1
+    )
+    assert ran.code == 1
+    assert ran.out == f"{tmp_path / 'pairs'}: 6 pairs of 3 pictures\n"
+    assert ran.err.count("\n") == 1
+    assert str(broken) in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--level", 52], "52"),
+        (["--codec", "jpeg", "--level", 0], "qf must be 1..100"),
+        (["--codec", "hecv", "--level", 37], 'did you mean "hevc"'),
+        (["--range", "22-42"], "LOW:HIGH"),
+        (["--range", "42:22"], "--range"),
+        (["--level", 37, "--range", "22:42"], "not both"),
+        ([], '"--level"'),
+        (["--level", 37, "--layout", "zip"], "lmdb, png"),
+        (["--level", 37, "--chroma", "411"], "411"),
+        (["--codec", "hm", "--level", 37, "--encoder", "no/TAppEncoderStatic"], "no/TAppEncoderStatic"),
+        (["--codec", "hm", "--level", 37], "encoder"),
+    ],
+)
+def test_prepare_refuses_what_cannot_be(sqe, clean, tmp_path, options, said):
+    ran = sqe("prepare", clean, "-o", tmp_path / "pairs", *options)
+    assert said in ran.error
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_prepare_needs_a_source_or_check(sqe):
+    assert "--check" in sqe("prepare").error
+
+
+@pytest.mark.parametrize("command", ["prepare", "enhance"])
+def test_an_empty_folder_is_an_error(sqe, tmp_path, tiny_model, command):
+    (tmp_path / "empty").mkdir()
+    options = {"prepare": ["--level", 37], "enhance": ["--model", tiny_model]}[command]
+    ran = sqe(command, tmp_path / "empty", "-o", tmp_path / "out", *options)
+    assert "empty" in ran.error
+    assert "no pictures" in ran.error
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- enhance
+
+
+def test_enhance_one_file_and_a_folder(sqe, clean, tiny_model, tmp_path):
+    one = tmp_path / "one.png"
+    assert sqe("enhance", clean / "0.png", "-o", one, "--model", tiny_model, "--strength", 0).code == 0
+    assert np.array_equal(read_rgb(one), read_rgb(clean / "0.png"))  # strength 0 of the stand-in changes nothing
+    ran = sqe("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model)
+    assert ran == (0, f"{tmp_path / 'out'}: 3 pictures\n", "")
+    assert not np.array_equal(read_rgb(tmp_path / "out" / "0.png"), read_rgb(clean / "0.png"))
+
+
+def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_path):
+    ran = sqe("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model)
+    assert ran.code == 1
+    assert ran.err.startswith(f"failed: {broken}: ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_enhance_that_could_do_nothing_ends_with_2(sqe, broken, tiny_model, tmp_path):
+    ran = sqe("enhance", broken, "-o", tmp_path / "out.png", "--model", tiny_model)
+    assert ran.code == 2
+    assert ran.err.startswith(f"failed: {broken}: ")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_enhance_never_overwrites_its_source(sqe, clean, tiny_model):
+    before = (clean / "0.png").read_bytes()
+    assert "overwrite" in sqe("enhance", clean, "-o", clean, "--model", tiny_model).error
+    assert (clean / "0.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strength", 1.5], "0 (faithful) to 1"),
+        (["--runtime", "tensorrt"], "tensorrt"),
+        (["--model", "none.onnx"], "none.onnx"),
+        (["--tile", -1], "tile_px"),
+    ],
+)
+def test_enhance_refuses_what_cannot_be(sqe, clean, tiny_model, tmp_path, options, said):
+    model = [] if "--model" in options else ["--model", tiny_model]
+    assert said in sqe("enhance", clean, "-o", tmp_path / "out", *model, *options).error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_network_is_named(sqe, clean, tmp_path):
+    import torch
+
+    foreign = tmp_path / "resnet.pt"
+    torch.save({"state_dict": {"layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3)}}, foreign)
+    for words in (
+        ["enhance", clean, "-o", tmp_path / "out", "--model", foreign],
+        ["export", foreign, "-o", tmp_path / "x.onnx"],
+    ):
+        assert "resnet.pt: tensor 'layer1.0.conv1.weight' belongs to no generator" in sqe(*words).error
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(clean, tiny_model, tmp_path):
+    """Stands in for a full disk: no file may grow beyond 4 kB."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    ran = run_process("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model, preexec_fn=limit)
+    assert ran.returncode == 2
+    assert ran.stderr.count("failed: ") == 3
+    assert "is the disk full?" in ran.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# ---------------------------------------------------------------- evaluate, train, export, weights
+
+
+def test_evaluate_two_folders(sqe, clean, tmp_path, draw_image):
+    for seed in range(3):
+        write_png(tmp_path / "lq" / f"{seed}.png", draw_image((72, 96 + seed), seed) // 16 * 16)
+    ran = sqe("evaluate", "--lq", tmp_path / "lq", "--gt", clean, "--model", "none", "-o", tmp_path / "evaluation")
+    assert ran.code == 0, ran
+    for name in ("images.csv", "summary.json", "report.html"):
+        assert (tmp_path / "evaluation" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("words", [[], ["--lq", "a"], ["store", "--lq", "a", "--gt", "b"]])
+def test_evaluate_needs_one_kind_of_pairs(sqe, words):
+    assert "--lq DIR --gt DIR" in sqe("evaluate", *words).error
+
+
+def test_evaluate_names_a_store_that_is_not_there(sqe, tmp_path):
+    assert "none.lmdb" in sqe("evaluate", tmp_path / "none.lmdb", "--model", "none").error
+
+
+RECIPE = """
+name: tiny
+seed: 3
+net_g: {kind: unet, hparams: {num_feat: [4, 8], num_block: [1, 1]}}
+data: {pairs: [PAIRS], patch_px: 32, workers: 0}
+valid: {pairs: [PAIRS], every: 2, max_pictures: 1}
+psnr: {steps: 2, batch: 2}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe that trains in seconds, on a store that need not be there."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(textwrap.dedent(RECIPE).replace("PAIRS", str(tmp_path / "pairs.lmdb")))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("psnr.lerning_rate=1", "psnr.lerning_rate"),
+        ("psnr.stesp=1", "did you mean 'psnr.steps'"),
+        ("psnr.steps=-1", "psnr.steps"),
+        ("net_g.kind=unett", "unett"),
+        ("nonsense", "key=value"),
+        ("seed=4", "sqe prepare"),  # nothing wrong but that the store is missing
+    ],
+)
+def test_train_refuses_a_recipe_that_cannot_run(sqe, recipe, tmp_path, change, said):
+    ran = sqe("train", recipe, "--set", change, "--run-dir", tmp_path / "run")
+    assert said in ran.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_names_a_missing_recipe(sqe, tmp_path):
+    assert "none.yaml" in sqe("train", tmp_path / "none.yaml").error
+
+
+def test_train_without_the_weights_of_its_loss_says_how_to_get_them(sqe, clean, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path / "no-weights"))
+    sqe("prepare", clean, "-o", tmp_path / "pairs.lmdb", "--level", 37, "--jobs", 1)
+    gan = "gan={steps: 1, batch: 2, loss: {percep: 1, percep_kind: vgg19}}"
+    ran = sqe("train", recipe, "--set", gan, "--run-dir", tmp_path / "run")
+    assert "sqe weights fetch vgg19" in ran.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_needs_torch_says_how_to_get_it(sqe, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "subjectiveqe.training.loop", raising=False)
+    assert "pip install 'subjectiveqe[train]'" in sqe("train", recipe).error
+
+
+def test_weights_are_listed_with_how_to_get_them(sqe, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    ran = sqe("weights", "list")
+    assert ran.code == 0
+    for name in ("lpips-alex", "vgg16", "lpips-vgg", "dists", "vgg19"):
+        assert f"{name}: " in ran.out
+    assert "not here" in ran.out
+
+
+def test_weights_of_an_unknown_name_or_file(sqe, tmp_path):
+    assert "vgg19" in sqe("weights", "fetch", "vgg20").error
+    (tmp_path / "some.bin").write_bytes(b"1234")
+    assert "some.bin" in sqe("weights", "import", tmp_path / "some.bin").error
+
+
+def test_the_whole_way_from_clean_pictures_to_better_ones(sqe, clean, recipe, tmp_path):
+    store, run, model = tmp_path / "pairs.lmdb", tmp_path / "run", tmp_path / "model.onnx"
+    assert sqe("prepare", clean, "-o", store, "--level", 37, "--jobs", 1).code == 0
+    # In a process of its own, which keeps its logging to itself.
+    trained = run_process("train", recipe, "--set", "psnr.lr=0.001", "--run-dir", run)
+    assert trained.returncode == 0, trained.stderr
+    weights = run / "psnr" / "best.safetensors"
+    assert trained.stdout == f"weights: {weights}\n"
+    assert sqe("export", weights, "-o", model).code == 0
+    assert sqe("enhance", clean, "-o", tmp_path / "out", "--model", model).code == 0
+    assert sqe("evaluate", store, "--model", model, "-o", tmp_path / "evaluation", "--save-images").code == 0
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    assert summary["groups"][0]["num_pictures"] == 3
+    assert len(list((tmp_path / "evaluation" / "images").rglob("*.png"))) == 3
+    assert "add --resume" in sqe("train", recipe, "--run-dir", run).error
