@@ -274,6 +274,8 @@ def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.log_severity_level = 3
+    # Idle threads would spin on cores that the model under test or a training run needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -123,8 +123,8 @@ def read_arrays(name: str) -> Arrays:
     """
     path = locate(name)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: damaged weights ({error}); remove the file, then {_remedy(name)}") from None
 
@@ -162,7 +162,7 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     Raises:
         WeightsError: there is no address for these weights, the network is down, or the checksum is wrong.
     """
-    sources = [source for source in _sources(name) if source.get.startswith("https://")]
+    sources = [source for source in _sources(name) if "://" in source.get]
     if not sources:
         locate(name)  # bundled, or says how to get it
         return [name]
@@ -219,7 +219,7 @@ def _sources(name: str) -> tuple[Source, ...]:
 def _remedy(name: str) -> str:
     ways = []
     for source in _sources(name):
-        if source.get.startswith("https://"):
+        if "://" in source.get:
             ways.append(f"run `sqe weights fetch {name}`")
         else:
             ways.append(f"run `{source.get}` and `sqe weights import {source.file}`")
