@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError
+from .errors import ImageError, ShapeError
 from .files import atomic_path
 
 if TYPE_CHECKING:
@@ -18,6 +20,28 @@ RGB: TypeAlias = NDArray[np.uint8]
 """A picture as the whole package hands it around: uint8, (H, W, 3), sRGB."""
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".gif"})
+
+_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
+"""libvips' names of what a file says beside its pixels; kept as the bytes they are."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file's pixels in the colours of its own profile, upright, and what has to come along into the result.
+
+    Attributes:
+        rgb: uint8, (H, W, 3); three equal channels where the file is gray.
+        alpha: uint8, (H, W), as the file has it; None where it has none.
+        is_gray: the file has one channel of colour.
+        attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
+        warnings: what of the file is not kept, one sentence each.
+    """
+
+    rgb: RGB
+    alpha: NDArray[np.uint8] | None = None
+    is_gray: bool = False
+    attached: Mapping[str, bytes] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -55,7 +79,7 @@ def read_rgb(path: Path) -> RGB:
     picture = open_picture(path)
     try:
         if picture.hasalpha():
-            white = 255 if picture.format == "uchar" else 65535
+            white = 65535 if picture.format == "ushort" else 255
             picture = picture.flatten(background=white)
         pixels: RGB = picture.colourspace("srgb").cast("uchar").numpy()
     except pyvips.Error as error:
@@ -63,23 +87,81 @@ def read_rgb(path: Path) -> RGB:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def write_png(path: Path, rgb: RGB) -> None:
+def read_picture(path: Path) -> Picture:
+    """Reads a picture with everything that a changed copy of it has to keep.
+
+    Colours stay in the file's own RGB or gray profile. CMYK and Lab become sRGB, since PNG holds neither; 16-bit
+    channels become 8-bit; of several pages the first is taken; each of these is a warning.
+
+    Raises:
+        ImageError: the file is missing, damaged, cut short or no picture.
+    """
+    import pyvips
+
+    source = open_picture(path)
+    attached = {name: bytes(source.get(name)) for name in _CARRIED if source.get_typeof(name)}
+    warnings = []
+    try:
+        if source.get_typeof("n-pages") and source.get("n-pages") > 1:
+            warnings.append("only the first page is kept")
+        if source.format != "uchar":
+            warnings.append(f"{_DEPTHS.get(source.format, source.format)} become 8-bit")
+        if source.interpretation not in _KEPT_COLOURS:
+            warnings.append(f"{source.interpretation} colours become sRGB")
+            if "icc-profile-data" in attached and source.interpretation == "cmyk":
+                source = source.icc_transform("srgb", embedded=True)
+            attached.pop("icc-profile-data", None)
+        is_gray = source.interpretation in ("b-w", "grey16")
+        pixels: NDArray[np.uint8] = source.colourspace("b-w" if is_gray else "srgb").cast("uchar").numpy()
+    except pyvips.Error as error:
+        raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
+    pixels = pixels.reshape(*pixels.shape[:2], -1)  # libvips gives one channel without its axis
+    colours = 1 if is_gray else 3
+    rgb = pixels[..., :colours]
+    alpha = np.ascontiguousarray(pixels[..., colours]) if pixels.shape[2] > colours else None
+    rgb = np.repeat(rgb, 3, axis=2) if is_gray else np.ascontiguousarray(rgb)
+    return Picture(rgb, alpha, is_gray, attached, tuple(warnings))
+
+
+def write_png(path: Path, picture: RGB | Picture) -> None:
     """Writes a lossless PNG; the final name appears only when the file is complete.
 
     Args:
         path: where to; an existing file is replaced.
-        rgb: uint8, (H, W, 3).
+        picture: uint8 (H, W, 3), or one with alpha and all that is attached; a gray one is the mean of its channels.
+    Raises:
+        ImageError: the folder or the disk does not take it.
+        ShapeError: an array that is no such picture.
     """
     import pyvips
 
-    with atomic_path(path) as aside:
-        try:
-            pyvips.Image.new_from_array(np.ascontiguousarray(rgb), interpretation="srgb").pngsave(str(aside), compression=4)
-        except pyvips.Error as error:
-            raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
+    whole = picture if isinstance(picture, Picture) else Picture(picture)
+    if whole.rgb.dtype != np.uint8 or whole.rgb.ndim != 3 or whole.rgb.shape[2] != 3:
+        raise ShapeError(f"{path}: expected a picture of uint8 (H, W, 3), got {whole.rgb.dtype} {whole.rgb.shape}")
+    colours: NDArray[np.uint8] = whole.rgb
+    if whole.is_gray:
+        colours = ((whole.rgb.sum(axis=2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    interpretation = "b-w" if whole.is_gray else "srgb"
+    out = pyvips.Image.new_from_array(np.ascontiguousarray(colours), interpretation=interpretation)
+    if whole.alpha is not None:
+        out = out.bandjoin(pyvips.Image.new_from_array(whole.alpha, interpretation="b-w"))
+    out = out.copy(interpretation=interpretation)
+    for name, content in whole.attached.items():
+        out.set_type(pyvips.GValue.blob_type, name, content)
+    out.set_type(pyvips.GValue.gint_type, "orientation", 1)  # pixels are upright; the attached EXIF may say otherwise
+    try:
+        with atomic_path(path) as aside:
+            # Level 4 with the "sub" filter, on photographs: 18 MP/s, 1 % larger than all filters at level 6.
+            out.pngsave(str(aside), compression=4, filter="sub")
+    except (pyvips.Error, OSError) as error:
+        raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
 
 
 def first_line(error: Exception) -> str:
     """The first line of a library's message, which is the one that names the cause."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+_DEPTHS = {"ushort": "16-bit channels", "float": "floating-point channels"}
+_KEPT_COLOURS = ("srgb", "rgb", "b-w", "rgb16", "grey16")

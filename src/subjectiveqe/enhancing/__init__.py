@@ -1,0 +1,1 @@
+"""From any picture to a better one: tiles, runtimes, files; no PyTorch here."""

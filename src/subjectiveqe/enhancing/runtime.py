@@ -1,0 +1,201 @@
+"""The engines a network runs in: ONNX Runtime, OpenVINO, PyTorch; each imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ModelError
+from ..images import first_line
+
+Floats = NDArray[np.float32]
+
+TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
+_DEFAULT_BYTES_PX = 2048
+"""Working memory per pixel of a tile where the file does not say: what the seed's network takes in PyTorch."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network and what tiling has to know of it.
+
+    Attributes:
+        run: (float32 (N, 3, H, W) in [0, 1], strength in [0, 1]) -> float32 of the same shape, not clamped; several
+            threads may call it at a time.
+        receptive_px: no input pixel farther than this from an output pixel has a say in it.
+        stride_px: shifts by multiples of this shift the output alike.
+        bytes_px: working memory per pixel of a tile.
+        metadata: what the file says of itself.
+    """
+
+    run: Callable[[Floats, float], Floats]
+    receptive_px: int
+    stride_px: int
+    bytes_px: int
+    metadata: Mapping[str, str]
+
+
+def open_network(model: Path | None, runtime: str) -> Network:
+    """Loads a network into an engine.
+
+    Args:
+        model: .onnx, .safetensors, .pt or .pth; None for the one that comes with the package.
+        runtime: "onnxruntime", "openvino", "torch", or "auto": PyTorch for its own files, for ONNX files OpenVINO where
+            it is installed (it is faster on CPUs, twice so with bfloat16 instructions), else ONNX Runtime.
+    Raises:
+        ConfigError: an engine that is unknown, not installed or not for this kind of file.
+        ModelError: a file that is missing, damaged or of another kind.
+    """
+    if runtime not in ("auto", *_OPENERS):
+        raise ConfigError(f'unknown runtime "{runtime}"; known: auto, {", ".join(_OPENERS)}')
+    if model is None:
+        bundled = files("subjectiveqe") / "assets" / "sqe-fast.onnx"
+        with as_file(bundled) as path:
+            return open_network(path, runtime)
+    if not model.is_file():
+        raise ModelError(f"{model}: no such model file; give a .onnx, .safetensors or .pt file")
+    of_torch = model.suffix.lower() in TORCH_SUFFIXES
+    if runtime == "auto":
+        has_openvino = importlib.util.find_spec("openvino") is not None
+        runtime = "torch" if of_torch else "openvino" if has_openvino else "onnxruntime"
+    if of_torch != (runtime == "torch"):
+        takes = "a .safetensors or .pt file" if runtime == "torch" else 'an ONNX file; make one by "sqe export"'
+        raise ConfigError(f'{model}: runtime "{runtime}" takes {takes}')
+    package, opener = _OPENERS[runtime]
+    if importlib.util.find_spec(package) is None:
+        extra = "train" if runtime == "torch" else runtime
+        raise ConfigError(f'runtime "{runtime}" is not installed; run: pip install "subjectiveqe[{extra}]"')
+    return opener(model)
+
+
+def cpu_count() -> int:
+    """CPUs this process may really use: its affinity and its control group's quota, not what the machine has."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    root = Path("/sys/fs/cgroup")
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if quota != "max" and int(quota) > 0:
+            count = min(count, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # no control group, or one of another layout: no quota known
+    return count
+
+
+def _open_onnxruntime(path: Path) -> Network:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cpu_count()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class per cause and no common root of its own
+        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+    inputs = {value.name: len(value.shape) for value in session.get_inputs()}
+    outputs = [value.name for value in session.get_outputs()]
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    _check_kind(path, inputs, outputs, metadata)
+
+    def run(lq: Floats, strength: float) -> Floats:
+        feeds = _feeds(inputs, lq, strength)
+        out: Floats = session.run(["out"], feeds)[0]
+        return out
+
+    return _described(path, run, metadata)
+
+
+def _open_openvino(path: Path) -> Network:
+    import openvino as ov
+
+    core = ov.Core()
+    # bfloat16 doubles the speed where the CPU has it and moves 8-bit levels by at most one.
+    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    settings = {
+        "INFERENCE_NUM_THREADS": cpu_count(),
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        loaded = core.read_model(path)
+        info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
+        metadata = {str(key): str(getattr(value, "value", value)) for key, value in info.items()}
+        inputs = {value.any_name: len(value.partial_shape) for value in loaded.inputs}
+        outputs = [value.any_name for value in loaded.outputs]
+    except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
+        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+    _check_kind(path, inputs, outputs, metadata)
+    compiled = core.compile_model(loaded, "CPU", settings)
+
+    def run(lq: Floats, strength: float) -> Floats:
+        request = compiled.create_infer_request()  # one a call: a request is not for two threads at once
+        result = request.infer(_feeds(inputs, lq, strength))
+        out: Floats = result[0]
+        return out
+
+    return _described(path, run, metadata)
+
+
+def _open_torch(path: Path) -> Network:
+    import torch
+
+    from ..nets.checkpoint import load_net
+
+    loaded, metadata = load_net(path)
+    net: Any = loaded.requires_grad_(False)
+
+    def run(lq: Floats, strength: float) -> Floats:
+        with torch.inference_mode():
+            extra = (torch.full((len(lq),), strength),) if net.uses_strength else ()
+            out: Floats = net(torch.from_numpy(lq), *extra).numpy()
+            return out
+
+    return Network(run, int(net.receptive_px), int(net.stride_px), _DEFAULT_BYTES_PX, metadata)
+
+
+_OPENERS: dict[str, tuple[str, Callable[[Path], Network]]] = {
+    "onnxruntime": ("onnxruntime", _open_onnxruntime),
+    "openvino": ("openvino", _open_openvino),
+    "torch": ("torch", _open_torch),
+}
+
+
+def _check_kind(path: Path, inputs: Mapping[str, int], outputs: list[str], metadata: Mapping[str, str]) -> None:
+    if inputs not in ({"lq": 4}, {"lq": 4, "strength": 1}) or outputs != ["out"]:
+        found = f"inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
+        raise ModelError(f"{path}: another kind of model: expected inputs lq, strength and output out, found {found}")
+    missing = [key for key in ("receptive_px", "stride_px") if not metadata.get(key, "").isdecimal()]
+    if missing:
+        raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
+
+
+def _feeds(inputs: Mapping[str, int], lq: Floats, strength: float) -> dict[str, Floats]:
+    feeds = {"lq": lq}
+    if "strength" in inputs:
+        feeds["strength"] = np.full(len(lq), strength, np.float32)
+    return feeds
+
+
+def _described(path: Path, run: Callable[[Floats, float], Floats], metadata: Mapping[str, str]) -> Network:
+    stride_px = int(metadata["stride_px"])
+    if stride_px < 1:
+        raise ModelError(f"{path}: the metadata say stride_px {stride_px}, expected 1 or more")
+    bytes_px = metadata.get("bytes_px", "")
+    return Network(
+        run,
+        int(metadata["receptive_px"]),
+        stride_px,
+        int(bytes_px) if bytes_px.isdecimal() else _DEFAULT_BYTES_PX,
+        metadata,
+    )

@@ -1,0 +1,180 @@
+"""From a checkpoint to an ONNX file that runs without PyTorch, checked against PyTorch before it gets its name."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConfigError, ModelError
+from .files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    from torch import nn
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference from PyTorch allowed, in units of the full range; a hundredth of an 8-bit level is 4e-5."""
+
+_OPSET = 18
+_CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
+
+
+def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
+    """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
+
+    Inputs lq, float32 (N, 3, H, W) in [0, 1], and, where the network has the dial, strength, float32 (N,); output out,
+    not clamped. Besides the checkpoint's own header the file holds bytes_px, the working memory per pixel.
+
+    Args:
+        checkpoint: .safetensors of this package, or a .pt or .pth that `load_net` knows.
+        out: the .onnx file; it appears only when it agrees with PyTorch.
+        half: store the weights in float16, half the size; they are used in float32.
+    Returns:
+        The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
+    Raises:
+        ConfigError: an output that is not named .onnx.
+        ModelError: a checkpoint that cannot be used, or a difference of 1e-4 or more.
+    """
+    import onnx
+    import torch
+
+    from .nets.checkpoint import describe, load_net
+
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+    net, metadata = load_net(checkpoint)
+    if half:  # rounded before the trace, so that what is compared is what is stored
+        net = _rounded_to_half(net)
+    inputs = {"lq": torch.rand(2, 3, 32, 48)} | ({"strength": torch.ones(2)} if net.uses_strength else {})
+    with _silenced(), atomic_path(out) as aside:
+        torch.onnx.export(
+            net,
+            tuple(inputs.values()),
+            aside,
+            input_names=list(inputs),
+            output_names=["out"],
+            opset_version=_OPSET,
+            dynamic_axes={name: _FREE[value.ndim] for name, value in inputs.items()} | {"out": _FREE[4]},
+            dynamo=False,
+        )
+        model = onnx.load(aside)
+        header = {**metadata, **describe(net), "bytes_px": str(_working_bytes_px(model))}
+        if half:
+            _store_half(model)
+        onnx.helper.set_model_props(model, header)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, aside)
+        difference = _largest_difference(net, aside)
+        if not difference < MAX_DIFFERENCE:
+            raise ModelError(
+                f"{checkpoint}: the ONNX file differs from PyTorch by {difference:.1e}, expected below "
+                f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large?"
+            )
+    return difference
+
+
+_FREE = {4: {0: "batch", 2: "height", 3: "width"}, 1: {0: "batch"}}
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps the tracing exporter's notices back: that it is the older one, that sizes met in Python may be constants.
+
+    The older one, since it writes free sizes and plain operators; that no size became a constant is what the check of
+    many sizes shows.
+    """
+    import torch
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _rounded_to_half(net: nn.Module) -> nn.Module:
+    return copy.deepcopy(net).half().float()
+
+
+def _store_half(model: onnx.ModelProto) -> None:
+    """Replaces each float32 weight of rank 2 and up by a float16 one and a Cast, folded by runtimes when they load."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [weight.name], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(casts + nodes)
+
+
+def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
+    """Largest sum of values alive at a time per pixel of the input, in the file's order of operators.
+
+    An upper bound: runtimes fuse operators and reuse memory. Measured by giving every value out on a small picture.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    names = [name for node in probe.graph.node for name in node.output]
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = session.run(names, _feeds(session, np.zeros((1, 3, side, side), np.float32), 1.0))
+    sizes = {name: value.nbytes for name, value in zip(names, values, strict=True)}
+    last_use = {name: k for k, node in enumerate(probe.graph.node) for name in node.input}
+    alive = peak = 0
+    for k, node in enumerate(probe.graph.node):
+        alive += sum(sizes[name] for name in node.output)
+        peak = max(peak, alive)
+        alive -= sum(
+            sizes[name] for name in {*node.input, *node.output} if name in sizes and last_use.get(name, k) == k
+        )
+    return -(-peak // side**2)
+
+
+def _largest_difference(net: nn.Module, path: Path) -> float:
+    import onnxruntime as ort
+    import torch
+
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    differences = []
+    for k, size in enumerate(_CHECKED_SIZES):
+        lq = rng.random((1 + k % 2, 3, *size), np.float32)
+        strength = k / (len(_CHECKED_SIZES) - 1)
+        with torch.inference_mode():
+            dial = (torch.full((len(lq),), strength),) if net.uses_strength else ()
+            expected = net(torch.from_numpy(lq), *dial).numpy()
+        got = session.run(["out"], _feeds(session, lq, strength))[0]
+        if got.shape != expected.shape:
+            return float("inf")
+        differences.append(np.abs(got - expected).max())
+    return float(np.max(differences))  # NaN stays NaN
+
+
+def _feeds(session: Any, lq: np.ndarray, strength: float) -> Mapping[str, np.ndarray]:
+    feeds = {"lq": lq, "strength": np.full(len(lq), strength, np.float32)}
+    return {value.name: feeds[value.name] for value in session.get_inputs()}
