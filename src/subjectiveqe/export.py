@@ -139,9 +139,7 @@ def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
     names = [name for node in probe.graph.node for name in node.output]
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = _session(probe.SerializeToString(), ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     values = session.run(names, _feeds(session, np.zeros((1, 3, side, side), np.float32), 1.0))
     sizes = {name: value.nbytes for name, value in zip(names, values, strict=True)}
     last_use = {name: k for k, node in enumerate(probe.graph.node) for name in node.input}
@@ -159,7 +157,7 @@ def _largest_difference(net: nn.Module, path: Path) -> float:
     import onnxruntime as ort
     import torch
 
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = _session(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     rng = np.random.default_rng(0)
     differences = []
     for k, size in enumerate(_CHECKED_SIZES):
@@ -173,6 +171,15 @@ def _largest_difference(net: nn.Module, path: Path) -> float:
             return float("inf")
         differences.append(np.abs(got - expected).max())
     return float(np.max(differences))  # NaN stays NaN
+
+
+def _session(model: Path | bytes, optimization: Any) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = optimization
+    options.intra_op_num_threads = 1  # the checks are small; waiting for threads on a busy machine is what takes long
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _feeds(session: Any, lq: np.ndarray, strength: float) -> Mapping[str, np.ndarray]:

@@ -78,6 +78,7 @@ def read_rgb(path: Path) -> RGB:
 
     picture = open_picture(path)
     try:
+        picture = _to_8_bits(picture)
         if picture.hasalpha():
             white = 65535 if picture.format == "ushort" else 255
             picture = picture.flatten(background=white)
@@ -111,7 +112,8 @@ def read_picture(path: Path) -> Picture:
             if "icc-profile-data" in attached and source.interpretation == "cmyk":
                 source = source.icc_transform("srgb", embedded=True)
             attached.pop("icc-profile-data", None)
-        is_gray = source.interpretation in ("b-w", "grey16")
+        source = _to_8_bits(source)
+        is_gray = source.interpretation == "b-w"
         pixels: NDArray[np.uint8] = source.colourspace("b-w" if is_gray else "srgb").cast("uchar").numpy()
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
@@ -161,6 +163,14 @@ def first_line(error: Exception) -> str:
     """The first line of a library's message, which is the one that names the cause."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
+
+
+def _to_8_bits(picture: pyvips.Image) -> pyvips.Image:
+    """Rounds 16-bit RGB or gray to 8 bits, alpha too; libvips' own conversion of gray is up to a level too dark."""
+    eight = {"rgb16": "srgb", "grey16": "b-w"}.get(picture.interpretation)
+    if eight is None or picture.format != "ushort":
+        return picture
+    return (picture / 257).rint().cast("uchar").copy(interpretation=eight)
 
 
 _DEPTHS = {"ushort": "16-bit channels", "float": "floating-point channels"}

@@ -1,0 +1,417 @@
+"""The enhancer, its tiles and runtimes, and enhancing of files."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import itertools
+import os
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from subjectiveqe.enhancing import runtime as runtimes
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.files import enhance_files
+from subjectiveqe.enhancing.tiling import plan_tiles
+from subjectiveqe.errors import ConfigError, ModelError, ShapeError
+from subjectiveqe.images import write_png
+
+SIZES = [(1, 1), (7, 13), (64, 65), (200, 33)]
+
+
+@pytest.fixture(scope="session")
+def unet_path(tmp_path_factory):
+    """A very small U-Net whose every layer has a say, as safetensors."""
+    torch = pytest.importorskip("torch")
+    from subjectiveqe.nets import UNet
+    from subjectiveqe.nets.checkpoint import save_net
+
+    torch.manual_seed(0)
+    net = UNet(num_feat=(4, 4), num_block=(1, 1))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(3)
+    path = tmp_path_factory.mktemp("unet") / "unet.safetensors"
+    save_net(path, net)
+    return path
+
+
+@pytest.fixture(scope="session")
+def unet_onnx(unet_path):
+    from subjectiveqe.export import export_onnx
+
+    export_onnx(unet_path, unet_path.with_suffix(".onnx"))
+    return unet_path.with_suffix(".onnx")
+
+
+@pytest.fixture
+def enhancer(tiny_model):
+    return Enhancer(tiny_model, "onnxruntime")
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tiling_cannot_be_seen(unet_onnx, draw_image, size):
+    image = draw_image(size)
+    whole, tiled = (Enhancer(unet_onnx, "onnxruntime", tile_px=t)(image) for t in (0, 32))
+    assert whole.shape == image.shape
+    assert whole.dtype == np.uint8
+    assert not np.array_equal(whole, image)
+    assert np.abs(whole.astype(int) - tiled.astype(int)).max() <= 1  # rounding only
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_runtime_gives_the_whole_picture_of_pytorch(unet_path, unet_onnx, draw_image, runtime, size):
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    torch = pytest.importorskip("torch")
+    from subjectiveqe.nets.checkpoint import load_net
+
+    image = draw_image(size)
+    net, _ = load_net(unet_path)
+    with torch.inference_mode():
+        lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        exact = (net(lq, torch.tensor([0.25]))[0].permute(1, 2, 0).numpy() * 255).clip(0, 255)
+    got = Enhancer(unet_path if runtime == "torch" else unet_onnx, runtime, strength=0.25, tile_px=48)(image)
+    off = np.abs(got - exact)
+    if runtime == "openvino":  # bfloat16 where the CPU has it, and this network exaggerates
+        assert off.mean() < 1
+    else:
+        assert off.max() <= 0.501  # rounding to levels
+
+
+def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onnx, draw_image, monkeypatch):
+    from subjectiveqe.enhancing import enhancer as module
+
+    image = draw_image((150, 170))
+    whole = Enhancer(unet_onnx, "onnxruntime", tile_px=0)(image)
+    network = runtimes.open_network(unet_onnx, "onnxruntime")
+    monkeypatch.setattr(module, "_TILE_BYTES", network.bytes_px * 64 * 64)
+    tiled = Enhancer(unet_onnx, "onnxruntime")(image)
+    assert 4 * network.receptive_px > 64
+    assert np.abs(whole.astype(int) - tiled.astype(int)).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "overlap_px", "stride_px", "tile_px", "max_area"),
+    [
+        (*size, *rest)
+        for size in [(1, 1), (8, 300), (301, 203), (3000, 4000), (50, 9000)]
+        for rest in [(1, 1, 16, 0), (13, 8, 32, 0), (13, 8, 0, 0), (136, 8, None, 10**6), (345, 1, None, 250_000)]
+    ],
+)
+def test_tiles_have_one_shape_and_keep_every_pixel(height, width, overlap_px, stride_px, tile_px, max_area):
+    tiles = plan_tiles(height, width, overlap_px=overlap_px, stride_px=stride_px, tile_px=tile_px, max_area=max_area)
+    assert len({(t.rows.stop - t.rows.start, t.cols.stop - t.cols.start) for t in tiles}) == 1
+    for spans, side in (({t.rows for t in tiles}, height), ({t.cols for t in tiles}, width)):
+        ordered = sorted(spans, key=lambda span: span.start)
+        assert all(span.start % stride_px == 0 and span.start >= 0 for span in ordered)
+        assert ordered[0].keep_start == 0
+        assert side <= ordered[-1].keep_stop < side + stride_px
+        for before, after in itertools.pairwise(ordered):
+            assert before.keep_stop == after.keep_start + after.fade_px
+            assert before.keep_stop <= before.stop
+            if not after.fade_px:
+                assert before.stop - before.keep_stop >= overlap_px
+                assert after.keep_start - after.start >= overlap_px
+    if max_area:
+        assert (tiles[0].rows.stop - tiles[0].rows.start) * (tiles[0].cols.stop - tiles[0].cols.start) <= max_area
+
+
+def test_a_plan_with_hardly_any_memory_still_covers_the_picture():
+    tiles = plan_tiles(20, 30, overlap_px=9, stride_px=1, tile_px=None, max_area=1)
+    kept = np.zeros((20, 30), bool)
+    for tile in tiles:
+        kept[tile.rows.keep_start : tile.rows.keep_stop, tile.cols.keep_start : tile.cols.keep_stop] = True
+    assert kept.all()
+
+
+# Arguments and models
+
+
+def test_strength_is_a_dial(tiny_model, draw_image):
+    image = draw_image((20, 20))
+    outs = [Enhancer(tiny_model, "onnxruntime", strength=s)(image).astype(int) for s in (0, 0.5, 1)]
+    changes = [np.abs(out - image).sum() for out in outs]
+    assert changes[0] == 0 < changes[1] < changes[2]
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_strength_outside_its_range_is_refused(tiny_model, strength):
+    with pytest.raises(ConfigError, match=r"expected 0 \(faithful\) to 1 \(pleasing\)"):
+        Enhancer(tiny_model, strength=strength)
+
+
+def test_a_negative_tile_is_refused(tiny_model):
+    with pytest.raises(ConfigError, match="tile_px -1"):
+        Enhancer(tiny_model, tile_px=-1)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+    ],
+)
+def test_only_pictures_are_enhanced(enhancer, image):
+    with pytest.raises(ShapeError, match=r"expected a picture of uint8 \(H, W, 3\)"):
+        enhancer(image)
+
+
+def test_the_input_is_left_alone_and_any_memory_order_will_do(enhancer, draw_image):
+    image = draw_image((30, 20))
+    before = image.copy()
+    out = enhancer(image)
+    assert np.array_equal(image, before)
+    turned = enhancer(np.asfortranarray(image)[::-1])  # the stand-in blurs alike in all directions
+    assert np.abs(turned.astype(int) - out[::-1]).max() <= 1  # rounding only
+
+
+def test_threads_share_an_enhancer(unet_onnx, draw_image):
+    enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=16)
+    images = [draw_image((40, 50), seed=k) for k in range(6)]
+    alone = [enhancer(image) for image in images]
+    together = [None] * len(images)
+    threads = [
+        threading.Thread(target=lambda k=k: together.__setitem__(k, enhancer(images[k]))) for k in range(len(images))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_model_that_is_missing_or_no_model_is_told_in_one_line(tmp_path):
+    with pytest.raises(ModelError, match=r"gone\.onnx: no such model file"):
+        Enhancer(tmp_path / "gone.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    for runtime in ("onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])):
+        with pytest.raises(ModelError, match=r"text\.onnx: not a readable ONNX model") as caught:
+            Enhancer(tmp_path / "text.onnx", runtime)
+        assert "\n" not in str(caught.value)
+
+
+def edited(tiny_model, path, change):
+    import onnx
+
+    model = onnx.load(tiny_model)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_model_of_another_kind_is_told_by_its_inputs(tiny_model, tmp_path):
+    def rename(model):
+        model.graph.input[1].name = model.graph.node[2].input[0] = "sigma"
+
+    with pytest.raises(ModelError, match="expected inputs lq, strength and output out, found inputs lq, sigma"):
+        Enhancer(edited(tiny_model, tmp_path / "other.onnx", rename), "onnxruntime")
+
+
+def test_a_model_without_its_header_is_refused(tiny_model, tmp_path):
+    path = edited(tiny_model, tmp_path / "bare.onnx", lambda model: model.ClearField("metadata_props"))
+    with pytest.raises(ModelError, match="the metadata lack receptive_px and stride_px"):
+        Enhancer(path, "onnxruntime")
+
+
+def test_a_network_that_gives_no_numbers_is_caught(tiny_model, tmp_path, draw_image):
+    from onnx import numpy_helper
+
+    def spoil(model):
+        weight = model.graph.initializer[0]
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32("nan"), weight.name))
+
+    enhancer = Enhancer(edited(tiny_model, tmp_path / "nan.onnx", spoil), "onnxruntime")
+    with pytest.raises(ModelError, match="values that are not numbers"):
+        enhancer(draw_image((8, 8)))
+
+
+def test_runtimes_that_cannot_be_used_say_what_to_do(tiny_model, monkeypatch):
+    with pytest.raises(ConfigError, match='unknown runtime "tensorflow"; known: auto, onnxruntime, openvino, torch'):
+        Enhancer(tiny_model, "tensorflow")
+    with pytest.raises(ConfigError, match=r'runtime "torch" takes a \.safetensors or \.pt file'):
+        Enhancer(tiny_model, "torch")
+    monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r'pip install "subjectiveqe\[openvino\]"'):
+        Enhancer(tiny_model, "openvino")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"other\.pt"):
+        Enhancer(tmp_path / "other.pt")
+
+
+# Files
+
+
+def save_jpeg(path, image, **options):
+    Image.fromarray(image).save(path, quality=30, **options)
+    return path
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+
+
+def test_one_picture_becomes_one_file(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((33, 47)))
+    result = enhance_files([source], tmp_path / "new" / "b.png", enhancer)
+    assert result.done == [(source, tmp_path / "new" / "b.png")]
+    with Image.open(source) as before, Image.open(tmp_path / "new" / "b.png") as after:
+        assert np.array_equal(np.asarray(after), enhancer(np.asarray(before)))
+
+
+def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(tmp_path, enhancer, draw_image):
+    folder = tmp_path / "in"
+    (folder / "inner").mkdir(parents=True)
+    save_jpeg(folder / "a.jpg", draw_image((8, 9)))
+    save_jpeg(folder / "inner" / "a.jpg", draw_image((9, 8)))
+    cut = save_jpeg(folder / "cut.jpg", draw_image((64, 64)))
+    cut.write_bytes(cut.read_bytes()[:700])
+    (folder / "text.png").write_text("no picture")
+    single = save_jpeg(tmp_path / "single.jpg", draw_image((5, 5)))
+    calls = []
+    result = enhance_files(
+        [folder, single, tmp_path / "gone.jpg"], tmp_path / "out", enhancer, progress=lambda *call: calls.append(call)
+    )
+    assert names(tmp_path / "out") == ["a.png", "inner/a.png", "single.png"]
+    assert [source.name for source, _ in result.failed] == ["cut.jpg", "text.png", "gone.jpg"]
+    assert all(reason and "\n" not in reason for _, reason in result.failed)
+    assert calls == [(k, 6) for k in range(1, 7)]
+
+
+def test_profile_alpha_gray_and_depth(tmp_path, enhancer, draw_image):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    alpha = draw_image((20, 30), seed=3)[..., 0]
+    Image.fromarray(np.dstack([draw_image((20, 30)), alpha])).save(tmp_path / "a.png", icc_profile=profile)
+    Image.fromarray(draw_image((20, 30))[..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
+    result = enhance_files([tmp_path], tmp_path / "out", enhancer)
+    assert not result.failed
+    assert result.warnings == [(tmp_path / "deep.png", "16-bit channels become 8-bit")]
+    with Image.open(tmp_path / "out" / "a.png") as out:
+        assert out.info["icc_profile"] == profile
+        assert np.array_equal(np.asarray(out)[..., 3], alpha)
+    with Image.open(tmp_path / "gray.png") as before, Image.open(tmp_path / "out" / "gray.png") as after:
+        assert after.mode == "L"
+        gray = np.asarray(before)
+        assert np.array_equal(np.asarray(after), enhancer(np.dstack([gray] * 3))[..., 0])
+
+
+def test_a_second_run_does_not_take_its_own_results_for_input(tmp_path, enhancer, draw_image):
+    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    for _ in range(2):
+        result = enhance_files([tmp_path], tmp_path / "better", enhancer)
+        assert len(result.done) == 1
+    assert names(tmp_path) == ["a.jpg", "better/a.png"]
+
+
+@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "folder link", "hard link", "another input"])
+def test_nothing_overwrites_a_source(tmp_path, enhancer, draw_image, spelling, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = folder / "a.png"
+    write_png(source, draw_image((8, 8)))
+    content = source.read_bytes()
+    inputs, out = [source], tmp_path / "b.png"
+    if spelling == "same":
+        out = source
+    elif spelling == "relative":
+        monkeypatch.chdir(folder)
+        out = tmp_path / "in" / ".." / "in" / "a.png"
+        inputs = [source.relative_to(folder)]
+    elif spelling == "symlink":
+        out.symlink_to(source)
+    elif spelling == "folder link":
+        (tmp_path / "link").symlink_to(folder)
+        inputs, out = [folder], tmp_path / "link"
+    elif spelling == "hard link":
+        os.link(source, out)
+    else:
+        inputs, out = [save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))), folder / "b.png"], folder
+        os.link(source, folder / "b.png")
+    with pytest.raises(ConfigError, match=r'a\.png" would overwrite the input|b\.png" would overwrite the input'):
+        enhance_files(inputs, out, enhancer)
+    assert all(path.read_bytes() == content for path in folder.iterdir())
+
+
+def test_two_pictures_for_one_name_are_refused_before_any_work(tmp_path, enhancer, draw_image):
+    for name in ("x.jpg", "X.webp"):
+        save_jpeg(tmp_path / name, draw_image((8, 8)))
+    with pytest.raises(ConfigError, match=r'X\.webp" and ".*x\.jpg" would both become'):
+        enhance_files([tmp_path], tmp_path / "out", enhancer)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_picture_given_twice_is_done_once(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "x.jpg", draw_image((8, 8)))
+    assert len(enhance_files([source, tmp_path, source], tmp_path / "out", enhancer).done) == 1
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
+    one, two = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("one.jpg", "two.jpg"))
+    with pytest.raises(ConfigError, match=r'written as PNG; name the output "out\.png"'):
+        enhance_files([one], tmp_path / "out.jpg", enhancer)
+    with pytest.raises(ConfigError, match="needs a folder"):
+        enhance_files([one, two], tmp_path / "out.png", enhancer)
+    with pytest.raises(ConfigError, match="found a file"):
+        enhance_files([one, two], one, enhancer)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no pictures found"):
+        enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a disk of 64 KiB; only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, enhancer, draw_image, full_disk):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    big, small = save_jpeg(tmp_path / "big.jpg", noise), save_jpeg(tmp_path / "small.jpg", draw_image((20, 20)))
+    (full_disk / "big.png").write_bytes(b"the old one")
+    result = enhance_files([big, small], full_disk, enhancer)
+    [(failed, reason)] = result.failed
+    assert failed == big
+    assert "is the disk full?" in reason
+    assert "\n" not in reason
+    assert [source for source, _ in result.done] == [small]
+    assert names(full_disk) == ["big.png", "small.png"]
+    assert (full_disk / "big.png").read_bytes() == b"the old one"
+
+
+def test_a_failure_at_the_last_write_leaves_nothing(tmp_path, enhancer, draw_image, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    result = enhance_files([source], tmp_path / "out", enhancer)
+    assert "No space left on device" in result.failed[0][1]
+    assert names(tmp_path) == ["a.jpg"]
+
+
+def test_cores_are_those_of_the_affinity():
+    assert 1 <= runtimes.cpu_count() <= (os.cpu_count() or 1)

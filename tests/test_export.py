@@ -1,0 +1,116 @@
+"""Checkpoints to ONNX: parity with PyTorch at every size, the header, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import onnx  # noqa: E402
+import onnxruntime as ort  # noqa: E402
+
+from subjectiveqe import export  # noqa: E402
+from subjectiveqe.enhancing.enhancer import Enhancer  # noqa: E402
+from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
+from subjectiveqe.export import export_onnx  # noqa: E402
+from subjectiveqe.nets import RRDBNet, UNet  # noqa: E402
+from subjectiveqe.nets.checkpoint import load_net, save_net  # noqa: E402
+
+
+def small_net(kind):
+    torch.manual_seed(0)
+    net = UNet(num_feat=(4, 8), num_block=(1, 1)) if kind == "unet" else RRDBNet(num_feat=4, num_block=1, num_grow=2)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(2)  # fresh networks hardly change a picture
+    return net.eval()
+
+
+@pytest.fixture(params=["unet", "rrdb"])
+def checkpoint(request, tmp_path):
+    path = tmp_path / f"{request.param}.safetensors"
+    save_net(path, small_net(request.param), {"licence": "CC0-1.0", "data": "none"})
+    return path
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_onnx_file_equals_pytorch_at_every_size(checkpoint, tmp_path, half):
+    out = tmp_path / "net.onnx"
+    assert export_onnx(checkpoint, out, half) < 1e-4
+    net, _ = load_net(checkpoint)
+    if half:
+        net = net.half().float()
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(1)
+    for size in [(1, 1), (2, 1), (5, 3), (31, 17), (64, 48), (101, 8)]:
+        feeds = {"lq": rng.random((3, 3, *size), np.float32)}
+        if net.uses_strength:
+            feeds["strength"] = np.array([0, 0.5, 1], np.float32)
+        with torch.inference_mode():
+            expected = net(*map(torch.from_numpy, feeds.values())).numpy()
+        got = session.run(["out"], feeds)[0]
+        assert got.shape == expected.shape == (3, 3, *size)
+        assert np.abs(expected - feeds["lq"]).max() > 0.01  # there is something to compare
+        assert np.abs(got - expected).max() < 1e-4
+
+
+def test_the_file_says_what_it_is(checkpoint, tmp_path):
+    export_onnx(checkpoint, tmp_path / "net.onnx")
+    net, metadata = load_net(checkpoint)
+    header = {p.key: p.value for p in onnx.load(tmp_path / "net.onnx").metadata_props}
+    assert metadata.items() <= header.items()
+    assert header["licence"] == "CC0-1.0"
+    assert int(header["receptive_px"]) == net.receptive_px
+    assert int(header["stride_px"]) == net.stride_px
+    assert 24 <= int(header["bytes_px"]) < 1000
+    assert Enhancer(tmp_path / "net.onnx").metadata["net"] == metadata["net"]
+
+
+def test_half_is_half_the_size(tmp_path):
+    save_net(tmp_path / "net.safetensors", UNet(num_feat=(16, 32), num_block=(1, 1)))
+    for half in (False, True):
+        export_onnx(tmp_path / "net.safetensors", tmp_path / f"{half}.onnx", half)
+    assert (tmp_path / "True.onnx").stat().st_size < 0.6 * (tmp_path / "False.onnx").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["unet", "rrdb"])
+def test_no_pixel_beyond_the_receptive_radius_counts(kind):
+    net = small_net(kind).double()
+    side = 2 * net.receptive_px + 4 * net.stride_px
+    middle = side // 2 // net.stride_px * net.stride_px
+    lq = torch.rand(1, 3, net.stride_px, side, dtype=torch.float64, requires_grad=True)
+    dial = (torch.ones(1, dtype=torch.float64),) if net.uses_strength else ()
+    net(lq, *dial)[..., middle : middle + net.stride_px].pow(2).sum().backward()
+    counts = lq.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    assert middle - net.receptive_px <= counts.min()
+    assert counts.max() < middle + net.stride_px + net.receptive_px
+    assert counts.max() - counts.min() > net.receptive_px  # the bound is not idle
+
+
+def test_an_export_that_differs_from_pytorch_is_not_written(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MAX_DIFFERENCE", 0.0)
+    (tmp_path / "net.onnx").write_bytes(b"the old one")
+    with pytest.raises(ModelError, match="differs from PyTorch by"):
+        export_onnx(checkpoint, tmp_path / "net.onnx")
+    assert (tmp_path / "net.onnx").read_bytes() == b"the old one"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["net.onnx", checkpoint.name])
+
+
+def test_a_network_of_no_numbers_is_not_written(tmp_path):
+    net = small_net("rrdb")
+    torch.nn.init.constant_(net.conv_out.weight, float("nan"))
+    save_net(tmp_path / "net.safetensors", net)
+    with pytest.raises(ModelError, match="differs from PyTorch by nan"):
+        export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(tmp_path, checkpoint):
+    with pytest.raises(ConfigError, match=r'name it "net\.onnx"'):
+        export_onnx(checkpoint, tmp_path / "net.pth")
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        export_onnx(tmp_path / "gone.safetensors", tmp_path / "net.onnx")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    with pytest.raises(ModelError, match=r"text\.pt: not a PyTorch checkpoint"):
+        export_onnx(tmp_path / "text.pt", tmp_path / "net.onnx")
