@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import ConfigError, ImageError, StoreError
 from ..files import write_text
-from ..images import RGB, list_images, open_picture, read_rgb
+from ..images import RGB, first_line, list_images, open_picture, read_rgb
 
 FORMAT = "subjectiveqe-pairs"
 VERSION = 1
@@ -216,7 +216,7 @@ def read_index(path: Path) -> StoreIndex:
     if not path.is_dir():
         raise StoreError(f'{path}: no such store; make it with "sqe prepare"')
     if not (path / INDEX).exists():
-        raise StoreError(_why_incomplete(path))
+        raise StoreError(_why_not_complete(path))
     try:
         header = json.loads((path / INDEX).read_text(encoding="utf-8"))
         form, version = header["format"], header["version"]
@@ -303,7 +303,10 @@ class LmdbPairs:
 
 
 class FilePairs:
-    """Pairs in picture files; every crop decodes two whole pictures, which LMDB spares."""
+    """Pairs in picture files; every crop decodes two whole pictures, which LMDB spares.
+
+    Safe after a fork for 8-bit RGB PNG files, which is what `prepare` writes.
+    """
 
     def __init__(self, files: Sequence[tuple[Path, Path]], infos: Sequence[PairInfo]) -> None:
         self.infos = infos
@@ -320,7 +323,7 @@ class FilePairs:
             StoreError: one is smaller than the index says.
         """
         info, paths = self.infos[index], self._files[index]
-        lq, gt = (read_rgb(path)[: info.height, : info.width] for path in paths)
+        lq, gt = (_read_file(path)[: info.height, : info.width] for path in paths)
         for path, picture in zip(paths, (lq, gt), strict=True):
             if picture.shape[:2] != (info.height, info.width):
                 raise StoreError(f"{path}: smaller than {info.width}x{info.height} px; make the store again")
@@ -398,7 +401,9 @@ def _png_pairs(path: Path, index: StoreIndex) -> FilePairs:
     return FilePairs(tuple(files), index.infos)
 
 
-def _why_incomplete(path: Path) -> str:
+def _why_not_complete(path: Path) -> str:
+    if not (path / JOURNAL).exists() and (path / "lq").is_dir():
+        return f"{path}: two plain folders, no store of its own; there are no checksums to check"
     if not (path / JOURNAL).exists():
         return f'{path}: not a paired store ({INDEX} is missing); make one with "sqe prepare"'
     lines = (path / JOURNAL).read_bytes().split(b"\n")[:-1]  # what follows the last line feed was cut off
@@ -408,6 +413,21 @@ def _why_incomplete(path: Path) -> str:
         return f'{path}: incomplete, and {JOURNAL} is damaged; delete the folder and run "sqe prepare" again'
     done = f"{len(lines) - 1} of {total} images"
     return f'{path}: {done}, the run that wrote it was interrupted; run "sqe prepare" again to finish it.'
+
+
+def _read_file(path: Path) -> RGB:
+    """Reads a picture with Pillow where it gives the same pixels: libvips waits for ever in a forked worker process."""
+    from PIL import ExifTags, Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.mode == "RGB" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                return np.array(picture)
+    except UnidentifiedImageError:
+        pass
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
+    return read_rgb(path)
 
 
 def _size_of(path: Path) -> tuple[int, int]:

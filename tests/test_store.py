@@ -1,0 +1,242 @@
+"""The paired store: what it gives back, and what happens when it is damaged."""
+
+import gc
+import json
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from subjectiveqe.data.prepare import prepare
+from subjectiveqe.data.store import DATA, INDEX, PairInfo, check_store, open_pairs, pair_folders
+from subjectiveqe.errors import ConfigError, StoreError
+from subjectiveqe.images import read_rgb, write_png
+
+SIZES = [(40, 48), (24, 72), (50, 61)]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory, draw_image):
+    folder = tmp_path_factory.mktemp("clean")
+    for seed, size in enumerate(SIZES):
+        write_png(folder / f"{seed}.png", draw_image(size, seed))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["lmdb", "png"])
+def made(request, tmp_path_factory, clean):
+    out = tmp_path_factory.mktemp("made") / f"jpeg.{request.param}"
+    prepare(clean, out, "jpeg", [10, 50], layout=request.param, jobs=1)
+    return out
+
+
+@pytest.fixture
+def store(made, tmp_path):
+    return shutil.copytree(made, tmp_path / made.name)  # to be damaged
+
+
+def data_files(store):
+    return sorted(store.glob("*/*.png")) or [store / DATA]
+
+
+def test_a_store_gives_back_what_the_codec_made(made, clean):
+    from subjectiveqe.codecs import get_codec
+
+    pairs = open_pairs(made)
+    assert len(pairs) == len(pairs.infos) == 6
+    assert [(info.name, info.level) for info in pairs.infos[:3]] == [("0.png", 10), ("0.png", 50), ("1.png", 10)]
+    for index, info in enumerate(pairs.infos):
+        lq, gt = pairs.read(index)
+        original = read_rgb(clean / info.name)
+        height, width = (side // 8 * 8 for side in original.shape[:2])
+        coded = get_codec("jpeg").code(np.ascontiguousarray(original[:height, :width]), info.level)
+        assert (info.codec, info.num_bytes) == ("jpeg", coded.num_bytes)
+        assert gt.shape == lq.shape == (info.height, info.width, 3) == (height, width, 3)
+        assert np.array_equal(gt, original[:height, :width])
+        assert np.array_equal(lq, coded.rgb)
+        crops = pairs.crop(index, 3, 5, 16, 17)
+        assert all(np.array_equal(crop, whole[3:19, 5:22]) for crop, whole in zip(crops, (lq, gt), strict=True))
+    assert check_store(made) == 6
+
+
+def test_bits_per_pixel():
+    assert PairInfo("a.png", "jpeg", 10, num_bytes=96, height=16, width=24).bpp == 2
+
+
+def test_an_original_is_stored_once(tmp_path, clean):
+    prepare(clean, tmp_path / "few", "jpeg", [50], jobs=1)
+    prepare(clean, tmp_path / "many", "jpeg", [10, 20, 30, 40, 50], jobs=1)
+    few, many = ((tmp_path / name / DATA).stat().st_size for name in ("few", "many"))
+    pixels = sum(info.height * info.width * 3 for info in open_pairs(tmp_path / "few").infos)
+    assert few >= 2 * pixels
+    assert many >= 6 * pixels
+    assert many - few < 4 * pixels + 20 * 8192  # four more arrays per picture, and their page ends
+
+
+def test_crops_of_lmdb_are_views_that_outlive_the_store_object(made):
+    if made.suffix == ".png":
+        pytest.skip("PNG files are decoded")
+    lq, gt = open_pairs(made).crop(0, 0, 0, 40, 48)
+    gc.collect()  # the object that opened the map is gone; the map must not be
+    assert not lq.flags.owndata
+    assert not lq.flags.writeable
+    assert np.array_equal(gt, open_pairs(made).read(0)[1])
+
+
+def test_a_store_is_usable_after_pickling_and_after_a_fork(made):
+    pairs = open_pairs(made)
+    expected = pairs.read(2)[0].tobytes()
+    copy = pickle.loads(pickle.dumps(pairs))
+    assert copy.read(2)[0].tobytes() == expected
+    held = pairs.read(2)[0]
+    child = os.fork()
+    if child == 0:
+        sound = pairs.read(2)[0].tobytes() == held.tobytes() == copy.read(2)[0].tobytes() == expected
+        os._exit(0 if sound else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pairs.read(2)[0].tobytes() == expected
+
+
+def test_a_store_that_was_cut_short_does_not_open(store):
+    file = data_files(store)[0]
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(StoreError, match=r"jpeg\.\w+: cut short or changed, \d+ bytes of pixels, the index says \d+"):
+        open_pairs(store)
+
+
+def test_a_store_without_its_pixels_does_not_open(store):
+    data_files(store)[0].unlink()
+    with pytest.raises(StoreError, match="cut short"):
+        open_pairs(store)
+
+
+@pytest.mark.parametrize("which", ["original", "pair"])
+def test_a_flipped_bit_of_a_pixel_is_found_by_the_check(store, which):
+    lq, gt = (picture.copy() for picture in open_pairs(store).read(3))
+    picture = gt if which == "original" else lq
+    if (store / DATA).exists():
+        data = bytearray((store / DATA).read_bytes())
+        data[bytes(data).index(picture.tobytes()) + 1000] ^= 4
+        (store / DATA).write_bytes(data)
+    else:
+        size = (store / INDEX).stat().st_size  # a picture with one wrong pixel in a file of the same length is made up:
+        picture[5, 5, 1] ^= 4  # damage that PNG's own checksum does not see
+        path = store / ("gt/1.png.png" if which == "original" else "lq/1.png__jpeg-50.png")
+        before = path.stat().st_size
+        write_png(path, picture)
+        rewrite_index(
+            store, lambda content: content.update(data_bytes=content["data_bytes"] + path.stat().st_size - before)
+        )
+        assert abs((store / INDEX).stat().st_size - size) < 3
+    open_pairs(store)
+    named = r'the original "1\.png"' if which == "original" else r'"1\.png" \(jpeg 50\)'
+    with pytest.raises(StoreError, match=f"{named}.* damaged; make the store again"):
+        check_store(store)
+
+
+def test_a_flipped_bit_in_a_png_is_one_line(made, tmp_path):
+    if made.suffix == ".lmdb":
+        pytest.skip("PNG only")
+    store = shutil.copytree(made, tmp_path / "store")
+    file = store / "lq" / "1.png__jpeg-50.png"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match=r"1\.png") as caught:
+        check_store(store)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite_index(store, change):
+    """Writes a changed index with the right checksum, as another program might."""
+    from subjectiveqe.data import store as module
+
+    header = json.loads((store / INDEX).read_text())
+    change(header["content"])
+    header["blake2b"] = module._digest(header["content"])
+    (store / INDEX).write_text(json.dumps(header) + "\n")
+
+
+def test_a_flipped_bit_of_header_or_index_is_found_at_opening(store):
+    whole = (store / INDEX).read_bytes()
+    rng = np.random.default_rng(0)
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        (store / INDEX).write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"jpeg\.\w+.*make the store again"):
+            open_pairs(store)
+    (store / INDEX).write_bytes(whole)
+    open_pairs(store)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_an_index_that_was_cut_does_not_open(store, share):
+    size = (store / INDEX).stat().st_size
+    os.truncate(store / INDEX, int(share * size))
+    with pytest.raises(StoreError, match="damaged header; make the store again"):
+        open_pairs(store)
+
+
+def test_damage_to_the_tree_of_lmdb_is_found_by_the_check(made, tmp_path):
+    if made.suffix == ".png":
+        pytest.skip("LMDB only")
+    store = shutil.copytree(made, tmp_path / "store")
+    data = bytearray((store / DATA).read_bytes())
+    start = bytes(data).rindex(b"lq/2.png/jpeg/50")
+    data[start : start + 2] = b"xx"  # the key in the page of the tree written last
+    (store / DATA).write_bytes(data)
+    with pytest.raises(StoreError, match=r"data\.mdb: damaged"):
+        check_store(store)
+
+
+def test_other_formats_and_versions_are_refused(store):
+    header = json.loads((store / INDEX).read_text())
+    (store / INDEX).write_text(json.dumps({**header, "version": 2}))
+    with pytest.raises(StoreError, match="format version 2, this program reads 1"):
+        open_pairs(store)
+    (store / INDEX).write_text(json.dumps({**header, "format": "something"}))
+    with pytest.raises(StoreError, match='format "something", expected "subjectiveqe-pairs"'):
+        open_pairs(store)
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    with pytest.raises(StoreError, match='no such store; make it with "sqe prepare"'):
+        open_pairs(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"not a paired store \(index.json is missing\)"):
+        open_pairs(tmp_path)
+
+
+def test_two_folders_made_by_hand_are_pairs(tmp_path, draw_image):
+    gt = draw_image((43, 50))
+    for name in ("a", "b", "c"):
+        write_png(tmp_path / "gt" / f"{name}.png", gt)
+    write_png(tmp_path / "lq" / "a.png", gt[:40, :48] // 2)
+    write_png(tmp_path / "lq" / "c.png", gt // 2)
+    pairs = open_pairs(tmp_path)
+    size = (tmp_path / "lq" / "a.png").stat().st_size
+    assert pairs.infos[0] == PairInfo("a.png", "unknown", -1, size, 40, 48)
+    assert [info.name for info in pairs.infos] == ["a.png", "c.png"]
+    lq, original = pairs.read(0)
+    assert np.array_equal(lq, gt[:40, :48] // 2)
+    assert np.array_equal(original, gt[:40, :48])
+    with pytest.raises(StoreError, match="two plain folders"):
+        check_store(tmp_path)
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path, draw_image):
+    lq, gt = tmp_path / "lq", tmp_path / "gt"
+    lq.mkdir()
+    with pytest.raises(ConfigError, match="no such folder"):
+        pair_folders(lq, gt)
+    gt.mkdir()
+    with pytest.raises(ConfigError, match="no pictures in this folder"):
+        pair_folders(lq, gt)
+    write_png(lq / "a.png", draw_image((16, 16)))
+    with pytest.raises(ConfigError, match=r'a\.png: no picture named "a" in .*gt'):
+        pair_folders(lq, gt)
+    write_png(gt / "a.png", draw_image((16, 24)))
+    with pytest.raises(ConfigError, match=r"16x16 px, but its original .* has 24x16; expected the same size"):
+        pair_folders(lq, gt)
