@@ -232,17 +232,26 @@ def test_a_checkpoint_of_another_network_is_named(sqe, clean, tmp_path):
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_a_full_disk_leaves_nothing_half_written(clean, tiny_model, tmp_path):
-    """Stands in for a full disk: no file may grow beyond 4 kB."""
+def allow_4_kb() -> None:
+    """Stands in for a full disk: no file of this process grows beyond 4 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    ran = run_process("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model, preexec_fn=limit)
+def test_a_full_disk_leaves_no_picture_half_written(clean, tiny_model, tmp_path):
+    ran = run_process("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model, preexec_fn=allow_4_kb)
     assert ran.returncode == 2
     assert ran.stderr.count("failed: ") == 3
     assert "is the disk full?" in ran.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_report_half_written(clean, tmp_path):
+    out = tmp_path / "out"
+    ran = run_process("evaluate", "--lq", clean, "--gt", clean, "--model", "none", "-o", out, preexec_fn=allow_4_kb)
+    assert ran.returncode == 2
+    assert ran.stderr == f"error: {out / 'report.html'}: File too large; make room and run the command again\n"
+    assert [path.name for path in out.glob("*.html")] == []
+    assert [path.name for path in out.glob(".*")] == []
 
 
 # ---------------------------------------------------------------- evaluate, train, export, weights

@@ -6,6 +6,7 @@ Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could b
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from .errors import ConfigError, SubjectiveQEError
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # rich_markup_mode=None: help drawn by rich costs 0.2 s of start-up
 app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -301,5 +303,6 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f'the module "{error.name}" is not installed; run "pip install \'subjectiveqe[train]\'"'
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+        remedy = "; make room and run the command again" if error.errno in FULL_DISK else ""
+        return f"{error.filename or 'a file'}: {error.strerror or error}{remedy}"
     return " ".join(str(error).split())

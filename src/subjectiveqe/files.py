@@ -28,6 +28,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         aside.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
         aside.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a full disk is met while writing, which names no file
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
