@@ -18,6 +18,15 @@ from subjectiveqe.nets import RRDBNet, UNet  # noqa: E402
 from subjectiveqe.nets.checkpoint import load_net, save_net  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The networks are tiny; threads only wait for each other, and long where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def small_net(kind):
     torch.manual_seed(0)
     net = UNet(num_feat=(4, 8), num_block=(1, 1)) if kind == "unet" else RRDBNet(num_feat=4, num_block=1, num_grow=2)
