@@ -1,6 +1,7 @@
 """Samples per second on one core: crops from a store's memory map against two whole PNGs decoded for each crop.
 
-Both sides read the same 2-megapixel pairs from LMDB in one run, by turns, in one process, files in the page cache. The second keeps PNG files in LMDB and decodes the decoded picture and its original for every crop.
+Both sides read the same 2-megapixel pairs from LMDB in one run, by turns, in one process, files in the page cache.
+The second side keeps PNG files in LMDB, and for every crop decodes those of the compressed picture and its original.
 
     python benchmarks/read_patches.py [--patch-px 128] [--seconds 10]
 """
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
-from machine import describe
 from PIL import Image
 
+from machine import describe
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import PairSet, open_pairs

@@ -106,6 +106,13 @@ def test_a_store_that_was_cut_short_does_not_open(store):
         open_pairs(store)
 
 
+def test_a_store_with_more_in_it_than_the_index_says_does_not_open(store):
+    with data_files(store)[0].open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(StoreError, match="cut short or changed"):
+        open_pairs(store)
+
+
 def test_a_store_without_its_pixels_does_not_open(store):
     data_files(store)[0].unlink()
     with pytest.raises(StoreError, match="cut short"):
