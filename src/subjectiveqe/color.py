@@ -54,5 +54,5 @@ def luma(rgb: NDArray[np.generic]) -> NDArray[np.float32]:
     return rgb.astype(np.float32) @ np.array([_KR, _KG, _KB], np.float32)
 
 
-def _round(values: NDArray[np.float32]) -> RGB:
+def _round(values: NDArray[np.floating]) -> RGB:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,146 @@
+"""Losses have the values a hand can check, and their gradients point the right way."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from subjectiveqe import metrics
+from subjectiveqe.errors import ConfigError, WeightsError
+from subjectiveqe.losses import border_loss, charbonnier, relativistic_d_loss, relativistic_g_loss
+from subjectiveqe.perceptual import VGG, View, draw_view, make_perceptual
+
+
+def test_charbonnier_of_equal_pictures_is_the_root_of_eps():
+    assert charbonnier(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 4, 4)).item() == pytest.approx(1e-3)
+
+
+def test_charbonnier_of_a_large_error_is_its_size():
+    assert charbonnier(torch.full((5,), 0.5), torch.zeros(5)).item() == pytest.approx(0.5, abs=1e-5)
+
+
+def test_relativistic_losses_are_ln_2_when_all_are_rated_alike():
+    same = torch.full((4, 1), 3.0)
+    assert relativistic_g_loss(same, same).item() == pytest.approx(math.log(2))
+    assert relativistic_d_loss(same, same).item() == pytest.approx(math.log(2))
+
+
+def test_relativistic_losses_by_hand():
+    real, fake = torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [0.0]])
+    soft = lambda x: math.log1p(math.exp(x))  # noqa: E731
+    d = ((soft(0.5 - 2) + soft(0.5 - 4)) / 2 + (soft(1 - 3) + soft(0 - 3)) / 2) / 2
+    g = ((soft(3 - 1) + soft(3 - 0)) / 2 + (soft(2 - 0.5) + soft(4 - 0.5)) / 2) / 2
+    assert relativistic_d_loss(real, fake).item() == pytest.approx(d)
+    assert relativistic_g_loss(real, fake).item() == pytest.approx(g)
+
+
+def test_the_g_loss_treats_real_logits_as_constants():
+    real, fake = torch.zeros(2, 1, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
+    relativistic_g_loss(real, fake).backward()
+    assert real.grad is None
+    assert (fake.grad < 0).all()  # a higher rating of the output lowers G's loss
+
+
+def blocky(top: int, left: int, step: float) -> torch.Tensor:
+    """A picture of noise with a checker of 8-px blocks whose corner lies at (top, left)."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = (torch.arange(64) - top) // 8 % 2, (torch.arange(64) - left) // 8 % 2
+    noise = torch.rand(1, 3, 64, 64, generator=generator) * 0.1
+    return noise + step * (y[:, None] ^ x[None, :]).float()
+
+
+@pytest.mark.parametrize("grid", [(0, 0), (3, 5), (7, 1)])
+def test_the_border_loss_sees_steps_on_the_grid_only(grid):
+    flat, stepped = blocky(*grid, 0.0), blocky(*grid, 0.1)
+    on_grid = border_loss(stepped, flat, torch.tensor([grid]))
+    off_grid = border_loss(stepped, flat, torch.tensor([[(place + 4) % 8 for place in grid]]))
+    assert border_loss(flat, flat, torch.tensor([grid])).item() == 0
+    assert on_grid.item() > 0.69  # more than twice the original's steps
+    assert off_grid.item() < 0.3
+
+
+def test_the_border_loss_agrees_with_the_metric():
+    gray = blocky(0, 0, 0.1).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    flat = blocky(0, 0, 0.0).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    loss = border_loss(gray, flat, torch.tensor([[0, 0]])).item()
+    pictures = ((x[0].permute(1, 2, 0) * 255).round().byte().numpy() for x in (gray, flat))
+    stepped, pristine = (metrics.blockiness(picture) for picture in pictures)
+    assert loss == pytest.approx(math.log(stepped / pristine), abs=0.1)
+
+
+def test_the_border_loss_lowers_the_steps_at_borders_and_nothing_else():
+    out = blocky(0, 0, 0.1).requires_grad_(True)
+    border_loss(out, blocky(0, 0, 0.0), torch.tensor([[0, 0]])).backward()
+    moved = out.grad.abs().sum((0, 1)) > 0
+    inside = [place for place in range(64) if place % 8 not in (0, 7)]
+    assert not moved[inside][:, inside].any()
+    assert moved[8].any()
+
+
+def test_views_are_a_function_of_the_generator():
+    draws = [draw_view(torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert draws[0] == draws[1]
+    many = [draw_view(torch.Generator().manual_seed(seed)) for seed in range(200)]
+    assert {view.top_px for view in many} == set(range(8))
+    assert 0.4 < np.mean([view.scale != 1 for view in many]) < 0.8
+    assert all(0.75 <= view.scale <= 1.5 for view in many)
+
+
+def test_a_view_moves_and_mirrors_both_pictures_alike():
+    x = torch.arange(36.0).view(1, 1, 6, 6)
+    assert torch.equal(View(1.0, 1, 2, (3,))(x), x[..., 1:, 2:].flip(3))
+
+
+def test_lpips_as_a_loss_agrees_with_lpips_as_a_metric(draw_image):
+    gt, out = draw_image((64, 72), seed=1), draw_image((64, 72), seed=2)
+    loss = make_perceptual("lpips-alex-randomised", "pretrained", seed=0)
+    loss.randomised = False
+    x, y = (torch.from_numpy(picture).permute(2, 0, 1)[None] / 255 for picture in (out, gt))
+    assert loss(x, y, torch.Generator()).item() == pytest.approx(metrics.lpips(out, gt), abs=1e-4)
+
+
+def test_lpips_alex_is_never_taken_at_a_fixed_phase():
+    loss = make_perceptual("lpips-alex-randomised", "random", seed=0)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    assert len({loss(x, y, generator).item() for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("kind", ["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"])
+def test_perceptual_losses_are_small_for_equal_pictures_and_teach(kind):
+    loss = make_perceptual(kind, "random", seed=0)
+    gt = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    out = (gt + 0.1).requires_grad_(True)
+    apart = loss(out, gt, torch.Generator().manual_seed(0))
+    apart.backward()
+    assert loss(gt, gt, torch.Generator().manual_seed(0)).item() < apart.item()
+    assert out.grad.abs().sum() > 0
+    assert all(not param.requires_grad for param in loss.parameters())
+
+
+def test_vgg19_gives_conv5_4_before_its_relu():
+    (features,) = VGG(19, ("conv5_4",))(torch.rand(1, 3, 64, 64))
+    assert features.shape == (1, 512, 4, 4)
+    assert (features < 0).any()
+
+
+def test_vgg_layers_are_in_the_published_order():
+    net = VGG(16, ("relu1_2", "relu2_2"))
+    x = torch.rand(1, 3, 16, 16)
+    first, second = net(x)
+    by_hand = F.relu(net.convs["conv1_2"](F.relu(net.convs["conv1_1"](x))))
+    assert torch.equal(first, by_hand)
+    assert second.shape == (1, 128, 8, 8)
+
+
+def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"vgg19.*sqe weights"):
+        make_perceptual("vgg19", "pretrained", seed=0)
+
+
+def test_an_unknown_perceptual_loss_is_named():
+    with pytest.raises(ConfigError, match="unknown perceptual loss 'dists'"):
+        make_perceptual("dists", "random", seed=0)

@@ -1,0 +1,203 @@
+"""Networks have the published sizes, take any picture size, and their files say what they are."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from subjectiveqe.errors import ModelError, ShapeError
+from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
+from subjectiveqe.nets.checkpoint import load_net, save_net
+from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
+
+TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
+TINY_UNET = {"num_feat": [4, 6, 8], "num_block": [1, 1, 1]}
+
+
+def num_params(net):
+    return sum(param.numel() for param in net.parameters())
+
+
+def run(net, lq, strength=1.0):
+    return net(lq, lq.new_full((len(lq),), strength)) if net.uses_strength else net(lq)
+
+
+def foreign_names(net, top, block, dense):
+    """The state of our RRDBNet under other names; `block` and `dense` are format strings."""
+    state = {}
+    for key, value in net.state_dict().items():
+        parts = key.split(".")
+        if parts[0] == "body":
+            _, number, _, rdb, _, conv, leaf = parts
+            state[f"{block.format(number)}.{dense.format(int(rdb) + 1)}.conv{int(conv) + 1}.{leaf}"] = value
+        else:
+            state[f"{top[parts[0]]}.{parts[1]}"] = value
+    return state
+
+
+SEED = ({"conv_in": "conv_in", "conv_mid": "conv_mid", "conv_out": "conv_out"}, "rrdb_lst.{}", "rdb{}")
+BASICSR = ({"conv_in": "conv_first", "conv_mid": "conv_body", "conv_out": "conv_last"}, "body.{}", "rdb{}")
+FIRST_ESRGAN = ({"conv_in": "conv_first", "conv_mid": "trunk_conv", "conv_out": "conv_last"}, "RRDB_trunk.{}", "RDB{}")
+
+
+def test_the_seed_generator_has_its_parameter_count():
+    assert num_params(RRDBNet()) == 1_451_011
+
+
+def test_the_seed_discriminator_has_its_layers():
+    net = VGG128()
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    assert shapes["conv0_0.bias"] == (32,)
+    assert [key for key in shapes if key.startswith("conv") and key.endswith("bias")] == ["conv0_0.bias"]
+    assert shapes["conv3_1.weight"] == (256, 256, 4, 4)
+    assert shapes["linear1.weight"] == (128, 4096)
+    assert "bn0_0.weight" not in shapes
+    assert net(torch.zeros(2, 3, 128, 128)).shape == (2, 1)
+
+
+def test_the_seed_discriminator_refuses_other_sizes():
+    with pytest.raises(ShapeError, match="128 x 128 px, got 96 x 128"):
+        VGG128()(torch.zeros(2, 3, 128, 96))
+
+
+def test_the_patch_discriminator_takes_any_size():
+    net = PatchDiscriminator(num_feat=4)
+    assert [tuple(net(torch.zeros(1, 3, size, size)).shape[-2:]) for size in (16, 33, 128)] == [
+        (2, 2),
+        (4, 4),
+        (16, 16),
+    ]
+
+
+def test_the_patch_discriminator_is_spectrally_normalised():
+    net = PatchDiscriminator(num_feat=8)
+    for _ in range(30):  # the power iteration settles
+        net(torch.zeros(1, 3, 32, 32))
+    for conv in net.eval().convs:
+        assert torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 13), (16, 16), (33, 40)])
+@pytest.mark.parametrize(("kind", "hparams"), [("unet", TINY_UNET), ("rrdb", TINY_RRDB)])
+def test_networks_keep_any_size(kind, hparams, size):
+    net = NETS[kind](**hparams)
+    assert run(net, torch.rand(2, 3, *size)).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize(("kind", "hparams"), [("unet", TINY_UNET), ("rrdb", {**TINY_RRDB, "num_block": 1})])
+def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
+    torch.manual_seed(0)
+    net = NETS[kind](**hparams).double()
+    side = 2 * net.receptive_px + 64
+    lq = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    out = run(net, lq)
+    for row, column in ((side // 2, side // 2), (side // 2 - 1, side // 2 + 3)):
+        (gradient,) = torch.autograd.grad(out[0, :, row, column].sum(), lq, retain_graph=True)
+        rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
+        reach = max((rows - row).abs().max().item(), (columns - column).abs().max().item())
+        assert net.receptive_px - 2 * net.stride_px <= reach <= net.receptive_px  # neither too small nor a wild guess
+
+
+def test_a_shift_by_the_stride_shifts_the_output():
+    torch.manual_seed(0)
+    net = UNet(**TINY_UNET).eval()
+    lq = torch.rand(1, 3, 160, 160)
+    inner = net.receptive_px
+    with torch.no_grad():
+        whole, moved = run(net, lq), run(net, lq[..., net.stride_px :, net.stride_px :])
+    assert torch.equal(
+        whole[..., inner + net.stride_px : -inner, inner + net.stride_px : -inner],
+        moved[..., inner:-inner, inner:-inner],
+    ) or torch.allclose(
+        whole[..., inner + net.stride_px : -inner, inner + net.stride_px : -inner],
+        moved[..., inner:-inner, inner:-inner],
+        atol=1e-6,
+    )
+
+
+def test_the_dial_reaches_the_output():
+    torch.manual_seed(0)
+    net, lq = UNet(**TINY_UNET), torch.rand(1, 3, 16, 16)
+    assert not torch.allclose(run(net, lq, 0.0), run(net, lq, 1.0))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_saved_network_comes_back(tmp_path, half):
+    torch.manual_seed(0)
+    net = UNet(**TINY_UNET)
+    save_net(tmp_path / "net.safetensors", net, {"licence": "CC0"}, half=half)
+    loaded, header = load_net(tmp_path / "net.safetensors")
+    assert header["net"] == "unet"
+    assert header["licence"] == "CC0"
+    assert json.loads(header["hparams"]) == TINY_UNET
+    for before, after in zip(net.state_dict().values(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(before.half().float() if half else before, after)
+
+
+@pytest.mark.parametrize("names", [SEED, BASICSR, FIRST_ESRGAN], ids=["seed", "basicsr", "esrgan"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("holder", [None, "state_dict", "state_dict_g", "params_ema"])
+def test_foreign_checkpoints_load_under_all_their_names(tmp_path, names, prefix, holder):
+    torch.manual_seed(0)
+    net = RRDBNet(**TINY_RRDB).eval()
+    state = {prefix + key: value for key, value in foreign_names(net, *names).items()}
+    torch.save({holder: state, "iteration": 5} if holder else state, tmp_path / "net.pt")
+    loaded, header = load_net(tmp_path / "net.pt")
+    lq = torch.rand(1, 3, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(net(lq), loaded(lq))
+    assert ("SubjectiveQE-ESRGAN" in header["licence"]) == (names is SEED)
+
+
+def test_upsampling_checkpoints_are_refused(tmp_path):
+    state = foreign_names(RRDBNet(**TINY_RRDB), *BASICSR) | {"conv_up1.weight": torch.zeros(4, 4, 3, 3)}
+    torch.save(state, tmp_path / "x4.pth")
+    with pytest.raises(ModelError, match="upsampling layers"):
+        load_net(tmp_path / "x4.pth")
+
+
+def test_another_network_is_refused(tmp_path):
+    torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=r"other\.pt: tensor 'convs.*belongs to no generator known here"):
+        load_net(tmp_path / "other.pt")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("owned",))
+
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=2))
+    with pytest.raises(ModelError, match="not a PyTorch checkpoint of plain tensors"):
+        load_net(tmp_path / "evil.pt")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    save_net(tmp_path / "net.safetensors", UNet(**TINY_UNET))
+    whole = (tmp_path / "net.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-10])
+    with pytest.raises(ModelError, match="not a complete safetensors file"):
+        load_net(tmp_path / "cut.safetensors")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match="not a PyTorch checkpoint"):
+        load_net(tmp_path / "empty.pt")
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        load_net(tmp_path / "missing.pt")
+
+
+def test_a_header_of_other_sizes_is_refused(tmp_path):
+    import safetensors.torch
+
+    save_net(tmp_path / "a.safetensors", UNet(**TINY_UNET))
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        header, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["hparams"] = json.dumps({**TINY_UNET, "num_feat": [4, 6, 10]})
+    safetensors.torch.save_file(state, tmp_path / "b.safetensors", header)
+    with pytest.raises(ModelError, match="not the weights of net 'unet'"):
+        load_net(tmp_path / "b.safetensors")
+
+
+def test_every_name_in_a_recipe_has_a_network():
+    assert set(NETS) == {"unet", "rrdb"}
+    assert set(DISCRIMINATORS) == {"patch", "vgg128"}

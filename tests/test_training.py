@@ -1,0 +1,309 @@
+"""Training learns, stops, resumes bit by bit and shares its work out, on real stores and in real processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from subjectiveqe.config import LossConfig, StageConfig, read_recipe
+from subjectiveqe.data.prepare import prepare
+from subjectiveqe.errors import ConfigError, ModelError
+from subjectiveqe.images import write_png
+from subjectiveqe.nets import UNet
+from subjectiveqe.nets.checkpoint import load_net
+from subjectiveqe.training.loop import lr_at, train
+from subjectiveqe.training.state import DivergedError, Learner, TrainState
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+RECIPE = """
+name: small
+seed: 3
+net_g: {kind: unet, hparams: {num_feat: [8, 8, 8], num_block: [1, 1, 1]}}
+net_d: {kind: patch, hparams: {num_feat: 4}}
+data: {pairs: [STORE], patch_px: 48, aligned: 0.5, workers: 2}
+valid: {pairs: [STORE], every: 4, crop_px: 64, max_pictures: 2}
+psnr: {steps: 4, batch: 4, lr: 1.0e-3, warmup: 2, schedule: cosine, ema: 0.9, loss: {pix: 1.0, border: 0.01}}
+gan:
+  steps: 12
+  batch: 4
+  lr: 1.0e-3
+  clip_norm: 1.0
+  spike_factor: 10
+  ema: 0.9
+  precision: bfloat16
+  loss: {pix: 0.3, border: 0.05, percep: 1.0, percep_kind: lpips-alex-randomised, adv: 0.005}
+log_every: 1
+checkpoint_every: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, draw_image):
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed in range(3):
+        write_png(folder / f"{seed}.png", draw_image((136, 144), seed))
+    out = tmp_path_factory.mktemp("stores") / "small.lmdb"
+    prepare(folder, out, "jpeg", [10, 40], jobs=1)
+    return out
+
+
+@pytest.fixture
+def recipe_path(tmp_path, store):
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE.replace("STORE", str(store)))
+    return path
+
+
+def start(*arguments, launcher=()):
+    """A real training process, one thread, so that equal work gives equal bits."""
+    command = [sys.executable, *launcher, "-m", "subjectiveqe", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    return text
+
+
+def test_both_stages_learn_and_leave_a_whole_run_folder(recipe_path, tmp_path):
+    # Stages long enough to be told from chance: 40 steps at a small size.
+    recipe = read_recipe(recipe_path, ["psnr.steps=40", "psnr.lr=0.003", "gan.steps=20", "data.workers=0"])
+    best = train(recipe, tmp_path / "run")
+    assert best == tmp_path / "run" / "gan" / "best.safetensors"
+    log = (tmp_path / "run" / "train.log").read_text()
+    pix = [float(value) for value in re.findall(r" psnr \d+/40 pix (\S+) ", log)]
+    assert np.mean(pix[-10:]) < 0.9 * np.mean(pix[:5])
+    assert "gan 20 valid PSNR" in log
+    _, header = load_net(best)
+    assert (header["recipe"], header["stage"], header["recipe_sha256"]) == ("small", "gan", recipe.sha256)
+    assert float(header["valid_lpips"]) > 0
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"] == torch.__version__
+    assert read_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    for stage in ("psnr", "gan"):
+        assert list((tmp_path / "run" / "tensorboard" / stage).glob("events*"))
+
+
+def test_the_best_checkpoint_is_the_best_validation(recipe_path, tmp_path):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=12", "valid.every=2", "data.workers=0"])
+    best = train(recipe, tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    seen = {int(step): float(db) for step, db in re.findall(r"psnr (\d+) valid PSNR (\S+) dB", log)}
+    _, header = load_net(best)
+    assert int(header["step"]) == max(seen, key=seen.get)
+
+
+@pytest.mark.parametrize("stage", ["psnr", "gan"])
+def test_the_seed_recipe_runs_cut_down(store, tmp_path, stage):
+    recipe = read_recipe(
+        RECIPES / "seed-hevc-qp37.yaml",
+        [
+            f"data.pairs=[{store}]",
+            f"valid.pairs=[{store}]",
+            "valid.crop_px=64",
+            "valid.max_pictures=1",
+            "data.workers=0",
+            f"{'gan' if stage == 'psnr' else 'psnr'}=null",
+            f"{stage}.steps=2",
+            f"{stage}.batch=1",
+            *(["gan.loss.percep_weights=random"] if stage == "gan" else []),
+        ],
+    )
+    _, header = load_net(train(recipe, tmp_path / "run"))
+    assert (header["net"], header["stage"], header["step"]) == ("rrdb", stage, "2")
+
+
+def test_a_killed_run_resumes_bit_by_bit(recipe_path, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(start(recipe_path, "--run-dir", whole))
+
+    process = start(recipe_path, "--run-dir", cut)
+    log = cut / "train.log"
+    deadline = time.monotonic() + 240
+    # Step 5 of the gan stage: past the checkpoint of step 3, before that of step 6; workers are reading ahead.
+    while not (log.exists() and "gan 5/12" in log.read_text()):
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = re.findall(r"gan (\d+)/12", log.read_text())[-1]
+    assert int(reached) < 12, "finished before it could be killed"
+
+    process = start(recipe_path, "--run-dir", cut, "--resume")
+    text = finish(process)
+    assert re.search(r"gan: going on from step [3-9]", text)
+    for name in ("gan/best.safetensors", "gan/last.safetensors", "psnr/best.safetensors"):
+        expected, resumed = load_file(whole / name), load_file(cut / name)
+        assert all(torch.equal(expected[key], resumed[key]) for key in expected), name
+    states = [torch.load(folder / "gan" / "state.pt", weights_only=True) for folder in (whole, cut)]
+    assert all(torch.equal(states[0]["d"]["net"][key], states[1]["d"]["net"][key]) for key in states[0]["d"]["net"])
+
+
+def test_two_processes_equal_one_at_the_same_global_batch(recipe_path, tmp_path):
+    # Float32, so that the order of sums is all that differs; the patch discriminator has no batch norm.
+    # Plain gradient steps after few updates: Adam's first steps divide by noise where a gradient is near zero.
+    changes = ["gan.precision=float32", "data.workers=0", "psnr.steps=2", "gan.steps=4", "gan.lr=1e-5", "psnr.lr=1e-5"]
+    sets = [word for change in changes for word in ("--set", change)]
+    finish(start(recipe_path, "--run-dir", tmp_path / "one", *sets))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finish(start(recipe_path, "--run-dir", tmp_path / "two", *sets, launcher=launcher))
+    one, two = (load_file(tmp_path / run / "gan" / "last.safetensors") for run in ("one", "two"))
+    start_net = load_file(tmp_path / "one" / "psnr" / "last.safetensors")
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+    assert max((one[key] - start_net[key]).abs().max().item() for key in one) > 2e-5  # the bound says something
+    log = (tmp_path / "two" / "train.log").read_text()
+    assert log.count("gan 4/4") == 1  # rank 0 alone writes
+
+
+def test_accumulation_equals_one_large_batch(recipe_path, tmp_path):
+    weights = []
+    for accumulate in (1, 2):
+        changes = ["gan=null", "data.workers=0", "psnr.lr=1e-5", "psnr.loss.border=0", f"psnr.accumulate={accumulate}"]
+        weights.append(load_file(train(read_recipe(recipe_path, changes), tmp_path / str(accumulate))))
+    assert max((weights[0][key] - weights[1][key]).abs().max().item() for key in weights[0]) < 1e-6
+
+
+def test_a_run_folder_is_not_overwritten(recipe_path, tmp_path):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])
+    train(recipe, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run; add --resume"):
+        train(recipe, tmp_path / "run")
+
+
+def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path, tmp_path):
+    changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"its run has another psnr\.lr"):
+        train(read_recipe(recipe_path, [*changes, "psnr.lr=1"]), tmp_path / "run", resume=True)
+    best = train(read_recipe(recipe_path, [*changes, "psnr.steps=4"]), tmp_path / "run", resume=True)
+    assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
+
+
+def test_a_damaged_state_is_named(recipe_path, tmp_path):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=2", "data.workers=0"])
+    train(recipe, tmp_path / "run")
+    state = tmp_path / "run" / "psnr" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"state\.pt: no state of this run"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path, tmp_path):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])
+    first = train(recipe, tmp_path / "first")
+    again = train(
+        read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "psnr.lr=1e-12", "data.workers=0"]),
+        tmp_path / "b",
+        False,
+        first,
+    )
+    a, b = load_file(first), load_file(again)
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+    other = read_recipe(recipe_path, ["gan=null", "net_g.hparams.num_feat=[4, 8, 8]"])
+    with pytest.raises(ConfigError, match=r"holds unet .*8, 8, 8.*the recipe trains unet .*4, 8, 8"):
+        train(other, tmp_path / "c", init_from=first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.pairs=[gone.lmdb]", r"gone\.lmdb: no such store"),
+        ("net_g.kind=unett", "unknown net 'unett', known are unet, rrdb"),
+        ("net_g.hparams={width: 3}", "unet does not take them"),
+        ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
+        ("data.patch_px=500", "none of 6 pairs is 500 px"),
+    ],
+)
+def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    with pytest.raises(Exception, match=message):
+        train(read_recipe(recipe_path, [change, "data.workers=0"]), tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(recipe_path, tmp_path):
+    changes = ["gan=null", "data.workers=0", "psnr.steps=3"]
+    recipe = read_recipe(recipe_path, changes)
+    train(recipe, tmp_path / "run")
+    before = (tmp_path / "run" / "psnr" / "state.pt").read_bytes()
+    state = torch.load(tmp_path / "run" / "psnr" / "state.pt", weights_only=True)
+    state["g"]["net"]["tail.weight"].fill_(float("nan"))
+    torch.save(state, tmp_path / "run" / "psnr" / "state.pt")
+    poisoned = (tmp_path / "run" / "psnr" / "state.pt").read_bytes()
+    assert poisoned != before
+    with pytest.raises(DivergedError, match="step 3: the gradient of UNet is nan"):
+        train(read_recipe(recipe_path, [*changes, "psnr.steps=6"]), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "psnr" / "state.pt").read_bytes() == poisoned  # nothing was written over it
+
+
+def learner():
+    net = UNet([4, 4], [1, 1])
+    return Learner(net, torch.optim.Adam(net.parameters(), lr=1e-3))
+
+
+def set_gradients(net, value):
+    for param in net.parameters():
+        param.grad = torch.full_like(param, value)
+
+
+def test_an_update_whose_gradient_spikes_is_skipped():
+    stage, student = StageConfig(steps=1, spike_factor=5.0), learner()
+    for step in range(Learner.GUARD_AFTER):
+        set_gradients(student.net, 1e-3)
+        student.update(1e-4, stage, step)
+    before = [param.clone() for param in student.net.parameters()]
+    set_gradients(student.net, 1.0)
+    student.update(1e-4, stage, 100)
+    assert student.num_skipped == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, student.net.parameters(), strict=True))
+    set_gradients(student.net, 2e-3)  # twice the mean is no spike
+    student.update(1e-4, stage, 101)
+    assert student.num_skipped == 1
+    assert not torch.equal(before[0], next(student.net.parameters()))
+
+
+def test_gradients_are_clipped():
+    stage, student = StageConfig(steps=1, clip_norm=0.5), learner()
+    seen = []
+    student.optim.step = lambda: seen.append([param.grad.clone() for param in student.net.parameters()])
+    set_gradients(student.net, 1.0)
+    norm = student.update(1e-4, stage, 0)
+    assert norm > 0.5
+    assert torch.stack([g.square().sum() for g in seen[0]]).sum().sqrt().item() == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    state = TrainState(learner())
+    weight, average = next(state.g.net.parameters()), next(state.ema_g.parameters())
+    start_value = average.clone()
+    with torch.no_grad():
+        weight.add_(1.0)
+    state.step = 0
+    state.follow(0.999)
+    assert torch.allclose(average - start_value, torch.full_like(average, 0.9), atol=1e-5)
+    state.step = 10**6
+    before = average.clone()
+    state.follow(0.999)
+    assert torch.allclose(average - before, 0.001 * (weight - before), atol=1e-6)
+    state.follow(None)
+    assert torch.equal(average, weight)
+
+
+def test_learning_rates_by_hand():
+    stage = StageConfig(steps=110, lr=1.0, warmup=10, schedule="cosine", final_lr=0.1, loss=LossConfig())
+    assert lr_at(stage, 1.0, 0) == pytest.approx(0.1)
+    assert lr_at(stage, 1.0, 9) == pytest.approx(1.0)
+    assert lr_at(stage, 1.0, 60) == pytest.approx(0.55)
+    assert lr_at(stage, 2.0, 110) == pytest.approx(0.2)
+    assert lr_at(StageConfig(steps=5, lr=1.0), 1.0, 4) == 1.0
