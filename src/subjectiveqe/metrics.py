@@ -181,8 +181,8 @@ def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (
     a coherent grid gathers. At each harmonic k / period, k <= period / 2, the power is divided by the mean of the bins
     3 to 6 away on both sides (nearer ones hold the window's own lobe); the largest ratio counts. Spectra of real
     pictures are mirrored at the half frequency, so there both sides are the same bins. Harmonics that a shorter period
-    in the list has as well are left to that one. A pattern of the original that the output lacks counts too, such as the
-    2-px mosaic of some cameras.
+    in the list has as well are left to that one. A pattern of the original that the output lacks counts too, such as
+    the 2-px mosaic of some cameras.
 
     Args:
         pairs: (out, gt), each uint8 RGB, (H, W, 3), at least 128x128. The more patches the less noise: white noise
