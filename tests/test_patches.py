@@ -57,6 +57,7 @@ def test_a_patch_is_a_function_of_seed_and_number(store):
     assert len({patch.lq.tobytes() for patch in ahead}) == 12
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
 def test_patches_do_not_depend_on_the_number_of_workers(store):
     from torch.utils.data import DataLoader
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,23 @@ def test_workers_end_with_a_killed_run(tmp_path, clean):
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in workers)
     assert prepare(many, tmp_path / "store", "jpeg", [10, 50], jobs=1).pictures == 192
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
+def test_ctrl_c_ends_a_run_without_a_word(tmp_path, clean):
+    words = [sys.executable, "-m", "subjectiveqe", "prepare", str(clean), "-o", str(tmp_path / "store"), "--jobs", "2"]
+    words += ["--codec", "hevc", *(f"--level={level}" for level in range(0, 51, 5))]
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # it does not if the tests run in the background
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears)
+    while run.poll() is None and not (tmp_path / "store" / DATA).exists():
+        time.sleep(0.01)
+    time.sleep(0.3)  # into the start of the workers
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to the workers as well
+    _, errors = run.communicate(timeout=60)
+    assert errors == b""
+    assert run.returncode == 130
+    with pytest.raises(StoreError, match="of 24 images, the run that wrote it was interrupted"):
+        open_pairs(tmp_path / "store")
 
 
 def is_running(pid):

@@ -238,8 +238,9 @@ def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made 
     with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start_worker) as pool:
         try:
             while True:
-                for task in islice(todo, 2 * jobs - len(running)):
-                    running[pool.submit(_code_picture, task)] = task
+                with _interrupts_held():
+                    for task in islice(todo, 2 * jobs - len(running)):
+                        running[pool.submit(_code_picture, task)] = task
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -252,7 +253,6 @@ def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made 
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -262,6 +262,19 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Lets Ctrl-C wait, and keeps it for ever from processes started inside: it is their parent's to handle."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
