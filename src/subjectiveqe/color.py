@@ -55,4 +55,5 @@ def luma(rgb: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _round(values: NDArray[np.floating]) -> RGB:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    rounded: RGB = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

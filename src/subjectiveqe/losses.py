@@ -63,7 +63,7 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Ten
     """How much more (or less) than the original an output steps at the codec's block borders.
 
     A step is the absolute difference of neighbouring pixels. Per picture, channel and direction, the mean step across
-    block borders is set against the mean step inside blocks; the loss is the absolute difference of that log ratio to the
+    block borders is set against the mean step inside blocks; the loss is how far the log of that ratio is from the
     original's. The steps inside are constants: the border has to come down to them.
 
     Args:

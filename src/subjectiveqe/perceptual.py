@@ -186,7 +186,7 @@ def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:
     """Builds a perceptual loss by its name in a recipe.
 
     Args:
-        kind: "vgg19" (the seed's conv5_4), "vgg16" (relu1_2, relu2_2, relu3_3), "lpips-vgg", or "lpips-alex-randomised".
+        kind: "vgg19" (the seed's conv5_4), "vgg16" (relu1_2, relu2_2, relu3_3), "lpips-vgg", "lpips-alex-randomised".
         source: see `Source`.
         seed: draws the random weights.
     Raises:
