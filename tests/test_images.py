@@ -18,6 +18,7 @@ def test_a_png_gives_back_the_pixels(tmp_path, draw_image, size):
     write_png(tmp_path / "a.png", image)
     assert np.array_equal(read_rgb(tmp_path / "a.png"), image)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), image)
+    assert not Image.open(tmp_path / "a.png").getexif()
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
@@ -26,13 +27,14 @@ def test_a_picture_keeps_its_profile_and_exif_and_stands_upright(tmp_path, draw_
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: the camera lay on its side
     exif[0x010F] = "A Maker"
-    Image.fromarray(image).save(tmp_path / "a.webp", lossless=True, exif=exif, icc_profile=PROFILE)
-    picture = read_picture(tmp_path / "a.webp")
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif, icc_profile=PROFILE, dpi=(300, 300))
+    picture = read_picture(tmp_path / "a.png")
     assert np.array_equal(picture.rgb, np.rot90(image, -1))
     write_png(tmp_path / "b.png", picture)
     with Image.open(tmp_path / "b.png") as written:
         assert written.info["icc_profile"] == PROFILE
         assert written.getexif()[0x010F] == "A Maker"
+        assert written.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert written.getexif().get(0x0112, 1) == 1  # else viewers would turn it a second time
         assert np.array_equal(np.asarray(written), picture.rgb)
 

@@ -21,8 +21,8 @@ RGB: TypeAlias = NDArray[np.uint8]
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".gif"})
 
-_CARRIED = ("icc-profile-data", "exif-data", "xmp-data", "iptc-data")
-"""libvips' names of what a file says beside its pixels; kept as the bytes they are."""
+_CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
+"""libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Picture:
         alpha: uint8, (H, W), as the file has it; None where it has none.
         is_gray: the file has one channel of colour.
         attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
+        density: pixels per millimetre across and down; 1 where the file does not say.
         warnings: what of the file is not kept, one sentence each.
     """
 
@@ -41,6 +42,7 @@ class Picture:
     alpha: NDArray[np.uint8] | None = None
     is_gray: bool = False
     attached: Mapping[str, bytes] = field(default_factory=dict)
+    density: tuple[float, float] = (1.0, 1.0)
     warnings: tuple[str, ...] = ()
 
 
@@ -101,6 +103,7 @@ def read_picture(path: Path) -> Picture:
 
     source = open_picture(path)
     attached = {name: bytes(source.get(name)) for name in _CARRIED if source.get_typeof(name)}
+    density = (source.xres, source.yres)
     warnings = []
     try:
         if source.get_typeof("n-pages") and source.get("n-pages") > 1:
@@ -122,7 +125,7 @@ def read_picture(path: Path) -> Picture:
     rgb = pixels[..., :colours]
     alpha = np.ascontiguousarray(pixels[..., colours]) if pixels.shape[2] > colours else None
     rgb = np.repeat(rgb, 3, axis=2) if is_gray else np.ascontiguousarray(rgb)
-    return Picture(rgb, alpha, is_gray, attached, tuple(warnings))
+    return Picture(rgb, alpha, is_gray, attached, density, tuple(warnings))
 
 
 def write_png(path: Path, picture: RGB | Picture) -> None:
@@ -147,14 +150,15 @@ def write_png(path: Path, picture: RGB | Picture) -> None:
     out = pyvips.Image.new_from_array(np.ascontiguousarray(colours), interpretation=interpretation)
     if whole.alpha is not None:
         out = out.bandjoin(pyvips.Image.new_from_array(whole.alpha, interpretation="b-w"))
-    out = out.copy(interpretation=interpretation)
+    out = out.copy(interpretation=interpretation, xres=whole.density[0], yres=whole.density[1])
     for name, content in whole.attached.items():
         out.set_type(pyvips.GValue.blob_type, name, content)
+    keep = "|".join(_CARRIED[name] for name in whole.attached) or "none"  # else libvips makes up an EXIF block
     out.set_type(pyvips.GValue.gint_type, "orientation", 1)  # pixels are upright; the attached EXIF may say otherwise
     try:
         with atomic_path(path) as aside:
             # Level 4 with the "sub" filter, on photographs: 18 MP/s, 1 % larger than all filters at level 6.
-            out.pngsave(str(aside), compression=4, filter="sub")
+            out.pngsave(str(aside), compression=4, filter="sub", keep=keep)
     except (pyvips.Error, OSError) as error:
         raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
 
