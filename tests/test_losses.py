@@ -9,16 +9,23 @@ from torch.nn import functional as F
 
 from subjectiveqe import metrics
 from subjectiveqe.errors import ConfigError, WeightsError
-from subjectiveqe.losses import border_loss, charbonnier, relativistic_d_loss, relativistic_g_loss
+from subjectiveqe.losses import (
+    balance_weights,
+    border_loss,
+    charbonnier,
+    grid_loss,
+    relativistic_d_loss,
+    relativistic_g_loss,
+)
 from subjectiveqe.perceptual import VGG, View, draw_view, make_perceptual
 
 
 def test_charbonnier_of_equal_pictures_is_the_root_of_eps():
-    assert charbonnier(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 4, 4)).item() == pytest.approx(1e-3)
+    assert charbonnier(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 4, 4)).tolist() == pytest.approx([1e-3] * 2)
 
 
 def test_charbonnier_of_a_large_error_is_its_size():
-    assert charbonnier(torch.full((5,), 0.5), torch.zeros(5)).item() == pytest.approx(0.5, abs=1e-5)
+    assert charbonnier(torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, 3, 2, 2)).item() == pytest.approx(0.5, abs=1e-5)
 
 
 def test_relativistic_losses_are_ln_2_when_all_are_rated_alike():
@@ -79,6 +86,35 @@ def test_the_border_loss_lowers_the_steps_at_borders_and_nothing_else():
     assert moved[8].any()
 
 
+def noise(*shape):
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_the_grid_loss_sees_a_regular_pattern_of_the_network(period):
+    gt, error = torch.zeros(4, 3, 96, 96), noise(4, 3, 96, 96)
+    comb = 0.1 * (torch.arange(96) % period == 0).float()
+    clean = grid_loss(gt + error, gt).item()
+    assert clean < 0.1
+    assert grid_loss(gt + error + comb, gt).item() > clean + 0.1
+    assert grid_loss(gt + error + comb[:, None], gt).item() > clean + 0.1
+    assert grid_loss(gt, gt).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_grid_loss_lowers_the_lines_and_nothing_else():
+    out = noise(2, 3, 96, 96).requires_grad_(True)
+    grid_loss(out, torch.zeros(2, 3, 96, 96)).backward()
+    along = torch.fft.fft(out.grad.sum(2), dim=-1).abs().mean((0, 1))
+    assert along[[12, 24, 36, 48]].max() > 10 * along[[6, 18, 30, 42]].max()
+
+
+def test_balance_gives_fine_levels_their_say():
+    gt = torch.zeros(4, 3, 8, 8)
+    lq = torch.tensor([0.04, 0.02, 0.01, 0.001]).view(4, 1, 1, 1).expand(4, 3, 8, 8)
+    assert balance_weights(lq, gt, 0.0).tolist() == [1, 1, 1, 1]
+    assert balance_weights(lq, gt, 1.0).tolist() == pytest.approx([0.5, 1, 2, 4], rel=0.01)
+
+
 def test_views_are_a_function_of_the_generator():
     draws = [draw_view(torch.Generator().manual_seed(7)) for _ in range(2)]
     assert draws[0] == draws[1]
@@ -114,8 +150,8 @@ def test_perceptual_losses_are_small_for_equal_pictures_and_teach(kind):
     gt = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     out = (gt + 0.1).requires_grad_(True)
     apart = loss(out, gt, torch.Generator().manual_seed(0))
-    apart.backward()
-    assert loss(gt, gt, torch.Generator().manual_seed(0)).item() < apart.item()
+    apart.sum().backward()
+    assert loss(gt, gt, torch.Generator().manual_seed(0)).sum() < apart.sum()
     assert out.grad.abs().sum() > 0
     assert all(not param.requires_grad for param in loss.parameters())
 

@@ -35,7 +35,7 @@ class DataConfig(Section):
 
     pairs: list[Path] = Field(min_length=1, description="stores or paired folders, drawn from alike pair by pair")
     patch_px: PositiveInt = 128
-    aligned: Share = Field(0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
+    aligned: Share = Field(default=0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
     workers: Annotated[int, Field(ge=0)] = 2
 
 
@@ -44,17 +44,25 @@ class ValidConfig(Section):
 
     pairs: list[Path] = Field(min_length=1)
     every: PositiveInt = 5000
-    crop_px: PositiveInt | None = Field(None, description="centre crop of each picture; whole pictures when left out")
-    max_pictures: PositiveInt | None = Field(None, description="evenly spread over the pairs; all when left out")
+    crop_px: PositiveInt | None = Field(
+        default=None, description="centre crop of each picture; whole pictures when left out"
+    )
+    max_pictures: PositiveInt | None = Field(
+        default=None, description="evenly spread over the pairs; all when left out"
+    )
 
 
 class LossConfig(Section):
     """Weights of the losses; one that is 0 costs nothing."""
 
     pix: Weight = 1.0
-    border: Weight = 0.0
+    border: Weight = Field(default=0.0, description="steps at the codec's block borders")
+    grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     percep: Weight = 0.0
     adv: Weight = 0.0
+    balance: Share = Field(
+        0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
+    )
     percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
     percep_weights: Literal["pretrained", "random"] = "pretrained"
 
@@ -66,16 +74,24 @@ class StageConfig(Section):
     batch: PositiveInt = 32
     accumulate: PositiveInt = 1
     lr: PositiveFloat = 2e-4
-    lr_d: PositiveFloat | None = Field(None, description="learning rate of the discriminator; that of G when left out")
+    lr_d: PositiveFloat | None = Field(
+        default=None, description="learning rate of the discriminator; that of G when left out"
+    )
     betas: tuple[float, float] = (0.9, 0.999)
-    warmup: Annotated[int, Field(ge=0)] = Field(0, description="steps over which the learning rate rises from 0")
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="steps over which the learning rate rises from 0"
+    )
     schedule: Literal["constant", "cosine"] = "constant"
-    final_lr: Share = Field(0.01, description="where the cosine ends, as a share of lr")
-    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm; longer gradients are shortened")
+    final_lr: Share = Field(default=0.01, description="where the cosine ends, as a share of lr")
+    clip_norm: PositiveFloat | None = Field(
+        default=None, description="largest gradient norm; longer gradients are shortened"
+    )
     spike_factor: PositiveFloat | None = Field(
         None, description="skip updates whose gradient norm is this many times its running mean"
     )
-    ema: Share | None = Field(None, description="decay of the averaged generator; the last one is kept when left out")
+    ema: Share | None = Field(
+        default=None, description="decay of the averaged generator; the last one is kept when left out"
+    )
     precision: Literal["float32", "bfloat16"] = "float32"
     strength: Share = Field(1.0, description="the dial position this stage stands for, for networks that take one")
     loss: LossConfig = LossConfig()
@@ -100,7 +116,9 @@ class Recipe(Section):
     gan: StageConfig | None = None
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 1000
-    metadata: dict[str, str] = Field({}, description="goes into the header of the weights: licence, trained_on, ...")
+    metadata: dict[str, str] = Field(
+        default={}, description="goes into the header of the weights: licence, trained_on, ..."
+    )
 
     @model_validator(mode="after")
     def _has_a_stage(self) -> Recipe:

@@ -1,4 +1,4 @@
-"""What training minimises. All take float32 NCHW RGB in [0, 1] and return a scalar; metrics live elsewhere."""
+"""What training minimises; metrics live elsewhere. Pictures are float32 NCHW RGB in [0, 1]."""
 
 from __future__ import annotations
 
@@ -10,18 +10,34 @@ from .distributed import mean_over_processes
 
 
 def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
-    """Mean of sqrt(d^2 + eps): the absolute difference, smooth at zero.
+    """Mean of sqrt(d^2 + eps) per picture: the absolute difference, smooth at zero.
 
     Source: Charbonnier et al., "Two deterministic half-quadratic regularization algorithms", ICIP 1994.
 
     Args:
-        out: any shape.
+        out: (N, C, H, W), pictures or feature maps.
         gt: the same shape.
         eps: the seed's value.
     Returns:
-        Scalar; sqrt(eps) = 0.001 where the two are equal.
+        (N,); sqrt(eps) = 0.001 where the two are equal.
     """
-    return torch.sqrt((out - gt).square() + eps).mean()
+    return torch.sqrt((out - gt).square() + eps).flatten(1).mean(1)
+
+
+def balance_weights(lq: Tensor, gt: Tensor, balance: float) -> Tensor:
+    """How much each patch of a batch counts, so that fine levels are not drowned by coarse ones.
+
+    A distance from the original is several times larger at a coarse level than at a fine one, and so is its gradient: a
+    blind network taught by the plain mean learns coarse levels and spoils pictures that were nearly good.
+
+    Args:
+        lq: (N, 3, H, W).
+        gt: the same shape.
+        balance: 0 weighs all alike, 1 in inverse proportion to the input's error.
+    Returns:
+        (N,), 1 for an error of 0.02 of the range (HEVC at QP 37 or so), bounded by a quarter and four.
+    """
+    return (0.02 / charbonnier(lq, gt)).pow(balance).clamp(0.25, 4.0)
 
 
 def relativistic_g_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -86,8 +102,38 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Ten
 
 def _log_border_ratio(steps: Tensor, is_border: Tensor) -> Tensor:
     """Log of the mean step at borders over that inside, (N, 3), from steps (N, 3, L) and is_border (N, L)."""
-    noise = 0.5 / 255  # half a level: keeps flat pictures from asking for the ratio of two rounding errors
+    noise = 2 / 255  # keeps flat patches, where both steps are a level or less, from drowning all others
     mask = is_border[:, None]
     at_border = (steps * mask).sum(2) / mask.sum(2)
     inside = (steps * (1 - mask)).sum(2) / (1 - mask).sum(2)
     return torch.log(at_border + noise) - torch.log(inside.detach() + noise)
+
+
+def grid_loss(out: Tensor, gt: Tensor, period_px: int = 8) -> Tensor:
+    """How far the spectrum of output minus original stands out at the periods of the network's own grid.
+
+    Pixel shuffles and strides make it easy to leave a regular pattern, perceptual losses reward it, and no distance
+    shows it. Like `metrics.grid_lines`, in one dimension: power along rows and along columns, of single lines and of
+    their mean (where a coherent pattern gathers), averaged over the global batch. Each harmonic of the period is set
+    against the bins 3 to 6 away, which are constants: the line has to come down, the rest need not rise to it.
+
+    Args:
+        out: (N, 3, H, W), H and W multiples of `period_px`, from 12 periods on; carries the gradient.
+        gt: the same shape.
+        period_px: longest period; those it divides into count too.
+    Returns:
+        Scalar; 0 without a line, 0.69 where the power of every line is twice that around it.
+    """
+    difference = out - gt
+    around = torch.tensor([-6, -5, -4, -3, 3, 4, 5, 6], device=out.device)
+    terms = []
+    for axis in (2, 3):
+        size = out.shape[axis]
+        window = torch.hann_window(size, device=out.device).view((-1, 1) if axis == 2 else (1, -1))
+        lines = torch.arange(1, period_px // 2 + 1, device=out.device) * (size // period_px)
+        for rows in (difference, difference.mean(5 - axis, keepdim=True)):
+            power = torch.fft.fft(rows * window, dim=axis).abs().square().movedim(axis, -1).flatten(0, -2).mean(0)
+            power = mean_over_processes(power) + 1e-12  # a blank difference has no lines
+            neighbours = power[(lines[:, None] + around) % size].mean(1).detach()
+            terms.append(F.relu(torch.log(power[lines]) - torch.log(neighbours)))
+    return torch.cat(terms).mean()

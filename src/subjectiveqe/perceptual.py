@@ -22,7 +22,7 @@ from .errors import ConfigError
 from .losses import charbonnier
 
 PerceptualLoss: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""(out, gt, generator) -> scalar; out and gt float32 (N, 3, H, W) in [0, 1]. The generator drives random views."""
+"""(out, gt, generator) -> (N,); out and gt float32 (N, 3, H, W) in [0, 1]. The generator drives random views."""
 
 Source: TypeAlias = Literal["pretrained", "random"]
 """Weights as `sqe weights` keeps them, or drawn from a seed, for tests."""
@@ -139,7 +139,7 @@ class FeatureLoss(nn.Module):
     def forward(self, out: Tensor, gt: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """See class; the generator is there for the losses that draw views."""
         seen_out, seen_gt = (self.net((x - self.mean) / self.std) for x in (out, gt))
-        return torch.stack([charbonnier(a.float(), b.float()) for a, b in zip(seen_out, seen_gt, strict=True)]).sum()
+        return torch.stack([charbonnier(a.float(), b.float()) for a, b in zip(seen_out, seen_gt, strict=True)]).sum(0)
 
 
 class LPIPSLoss(nn.Module):
@@ -173,12 +173,12 @@ class LPIPSLoss(nn.Module):
         if self.randomised:
             both = draw_view(generator)(both)
         seen = self.net((2 * both - 1 - self.shift) / self.scale)
-        distance = both.new_zeros(())
+        distance = out.new_zeros(len(out), dtype=torch.float32)
         for features, head in zip(seen, self.heads, strict=True):
             features = features.float()  # a sum over hundreds of channels: bfloat16 would lose the small differences
             unit = features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
             unit_out, unit_gt = unit.chunk(2)
-            distance = distance + ((unit_out - unit_gt).square() * head.view(1, -1, 1, 1)).sum(1).mean()
+            distance = distance + ((unit_out - unit_gt).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
         return distance
 
 

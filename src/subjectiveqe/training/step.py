@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import StageConfig
-from ..losses import border_loss, charbonnier, relativistic_d_loss, relativistic_g_loss
+from ..losses import balance_weights, border_loss, charbonnier, grid_loss, relativistic_d_loss, relativistic_g_loss
 from ..perceptual import View, draw_view
 from .batches import Batch
 from .state import TrainState
@@ -54,7 +54,7 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, border, percep, adv (they sum to the G loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, border, grid, percep, adv (they sum to the G loss), d, norm_g and norm_d.
     """
     assert state.d is not None
     net_d, weight = state.d.net, stage.loss
@@ -71,11 +71,14 @@ def gan_step(
                 terms = {}
                 if weight.percep:
                     assert state.perceptual is not None
-                    terms["percep"] = weight.percep * state.perceptual(out.float(), part.gt, generator)
+                    distances = state.perceptual(out.float(), part.gt, generator)
+                    terms["percep"] = weight.percep * _weighted_mean(distances, part, stage)
                 if weight.adv:
                     real, fake = net_d(seen[-1][0]).float(), net_d(view(out)).float()
                     terms["adv"] = weight.adv * relativistic_g_loss(real, fake)
             terms |= _pixel_terms(out.float(), part, stage)
+            if weight.grid:
+                terms["grid"] = weight.grid * grid_loss(out.float(), part.gt)
             torch.autograd.backward(torch.stack(list(terms.values())).sum() / stage.accumulate)
             _add(losses, terms, stage.accumulate)
     losses["norm_g"] = state.g.update(lrs[0], stage, state.step)
@@ -121,10 +124,14 @@ def frozen(net: nn.Module) -> Iterator[None]:
 def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tensor]:
     terms = {}
     if stage.loss.pix:
-        terms["pix"] = stage.loss.pix * charbonnier(out, part.gt)
+        terms["pix"] = stage.loss.pix * _weighted_mean(charbonnier(out, part.gt), part, stage)
     if stage.loss.border:
         terms["border"] = stage.loss.border * border_loss(out, part.gt, part.grid)
     return terms
+
+
+def _weighted_mean(distances: Tensor, part: Batch, stage: StageConfig) -> Tensor:
+    return (balance_weights(part.lq, part.gt, stage.loss.balance) * distances).mean()
 
 
 def _add(losses: dict[str, Tensor | float], terms: dict[str, Tensor], accumulate: int) -> None:
