@@ -1,8 +1,24 @@
 """SubjectiveQE: make compressed pictures look good again.
 
+`Enhancer(model=None, runtime="auto", strength=1.0)(image)` enhances a picture; everything else is in the modules.
+
 Importing this package loads neither torch, onnxruntime nor av; what needs them imports them when it runs.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .enhancing.enhancer import Enhancer
+
 __version__ = "0.1.0"
+__all__ = ["Enhancer", "__version__"]
+
+
+def __getattr__(name: str) -> type[Enhancer]:
+    if name == "Enhancer":
+        from .enhancing.enhancer import Enhancer
+
+        return Enhancer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
