@@ -12,8 +12,8 @@ from ..images import RGB, first_line
 from .runtime import open_network
 from .tiling import plan_tiles
 
-_TILE_BYTES = 384 * 2**20
-"""Working memory of one tile by `bytes_px`; runtimes take up to thrice that, and a 48-megapixel picture 0.3 GB."""
+_TILE_BYTES = 512 * 2**20
+"""Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.3 GB."""
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
