@@ -74,7 +74,8 @@ def test_the_border_loss_agrees_with_the_metric():
     loss = border_loss(gray, flat, torch.tensor([[0, 0]])).item()
     pictures = ((x[0].permute(1, 2, 0) * 255).round().byte().numpy() for x in (gray, flat))
     stepped, pristine = (metrics.blockiness(picture) for picture in pictures)
-    assert loss == pytest.approx(math.log(stepped / pristine), abs=0.1)
+    # The loss damps steps of a few levels, so it stays a little below.
+    assert 0.75 * math.log(stepped / pristine) < loss < math.log(stepped / pristine)
 
 
 def test_the_border_loss_lowers_the_steps_at_borders_and_nothing_else():
@@ -91,21 +92,17 @@ def noise(*shape):
 
 
 @pytest.mark.parametrize("period", [2, 4, 8])
-def test_the_grid_loss_sees_a_regular_pattern_of_the_network(period):
-    gt, error = torch.zeros(4, 3, 96, 96), noise(4, 3, 96, 96)
-    comb = 0.1 * (torch.arange(96) % period == 0).float()
-    clean = grid_loss(gt + error, gt).item()
-    assert clean < 0.1
-    assert grid_loss(gt + error + comb, gt).item() > clean + 0.1
-    assert grid_loss(gt + error + comb[:, None], gt).item() > clean + 0.1
-    assert grid_loss(gt, gt).item() == pytest.approx(0, abs=1e-6)
+def test_the_grid_loss_is_about_the_amplitude_of_a_pattern(period):
+    gt = torch.zeros(2, 3, 96, 96)
+    comb = 0.1 * (torch.arange(96) % period < period / 2).float()
+    assert grid_loss(gt + comb, gt).item() == pytest.approx(0.05, abs=1e-6)
+    assert grid_loss(gt + comb[:, None], gt).item() == pytest.approx(0.05, abs=1e-6)
+    assert grid_loss(gt + 0.3, gt).item() == pytest.approx(0, abs=1e-6)  # a shift of brightness is no pattern
 
 
-def test_the_grid_loss_lowers_the_lines_and_nothing_else():
-    out = noise(2, 3, 96, 96).requires_grad_(True)
-    grid_loss(out, torch.zeros(2, 3, 96, 96)).backward()
-    along = torch.fft.fft(out.grad.sum(2), dim=-1).abs().mean((0, 1))
-    assert along[[12, 24, 36, 48]].max() > 10 * along[[6, 18, 30, 42]].max()
+def test_the_grid_loss_hardly_sees_what_is_not_regular():
+    gt = torch.zeros(2, 3, 96, 96)
+    assert grid_loss(gt + noise(2, 3, 96, 96), gt).item() < 0.3 * noise(2, 3, 96, 96).abs().mean().item()
 
 
 def test_balance_gives_fine_levels_their_say():
@@ -126,7 +123,7 @@ def test_views_are_a_function_of_the_generator():
 
 def test_a_view_moves_and_mirrors_both_pictures_alike():
     x = torch.arange(36.0).view(1, 1, 6, 6)
-    assert torch.equal(View(1.0, 1, 2, (3,))(x), x[..., 1:, 2:].flip(3))
+    assert torch.equal(View(1.0, 1, 2, (3,), max_shift_px=3)(x), x[..., 1:4, 2:5].flip(3))
 
 
 def test_lpips_as_a_loss_agrees_with_lpips_as_a_metric(draw_image):

@@ -138,6 +138,7 @@ def test_a_killed_run_resumes_bit_by_bit(recipe_path, tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     reached = re.findall(r"gan (\d+)/12", log.read_text())[-1]
     assert int(reached) < 12, "finished before it could be killed"
 

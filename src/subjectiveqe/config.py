@@ -61,7 +61,7 @@ class LossConfig(Section):
     percep: Weight = 0.0
     adv: Weight = 0.0
     balance: Share = Field(
-        0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
+        default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
     )
     percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
     percep_weights: Literal["pretrained", "random"] = "pretrained"
@@ -93,7 +93,9 @@ class StageConfig(Section):
         default=None, description="decay of the averaged generator; the last one is kept when left out"
     )
     precision: Literal["float32", "bfloat16"] = "float32"
-    strength: Share = Field(1.0, description="the dial position this stage stands for, for networks that take one")
+    strength: Share = Field(
+        default=1.0, description="the dial position this stage stands for, for networks that take one"
+    )
     loss: LossConfig = LossConfig()
 
     @model_validator(mode="after")

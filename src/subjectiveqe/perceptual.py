@@ -27,6 +27,9 @@ PerceptualLoss: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 Source: TypeAlias = Literal["pretrained", "random"]
 """Weights as `sqe weights` keeps them, or drawn from a seed, for tests."""
 
+MAX_SHIFT_PX = 7
+"""Covers the strides of AlexNet (4) and of the networks (8)."""
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -38,21 +41,30 @@ class View(NamedTuple):
     top_px: int
     left_px: int
     flips: tuple[int, ...]
+    max_shift_px: int = MAX_SHIFT_PX
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, about scale * H, about scale * W), a little cropped at the top and left."""
+        """(N, 3, H, W) -> (N, 3, about scale * H - max_shift_px, ...): every side is cropped now and then."""
         if self.scale != 1:
             x = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return x[..., self.top_px :, self.left_px :].flip(self.flips)
+        bottom, right = (
+            side - self.max_shift_px + first
+            for side, first in zip(x.shape[-2:], (self.top_px, self.left_px), strict=True)
+        )
+        return x[..., self.top_px : bottom, self.left_px : right].flip(self.flips)
 
 
-def draw_view(generator: torch.Generator, share_rescaled: float = 0.6, max_shift_px: int = 8) -> View:
-    """Draws a shift of 0..max_shift_px - 1, flips, and in a share of the draws a scale in 0.75..1.5.
+PLAIN_VIEW = View(1.0, 0, 0, (), max_shift_px=0)
+"""The picture as it is."""
+
+
+def draw_view(generator: torch.Generator, share_rescaled: float = 0.6) -> View:
+    """Draws a shift of 0..7 px, flips, and in a share of the draws a scale in 0.75..1.5.
 
     Source: Kettunen et al., "E-LPIPS", 2019 (arXiv:1906.03973), sec. 4; a subset of its transformations.
     """
     chance, place, *flips = torch.rand(4, generator=generator).tolist()
-    top_px, left_px = torch.randint(max_shift_px, (2,), generator=generator).tolist()
+    top_px, left_px = torch.randint(MAX_SHIFT_PX + 1, (2,), generator=generator).tolist()
     scale = 0.75 + 0.75 * place if chance < share_rescaled else 1.0
     return View(scale, top_px, left_px, tuple(dim for dim, flip in zip((2, 3), flips, strict=True) if flip < 0.5))
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config import StageConfig
 from ..losses import balance_weights, border_loss, charbonnier, grid_loss, relativistic_d_loss, relativistic_g_loss
-from ..perceptual import View, draw_view
+from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
 from .state import TrainState
 
@@ -108,7 +108,7 @@ def autocast(like: Tensor, stage: StageConfig) -> AbstractContextManager[None]:
 
 def view_for(net_d: nn.Module, generator: torch.Generator) -> View:
     """A random shift for a D that takes any size: D's strides must not lock on to G's, or a grid goes unseen."""
-    return draw_view(generator, share_rescaled=0.0) if net_d.takes_any_size else View(1.0, 0, 0, ())
+    return draw_view(generator, share_rescaled=0.0) if net_d.takes_any_size else PLAIN_VIEW
 
 
 @contextmanager
