@@ -130,8 +130,8 @@ class Recipe(Section):
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of all values, defaults included."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Fingerprint of all values but the metadata, defaults included."""
+        return hashlib.sha256(self.model_dump_json(exclude={"metadata"}).encode()).hexdigest()
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -62,6 +62,7 @@ def stream(
         _PatchDataset(patches),
         batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),
         num_workers=config.workers,
+        prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache
         pin_memory=device.type == "cuda",
     )
     for lq, gt, grid in loader:

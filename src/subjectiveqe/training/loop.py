@@ -243,7 +243,7 @@ def _check(recipe: Recipe) -> None:
 
 
 # What may change in a run that goes on: how long, how it is watched and fed, not what is learnt.
-_FREE_KEYS = ("psnr.steps", "gan.steps", "valid", "log_every", "checkpoint_every", "data.workers")
+_FREE_KEYS = ("psnr.steps", "gan.steps", "valid", "log_every", "checkpoint_every", "data.workers", "metadata")
 
 
 def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
