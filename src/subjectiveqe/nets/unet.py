@@ -9,6 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+NO_CHECKER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
+"""Low-pass over the network's change, along both axes: 1 at the mean, 0.75 at 4 px, exactly 0 at 2 px.
+
+The pixel shuffle at the end makes a 2-px checkerboard the easiest texture of all; with this it cannot be written.
+"""
+
 
 class ResBlock(nn.Module):
     """Two 3x3 convolutions around a skip; the second starts at a tenth, so a fresh block nearly passes its input on.
@@ -47,6 +53,7 @@ class UNet(nn.Module):
     """
 
     uses_strength = True
+    smooth: Tensor
 
     def __init__(self, num_feat: Sequence[int] = (32, 64, 128), num_block: Sequence[int] = (2, 2, 4)) -> None:
         super().__init__()
@@ -59,6 +66,8 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(blocks(c, n) for c, n in zip(num_feat[-2::-1], num_block[-2::-1], strict=True))
         self.tail = nn.Conv2d(num_feat[0], 3 * 4, 3, padding=1)
         shrink(self.tail)
+        taps = torch.tensor(NO_CHECKER)
+        self.register_buffer("smooth", torch.outer(taps, taps).expand(3, 1, -1, -1).clone(), persistent=False)
 
     @property
     def stride_px(self) -> int:
@@ -69,7 +78,7 @@ class UNet(nn.Module):
     def receptive_px(self) -> int:
         """No input pixel farther than this from an output pixel has a say in it; a multiple of the stride."""
         *outer, middle = self.hparams["num_block"]
-        radius = 2 * 2 + 2 * middle * self.stride_px  # head and tail; two convolutions a block
+        radius = len(NO_CHECKER) // 2 + 2 * 2 + 2 * middle * self.stride_px  # head and tail; two convolutions a block
         for depth, count in enumerate(outer, start=1):
             radius += 4 * count * 2**depth + 2**depth  # blocks down and up, and the stride-2 convolution
         return -(-(radius + self.stride_px - 1) // self.stride_px) * self.stride_px
@@ -89,7 +98,8 @@ class UNet(nn.Module):
         x = self.middle(x)
         for up, layer in zip(self.ups, self.up_blocks, strict=True):
             x = layer(up(x) + skips.pop())
-        out = padded + F.pixel_shuffle(self.tail(x), 2)
+        change = F.pixel_shuffle(self.tail(x), 2)
+        out = padded + F.conv2d(change, self.smooth.to(change.dtype), padding=len(NO_CHECKER) // 2, groups=3)
         return out[..., :height, :width]
 
 
