@@ -38,15 +38,15 @@ def test_there_is_no_grid(of_codec):
     codec, triples = of_codec
     left = metrics.grid_lines((out, gt) for _, out, gt in triples)
     came = metrics.grid_lines((lq, gt) for lq, _, gt in triples)
-    for period_px, ratio in left.items():
-        # JPEG brings a line at 8 px; the model must lower it.
-        bound = came[period_px] if (codec, period_px) == ("jpeg", 8) else 1.5
-        assert ratio <= bound, f"{period_px} px"
+    for period_px, power_ratio in left.items():
+        # 1.5 times the neighbours' amplitude; JPEG brings a line of its own at 8 px, which may stay as far as it came.
+        own = came[period_px] if (codec, period_px) == ("jpeg", 8) else 0.0
+        assert power_ratio <= max(1.5**2, own), f"{period_px} px"
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
-    assert header["recipe"] == "blind-first"
+    assert header["recipe"] == "blind-first-finish"
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
