@@ -30,7 +30,7 @@ name: small
 seed: 3
 net_g: {kind: unet, hparams: {num_feat: [8, 8, 8], num_block: [1, 1, 1]}}
 net_d: {kind: patch, hparams: {num_feat: 4}}
-data: {pairs: [STORE], patch_px: 48, aligned: 0.5, workers: 2}
+data: {pairs: [STORE], patch_px: 64, aligned: 0.5, workers: 2}
 valid: {pairs: [STORE], every: 4, crop_px: 64, max_pictures: 2}
 psnr: {steps: 4, batch: 4, lr: 1.0e-3, warmup: 2, schedule: cosine, ema: 0.9, loss: {pix: 1.0, border: 0.01}}
 gan:
@@ -225,6 +225,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("net_g.hparams={width: 3}", "unet does not take them"),
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
+        ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
     ],
 )
 def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):

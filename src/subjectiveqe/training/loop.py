@@ -34,7 +34,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
-from ..perceptual import make_perceptual
+from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
 from .batches import Batch, stream
 from .state import Learner, TrainState
 from .step import gan_step, psnr_step
@@ -237,6 +237,11 @@ def _check(recipe: Recipe) -> None:
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
     if recipe.gan and recipe.gan.loss.percep:
+        if recipe.gan.loss.percep_kind == "lpips-alex-randomised" and recipe.data.patch_px < SMALLEST_PATCH_PX:
+            raise ConfigError(
+                f"data.patch_px: {recipe.data.patch_px} is too small for lpips-alex-randomised, "
+                f"expected {SMALLEST_PATCH_PX} or more"
+            )
         make_perceptual(
             recipe.gan.loss.percep_kind, recipe.gan.loss.percep_weights, recipe.seed
         )  # are the weights here?
