@@ -109,7 +109,7 @@ def test_balance_gives_fine_levels_their_say():
     gt = torch.zeros(4, 3, 8, 8)
     lq = torch.tensor([0.04, 0.02, 0.01, 0.001]).view(4, 1, 1, 1).expand(4, 3, 8, 8)
     assert balance_weights(lq, gt, 0.0).tolist() == [1, 1, 1, 1]
-    assert balance_weights(lq, gt, 1.0).tolist() == pytest.approx([0.5, 1, 2, 4], rel=0.01)
+    assert balance_weights(lq, gt, 1.0).tolist() == pytest.approx([0.5, 1, 2, 8], rel=0.01)
 
 
 def test_views_are_a_function_of_the_generator():

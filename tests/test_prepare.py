@@ -243,6 +243,15 @@ def test_a_store_of_other_settings_is_refused(tmp_path, clean, is_complete):
     assert prepare(clean, out, "jpeg", [50], jobs=1).done == 24
 
 
+def test_a_store_of_another_encoder_setup_is_refused(tmp_path, clean, monkeypatch):
+    from subjectiveqe.codecs import hevc
+
+    prepare(clean, tmp_path / "store", "hevc", [37], jobs=1)
+    monkeypatch.setitem(hevc.HM_LIKE, "rdoq-level", 2)
+    with pytest.raises(StoreError, match=r'options {"rdoq-level": "1"}, not {"rdoq-level": "2"}'):
+        prepare(clean, tmp_path / "store", "hevc", [37], jobs=1)
+
+
 def test_a_second_run_at_the_same_time_is_refused(tmp_path, clean):
     def second_run(*_):
         with pytest.raises(StoreError, match="another run is writing this store"):

@@ -104,6 +104,14 @@ def test_the_best_checkpoint_is_the_best_validation(recipe_path, tmp_path):
     assert int(header["step"]) == max(seen, key=seen.get)
 
 
+def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
+    changes = ["psnr=null", "gan.steps=2", "gan.loss.adv=0", "valid=null", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "gan 2/2 percep" in log
+    assert " adv " not in log
+
+
 @pytest.mark.parametrize("stage", ["psnr", "gan"])
 def test_the_seed_recipe_runs_cut_down(store, tmp_path, stage):
     recipe = read_recipe(

@@ -60,7 +60,7 @@ class LossConfig(Section):
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     percep: Weight = 0.0
     adv: Weight = 0.0
-    balance: Share = Field(
+    balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
     )
     percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"

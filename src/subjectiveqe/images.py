@@ -164,8 +164,9 @@ def write_png(path: Path, picture: RGB | Picture) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, which is the one that names the cause."""
-    lines = str(error).strip().splitlines()
+    """The first line of a library's message that names the cause."""
+    # pyvips says first which of its own calls failed, and why in the detail.
+    lines = (getattr(error, "detail", "") or str(error)).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 

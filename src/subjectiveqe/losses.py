@@ -33,11 +33,12 @@ def balance_weights(lq: Tensor, gt: Tensor, balance: float) -> Tensor:
     Args:
         lq: (N, 3, H, W).
         gt: the same shape.
-        balance: 0 weighs all alike, 1 in inverse proportion to the input's error.
+        balance: 0 weighs all alike, 1 in inverse proportion to the input's error; perceptual distances grow faster
+            than that error, so that a little more than 1 gives fine levels their share of them.
     Returns:
-        (N,), 1 for an error of 0.02 of the range (HEVC at QP 37 or so), bounded by a quarter and four.
+        (N,), 1 for an error of 0.02 of the range (HEVC at QP 37 or so), bounded by a fifth and eight.
     """
-    return (0.02 / charbonnier(lq, gt)).pow(balance).clamp(0.25, 4.0)
+    return (0.02 / charbonnier(lq, gt)).pow(balance).clamp(0.2, 8.0)
 
 
 def relativistic_g_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -110,23 +111,22 @@ def _log_border_ratio(steps: Tensor, is_border: Tensor) -> Tensor:
     return torch.log(at_border + noise) - torch.log(inside.detach() + noise)
 
 
-def grid_loss(out: Tensor, gt: Tensor, period_px: int = 8, window_px: int = 32) -> Tensor:
+def grid_loss(out: Tensor, gt: Tensor, period_px: int = 8) -> Tensor:
     """How strong a regular pattern the network has left in the difference from the original, wherever it is.
 
     Pixel shuffles and strides make it easy to write a checkerboard, perceptual losses and discriminators may reward it,
-    and a distance between pictures hardly sees it. In each window the difference is folded to one period, which cancels
-    what is not regular; the absolute value of what is left, but for its mean, is the loss.
+    and a distance between pictures hardly sees it. The difference is folded to one period, which cancels what is not
+    regular; the absolute value of what is left, but for its mean, is the loss. The larger a patch, the less texture is
+    taken for a pattern.
 
     Args:
-        out: (N, 3, H, W), H and W multiples of `window_px`, on the network's own grid; carries the gradient.
+        out: (N, 3, H, W), H and W multiples of `period_px`, on the network's own grid; carries the gradient.
         gt: the same shape.
         period_px: longest period; those that divide it count too.
-        window_px: side of a window, a multiple of the period.
     Returns:
         Scalar in units of the range; about the amplitude of a pattern that covers the picture.
     """
-    fold = (window_px // period_px, period_px)
-    height, width = (side // window_px for side in out.shape[-2:])
-    cells = (out - gt).reshape(len(out), -1, height, *fold, width, *fold)  # (N, 3, h, 4, 8, w, 4, 8)
-    pattern: Tensor = cells.mean((3, 6))  # (N, 3, h, 8, w, 8)
-    return (pattern - pattern.mean((3, 5), keepdim=True)).abs().mean()
+    height, width = (side // period_px for side in out.shape[-2:])
+    cells = (out - gt).reshape(len(out), -1, height, period_px, width, period_px)
+    pattern: Tensor = cells.mean((2, 4))  # (N, 3, 8, 8)
+    return (pattern - pattern.mean((2, 3), keepdim=True)).abs().mean()

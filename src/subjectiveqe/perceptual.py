@@ -184,17 +184,19 @@ class LPIPSLoss(nn.Module):
 
     def forward(self, out: Tensor, gt: Tensor, generator: torch.Generator) -> Tensor:
         """See class."""
-        both = torch.cat((out, gt))
-        if self.randomised:
-            both = draw_view(generator)(both)
-        seen = self.net((2 * both - 1 - self.shift) / self.scale)
+        look = draw_view(generator) if self.randomised else PLAIN_VIEW
+        with torch.no_grad():  # the original's half of the way back would cost as much as the output's
+            seen_gt = self._features(look(gt))
         distance = out.new_zeros(len(out), dtype=torch.float32)
-        for features, head in zip(seen, self.heads, strict=True):
-            features = features.float()  # a sum over hundreds of channels: bfloat16 would lose the small differences
-            unit = features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
-            unit_out, unit_gt = unit.chunk(2)
+        for unit_out, unit_gt, head in zip(self._features(look(out)), seen_gt, self.heads, strict=True):
             distance = distance + ((unit_out - unit_gt).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
         return distance
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """Maps of a picture in [0, 1], each pixel's channels scaled to unit length."""
+        # A sum over hundreds of channels: bfloat16 would lose the small differences.
+        seen = [features.float() for features in self.net((2 * x - 1 - self.shift) / self.scale)]
+        return [features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10) for features in seen]
 
 
 def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:

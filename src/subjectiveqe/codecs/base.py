@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -60,6 +60,10 @@ class Codec(ABC):
             CodecError: the level is out of range, or the encoder is missing or failed.
             ShapeError: the picture is of a size or type the codec cannot take.
         """
+
+    def settings(self) -> dict[str, str]:
+        """Everything beside the level that decides about the decoded picture, so that stores can be told apart."""
+        return {field.name: str(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
     def check(self, rgb: RGB, level: int) -> None:
         """Refuses a level out of range (CodecError) and an array that is no picture (ShapeError)."""

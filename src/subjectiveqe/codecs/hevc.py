@@ -57,12 +57,18 @@ class Hevc(InMemoryCodec):
     def __post_init__(self) -> None:
         check_chroma(self.name, self.chroma, ["444", "420"])
 
+    def settings(self) -> dict[str, str]:
+        """See `Codec.settings`; what libx265 is told belongs to it."""
+        return super().settings() | {key: str(value) for key, value in self._options().items()}
+
     def encode(self, rgb: RGB, level: int) -> bytes:
         """Gives the HEVC bitstream (Annex B): parameter sets and one picture."""
         self.check(rgb, level)
         check_multiple(rgb, 8, self.name)
-        options = {**HM_LIKE, **(HM_LIKE_444 if self.chroma == "444" else {}), **_SETUP, "qp": level}
-        return encode_planes(_to_planes(rgb_to_ycbcr(rgb), self.chroma), options)
+        return encode_planes(_to_planes(rgb_to_ycbcr(rgb), self.chroma), {**self._options(), **_SETUP, "qp": level})
+
+    def _options(self) -> dict[str, str | int]:
+        return {**HM_LIKE, **(HM_LIKE_444 if self.chroma == "444" else {})}
 
     def decode(self, data: bytes) -> RGB:
         """Decodes the first picture of an HEVC bitstream, 4:4:4 or 4:2:0."""

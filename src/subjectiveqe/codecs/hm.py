@@ -37,6 +37,10 @@ class Hm(Codec):
     config: Path = Path("encoder_intra_main_rext.cfg")
     timeout_s: float = 600.0
 
+    def settings(self) -> dict[str, str]:
+        """See `Codec.settings`; a time limit changes no pixel."""
+        return {key: value for key, value in super().settings().items() if key != "timeout_s"}
+
     def code(self, rgb: RGB, level: int) -> Coded:
         """Encodes one picture and reads the encoder's own reconstruction; see `Codec.code`.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -109,8 +109,7 @@ def prepare(
         "program": __version__,
         "layout": layout,
         "codec": codec,
-        # a time limit changes no pixel
-        "options": {f.name: str(getattr(coder, f.name)) for f in fields(coder) if f.name != "timeout_s"},  # type: ignore[arg-type]
+        "options": coder.settings(),
         "levels": list(levels),
         "draws": draws if isinstance(levels, range) else None,
         "seed": seed if isinstance(levels, range) else None,
@@ -406,10 +405,15 @@ def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[
     if not different:
         return
     key = different[0]
+    before: Any = there.get(key)
+    now: Any = wanted[key]
+    if key == "options":  # an encoder has many; those that differ say enough
+        differ = {name for name in {**before, **now} if before.get(name) != now.get(name)}
+        before, now = ({name: side[name] for name in sorted(differ & side.keys())} for side in (before, now))
     if key in ("sources", "num_sources"):
         what = f"{there.get('num_sources')} pictures, other than the {wanted['num_sources']} there are now"
     else:
-        what = f"{key} {json.dumps(there.get(key))}, not {json.dumps(wanted[key])}"
+        what = f"{key} {json.dumps(before)}, not {json.dumps(now)}"
     raise StoreError(f"{out}: was made from {what}; choose another name or delete it")
 
 

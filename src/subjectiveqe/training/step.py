@@ -48,7 +48,7 @@ def gan_step(
     """One G update, then one D update on the same outputs.
 
     Args:
-        state: changed in place; holds D and, where its weight is not 0, the perceptual loss.
+        state: changed in place; holds D and the perceptual loss, each where its weight is not 0.
         batch: this process's share of the global batch.
         stage: loss weights, precision, accumulation.
         lrs: learning rates of G and of D.
@@ -56,8 +56,7 @@ def gan_step(
     Returns:
         Detached scalars, weighted: pix, border, grid, percep, adv (they sum to the G loss), d, norm_g and norm_d.
     """
-    assert state.d is not None
-    net_d, weight = state.d.net, stage.loss
+    net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
     seen: list[tuple[Tensor, Tensor]] = []  # (gt, out) as D sees them
     parts = batch.split(stage.accumulate)
@@ -66,14 +65,14 @@ def gan_step(
         for part in parts:
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength)
-                view = view_for(net_d, generator)
-                seen.append((view(part.gt), view(out.detach().float())))
                 terms = {}
                 if weight.percep:
                     assert state.perceptual is not None
                     distances = state.perceptual(out.float(), part.gt, generator)
                     terms["percep"] = weight.percep * _weighted_mean(distances, part, stage)
-                if weight.adv:
+                if net_d is not None:
+                    view = view_for(net_d, generator)
+                    seen.append((view(part.gt), view(out.detach().float())))
                     real, fake = net_d(seen[-1][0]).float(), net_d(view(out)).float()
                     terms["adv"] = weight.adv * relativistic_g_loss(real, fake)
             terms |= _pixel_terms(out.float(), part, stage)
@@ -84,7 +83,7 @@ def gan_step(
     losses["norm_g"] = state.g.update(lrs[0], stage, state.step)
     state.follow(stage.ema)
 
-    if weight.adv:
+    if state.d is not None and net_d is not None:
         for gt, fake_gt in seen:
             with autocast(gt, stage):
                 real, fake = net_d(gt).float(), net_d(fake_gt).float()
@@ -112,8 +111,11 @@ def view_for(net_d: nn.Module, generator: torch.Generator) -> View:
 
 
 @contextmanager
-def frozen(net: nn.Module) -> Iterator[None]:
-    """Inside, gradients flow through the network and none are kept in it."""
+def frozen(net: nn.Module | None) -> Iterator[None]:
+    """Inside, gradients flow through the network, where there is one, and none are kept in it."""
+    if net is None:
+        yield
+        return
     net.requires_grad_(False)
     try:
         yield
