@@ -87,7 +87,7 @@ def test_version(sqe):
 def test_help_names_every_command(sqe):
     ran = sqe("--help")
     assert ran.code == 0
-    for command in ("demo", "prepare", "train", "evaluate", "enhance", "export", "weights"):
+    for command in ("demo", "prepare", "train", "evaluate", "enhance", "doctor", "export", "weights"):
         assert f"\n  {command} " in ran.out
 
 
@@ -217,6 +217,18 @@ def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
     (tmp_path / "got.png").write_bytes(ran.stdout)
     subprocess.run([*sqe, "enhance", clean / "0.png", "-o", tmp_path / "file.png", *options], check=True)
     assert np.array_equal(read_rgb(tmp_path / "got.png"), read_rgb(tmp_path / "file.png"))
+
+
+def test_doctor_says_what_is_there_and_how_to_get_the_rest(sqe, monkeypatch):
+    from subjectiveqe.enhancing import runtime
+
+    found = {line.split("  ")[0]: line for line in sqe("doctor", "--no-speed").out.splitlines()}
+    assert "megapixels" not in found["onnxruntime"]
+    assert "to add it: pip uninstall onnxruntime && pip install" in found["GPU"]
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.importlib.util, "find_spec", lambda _: None)
+        assert 'to add it: pip install "subjectiveqe[openvino]"' in sqe("doctor", "--no-speed").out
+    assert "megapixels a second with the bundled model" in sqe("doctor").out
 
 
 def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_path):

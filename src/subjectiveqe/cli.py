@@ -280,6 +280,22 @@ def enhance(
 
 
 @app.command()
+def doctor(
+    no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
+) -> None:
+    """Show what this machine runs networks with, how fast, and how to get what is missing."""
+    from .doctor import examine
+
+    with _bar("engines") as progress:
+        findings = examine(measure=not no_speed, progress=progress)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(
+            f"{finding.name:{width}}  {finding.value}{'; to add it: ' + finding.remedy if finding.remedy else ''}"
+        )
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors or .pt checkpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
