@@ -85,10 +85,15 @@ def test_networks_keep_any_size(kind, hparams, size):
     assert run(net, torch.rand(2, 3, *size)).shape == (2, 3, *size)
 
 
-@pytest.mark.parametrize(("kind", "hparams"), [("unet", TINY_UNET), ("rrdb", {**TINY_RRDB, "num_block": 1})])
+@pytest.mark.parametrize(
+    ("kind", "hparams"),
+    [("unet", TINY_UNET), ("unet", {**TINY_UNET, "gate": True}), ("rrdb", {**TINY_RRDB, "num_block": 1})],
+)
 def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
     torch.manual_seed(0)
     net = NETS[kind](**hparams).double()
+    if "gate" in hparams:
+        torch.nn.init.normal_(net.gate.decide.weight)  # a fresh gate looks and does not decide
     side = 2 * net.receptive_px + 64
     lq = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
     out = run(net, lq)
@@ -97,6 +102,18 @@ def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
         rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
         reach = max((rows - row).abs().max().item(), (columns - column).abs().max().item())
         assert net.receptive_px - 2 * net.stride_px <= reach <= net.receptive_px  # neither too small nor a wild guess
+
+
+def test_a_gate_scales_the_change_and_starts_at_one():
+    torch.manual_seed(0)
+    gated, lq = UNet(**TINY_UNET, gate=True), torch.rand(1, 3, 40, 56)
+    plain = UNet(**TINY_UNET)
+    plain.load_state_dict({name: w for name, w in gated.state_dict().items() if not name.startswith("gate.")})
+    change = run(plain, lq) - lq
+    assert change.abs().max() > 1e-3
+    for bias, share in ((0.0, 1.0), (-20.0, 0.0), (20.0, 2.0)):
+        torch.nn.init.constant_(gated.gate.decide.bias, bias)
+        assert torch.allclose(run(gated, lq) - lq, share * change, atol=1e-6)
 
 
 def test_a_shift_by_the_stride_shifts_the_output():

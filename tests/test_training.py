@@ -112,6 +112,30 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
     assert " adv " not in log
 
 
+def test_a_gate_is_trained_on_its_own(recipe_path, tmp_path):
+    common = ["valid=null", "data.workers=0"]
+    first = train(read_recipe(recipe_path, ["gan=null", "psnr.steps=2", *common]), tmp_path / "first")
+    gated = [
+        "psnr=null",
+        "gan.steps=3",
+        "gan.loss.adv=0",
+        "gan.loss.harm=1",
+        "gan.only=gate",
+        "net_g.hparams.gate=true",
+    ]
+    last = train(read_recipe(recipe_path, [*gated, *common]), tmp_path / "last", init_from=first)
+    (before, _), (after, header) = load_net(first), load_net(last)
+    assert json.loads(header["hparams"])["gate"] is True
+    moved = {name for name, w in after.state_dict().items() if not torch.equal(w, before.state_dict().get(name, w * 0))}
+    assert moved
+    assert all(name.startswith("gate.") for name in moved)
+    with pytest.raises(ConfigError, match="the recipe trains unet"):
+        train(read_recipe(recipe_path, ["psnr=null", *common]), tmp_path / "back", init_from=last)
+    typo = read_recipe(recipe_path, ["psnr=null", "gan.only=gates", *common])
+    with pytest.raises(ConfigError, match=r"gan\.only: no parameter of unet begins with 'gates'"):
+        train(typo, tmp_path / "typo", init_from=first)
+
+
 @pytest.mark.parametrize("stage", ["psnr", "gan"])
 def test_the_seed_recipe_runs_cut_down(store, tmp_path, stage):
     recipe = read_recipe(

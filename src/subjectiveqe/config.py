@@ -63,6 +63,10 @@ class LossConfig(Section):
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
     )
+    harm: Weight = Field(
+        default=0.0,
+        description="how much more percep counts, relative to the input's, where the output is the worse one",
+    )
     percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
     percep_weights: Literal["pretrained", "random"] = "pretrained"
 
@@ -95,6 +99,9 @@ class StageConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     strength: Share = Field(
         default=1.0, description="the dial position this stage stands for, for networks that take one"
+    )
+    only: str | None = Field(
+        default=None, description="train only the parameters of G whose names begin so, e.g. gate; all when left out"
     )
     loss: LossConfig = LossConfig()
 

@@ -65,9 +65,8 @@ def sniff_format(path: Path) -> str:
     for start, name in _STARTS.items():
         if head.startswith(start):
             return name
-    raise ImageError(
-        f"{path}: is no picture of a known format ({', '.join(sorted({*_STARTS.values(), 'webp', 'avif', 'heic'}))})"
-    )
+    known = ", ".join(sorted({*_STARTS.values(), "webp", "avif", "heic"}))
+    raise ImageError(f"{path}: cannot be read as a picture (it is none of {known})")
 
 
 _STARTS = {

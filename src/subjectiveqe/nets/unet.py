@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,35 @@ class Up(nn.Sequential):
         super().__init__(nn.Conv2d(num_in, 4 * num_out, 1), nn.PixelShuffle(2))
 
 
+class Gate(nn.Module):
+    """How much of the network's change a neighbourhood needs: near 0 where the picture is as good as its original.
+
+    A small network on what the deepest features have in common over a neighbourhood. It knows the level of compression
+    and little else, so that it can leave fine pictures alone, and dare more in coarse ones, where a pixel's own
+    surroundings leave the network in doubt.
+
+    Shape: (N, num_feat, h, w) -> (N, 1, h, w) in 0..2; a fresh one gives 1 everywhere.
+    """
+
+    REACH = 5  # cells of the deepest level on each side
+    WIDTH = 32
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(num_feat, self.WIDTH, 1)
+        self.think = nn.Conv2d(self.WIDTH, self.WIDTH, 1)
+        self.decide = nn.Conv2d(self.WIDTH, 1, 1)
+        nn.init.zeros_(self.decide.weight)
+        nn.init.zeros_(self.decide.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See class."""
+        side = 2 * self.REACH + 1
+        x = F.leaky_relu(self.look(x), 0.1)
+        x = F.avg_pool2d(x, side, stride=1, padding=self.REACH, count_include_pad=False)
+        return 2 * torch.sigmoid(self.decide(F.leaky_relu(self.think(x), 0.1)))
+
+
 class UNet(nn.Module):
     """Residual U-Net on 2x pixel-unshuffled RGB, without normalisation, around a global skip.
 
@@ -49,19 +79,27 @@ class UNet(nn.Module):
     Args:
         num_feat: channels at 1/2, 1/4, 1/8, ... of the resolution.
         num_block: residual blocks at each of these on the way down; the way up has as many, the deepest level once.
+        gate: scale the change by a `Gate`; its weights may be added to a network that was trained without.
     Shape: lq (N, 3, H, W) in [0, 1] and strength (N,) in [0, 1] -> out (N, 3, H, W), not clamped; any H, W >= 1.
     """
 
     uses_strength = True
     smooth: Tensor
 
-    def __init__(self, num_feat: Sequence[int] = (32, 64, 128), num_block: Sequence[int] = (2, 2, 4)) -> None:
+    def __init__(
+        self, num_feat: Sequence[int] = (32, 64, 128), num_block: Sequence[int] = (2, 2, 4), gate: bool = False
+    ) -> None:
         super().__init__()
-        self.hparams = {"num_feat": list(num_feat), "num_block": list(num_block)}
+        self.hparams: dict[str, Any] = {
+            "num_feat": list(num_feat),
+            "num_block": list(num_block),
+            **({"gate": True} if gate else {}),
+        }
         self.head = nn.Conv2d(3 * 4 + 1, num_feat[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(blocks(c, n) for c, n in zip(num_feat[:-1], num_block[:-1], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in pairwise(num_feat))
         self.middle = blocks(num_feat[-1], num_block[-1])
+        self.gate = Gate(num_feat[-1]) if gate else None
         self.ups = nn.ModuleList(Up(i, o) for i, o in zip(num_feat[:0:-1], num_feat[-2::-1], strict=True))
         self.up_blocks = nn.ModuleList(blocks(c, n) for c, n in zip(num_feat[-2::-1], num_block[-2::-1], strict=True))
         self.tail = nn.Conv2d(num_feat[0], 3 * 4, 3, padding=1)
@@ -77,10 +115,15 @@ class UNet(nn.Module):
     @property
     def receptive_px(self) -> int:
         """No input pixel farther than this from an output pixel has a say in it; a multiple of the stride."""
-        *outer, middle = self.hparams["num_block"]
+        outer: list[int] = self.hparams["num_block"][:-1]
+        middle: int = self.hparams["num_block"][-1]
         radius = len(NO_CHECKER) // 2 + 2 * 2 + 2 * middle * self.stride_px  # head and tail; two convolutions a block
         for depth, count in enumerate(outer, start=1):
             radius += 4 * count * 2**depth + 2**depth  # blocks down and up, and the stride-2 convolution
+        if self.gate is not None:
+            # The way up is not in the gate's sight, its neighbourhood and the interpolation are.
+            sight = radius - sum(2 * count * 2**depth for depth, count in enumerate(outer, start=1)) - 2
+            radius = max(radius, sight + (self.gate.REACH + 1) * self.stride_px)
         return -(-(radius + self.stride_px - 1) // self.stride_px) * self.stride_px
 
     def forward(self, lq: Tensor, strength: Tensor) -> Tensor:
@@ -96,11 +139,14 @@ class UNet(nn.Module):
             skips.append(x)
             x = down(x)
         x = self.middle(x)
+        share = None if self.gate is None else self.gate(x)
         for up, layer in zip(self.ups, self.up_blocks, strict=True):
             x = layer(up(x) + skips.pop())
         change = F.pixel_shuffle(self.tail(x), 2)
-        out = padded + F.conv2d(change, self.smooth.to(change.dtype), padding=len(NO_CHECKER) // 2, groups=3)
-        return out[..., :height, :width]
+        change = F.conv2d(change, self.smooth.to(change.dtype), padding=len(NO_CHECKER) // 2, groups=3)
+        if share is not None:
+            change = change * F.interpolate(share, scale_factor=self.stride_px, mode="bilinear", align_corners=False)
+        return (padded + change)[..., :height, :width]
 
 
 def blocks(num_feat: int, count: int) -> nn.Sequential:

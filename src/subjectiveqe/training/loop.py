@@ -160,10 +160,16 @@ def start_state(
     net_g = _build(NETS, recipe.net_g, "net_g")
     if init_from is not None:
         trained, header = load_net(init_from)
-        if type(trained) is not type(net_g) or trained.hparams != net_g.hparams:
+        if not _fits(trained, net_g):
             wanted = f"{recipe.net_g.kind} {net_g.hparams}"
             raise ConfigError(f"{init_from}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
-        net_g.load_state_dict(trained.state_dict())
+        net_g.load_state_dict(trained.state_dict(), strict=False)
+    if config.only is not None:
+        chosen = [name for name, _ in net_g.named_parameters() if name.startswith(config.only)]
+        if not chosen:
+            raise ConfigError(f"{stage.name}.only: no parameter of {recipe.net_g.kind} begins with '{config.only}'")
+        for name, param in net_g.named_parameters():
+            param.requires_grad_(name in chosen)
     state = TrainState(_learner(net_g, config, device))
     if stage.name == "gan":
         if config.loss.adv:
@@ -172,6 +178,12 @@ def start_state(
             perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
             state.perceptual = channels_last(perceptual.to(device))
     return state
+
+
+def _fits(trained: nn.Module, net_g: nn.Module) -> bool:
+    """Whether weights can be taken over: the same network, to which a gate may have been added."""
+    there, wanted = ({name: w.shape for name, w in net.state_dict().items()} for net in (trained, net_g))
+    return type(trained) is type(net_g) and there == {k: v for k, v in wanted.items() if k in there or k[:5] != "gate."}
 
 
 def lr_at(config: StageConfig, lr: float, step: int) -> float:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..config import StageConfig
-from ..losses import balance_weights, border_loss, charbonnier, grid_loss, relativistic_d_loss, relativistic_g_loss
+from ..losses import (
+    balance_weights,
+    border_loss,
+    charbonnier,
+    grid_loss,
+    harm_loss,
+    relativistic_d_loss,
+    relativistic_g_loss,
+)
 from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
 from .state import TrainState
@@ -68,8 +76,13 @@ def gan_step(
                 terms = {}
                 if weight.percep:
                     assert state.perceptual is not None
+                    same_view = generator.clone_state() if weight.harm else None
                     distances = state.perceptual(out.float(), part.gt, generator)
                     terms["percep"] = weight.percep * _weighted_mean(distances, part, stage)
+                    if same_view is not None:
+                        with torch.no_grad():
+                            before = state.perceptual(part.lq, part.gt, same_view)
+                        terms["harm"] = weight.percep * weight.harm * harm_loss(distances, before)
                 if net_d is not None:
                     view = view_for(net_d, generator)
                     seen.append((view(part.gt), view(out.detach().float())))
