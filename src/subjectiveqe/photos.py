@@ -469,11 +469,13 @@ def _png_pieces(photo: Photo, rows: Iterator[Pixels]) -> Iterator[bytes]:
     yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
     stored = zlib.compressobj(0)
     for strip in rows:
-        samples = strip.astype(">u2", copy=False) if bits == 16 else strip
-        lines = np.ascontiguousarray(samples).reshape(len(strip), -1).view(np.uint8)
-        piece = stored.compress(np.pad(lines, ((0, 0), (1, 0))).tobytes())  # each line begins with its filter: 0, none
-        if piece:
-            yield _chunk(b"IDAT", piece)
+        for top in range(0, len(strip), _ROWS):  # a strip is large, and is copied a few times on its way
+            part = strip[top : top + _ROWS]
+            samples = part.astype(">u2", copy=False) if bits == 16 else part
+            lines = np.ascontiguousarray(samples).reshape(len(part), -1).view(np.uint8)
+            piece = stored.compress(np.pad(lines, ((0, 0), (1, 0))).tobytes())  # a line begins with its filter: 0, none
+            if piece:
+                yield _chunk(b"IDAT", piece)
     yield _chunk(b"IDAT", stored.flush()) + _chunk(b"IEND", b"")
 
 
