@@ -127,6 +127,8 @@ def test_what_is_not_kept_is_said(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert "only the first page is kept" in copy(tmp_path / "moving.gif", tmp_path / "still.png").warnings
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    assert copy(tmp_path / "moving.png", tmp_path / "still.png").warnings == ("only the first page is kept",)
     frames[1] = frames[1].resize((9, 9))
     frames[0].save(tmp_path / "sizes.tif", save_all=True, append_images=frames[1:])
     assert "only the first page is kept" in copy(tmp_path / "sizes.tif", tmp_path / "one.tif").warnings

@@ -162,6 +162,12 @@ def open_photo(path: Path, format_out: str) -> Photo:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
 
 
+def _is_animated_png(path: Path) -> bool:
+    """Whether a PNG file announces frames, of which libvips reads the first."""
+    with path.open("rb") as file:
+        return b"acTL" in file.read(1 << 20).partition(b"IDAT")[0]
+
+
 def _count_pages(image: pyvips.Image) -> int:
     return image.get("n-pages") if image.get_typeof("n-pages") else 1
 
@@ -181,7 +187,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
     if ("exif-data" in attached and format_out == "tiff") or (kind == "tiff" and _has_tiff_exif(path)):
         warnings.append("EXIF is not kept, TIFF is written here without it")
     page_height = image.get_page_height()
-    if _count_pages(image) > image.height // page_height:
+    if _count_pages(image) > image.height // page_height or (kind == "png" and _is_animated_png(path)):
         warnings.append("only the first page is kept")
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
     if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16"):
