@@ -102,6 +102,7 @@ class Photo:
         read: gives the next n rows, (n, width, bands), in the colours of the file's own profile (ImageError where the
             file is damaged). With alpha, the colours follow a second time, for the network to see, and there pixels
             that are fully transparent have the colour of the visible ones around: a hidden colour cannot bleed out.
+        close: ends reading; to be called by the thread that has read.
         attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
         timing: how long each frame is shown and how often all are, by libvips' names.
         density: pixels per millimetre across and down; 1 where the file does not say.
@@ -115,6 +116,7 @@ class Photo:
     bands: int
     dtype: type[np.uint8] | type[np.uint16]
     read: Callable[[int], Pixels]
+    close: Callable[[], None]
     attached: Mapping[str, bytes] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
     density: tuple[float, float] = (1.0, 1.0)
@@ -216,7 +218,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
         page_height,
         bands,
         np.uint16 if depth == "ushort" else np.uint8,
-        _reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
+        *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
         attached,
         timing,
         density,
@@ -242,11 +244,15 @@ def _with_seen_colours(image: pyvips.Image) -> pyvips.Image:
 _HIDDEN_SIGMA_PX = 4
 
 
-def _reader(path: Path, image: pyvips.Image) -> Callable[[int], Pixels]:
-    """The function that gives the next rows of a picture."""
+def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], Callable[[], None]]:
+    """The function that gives the next rows of a picture, and the one that ends reading.
+
+    A region of libvips belongs to the thread that made it and holds memory of that thread's: it is made by the first
+    call and has to be gone before its thread is, or the process crashes.
+    """
     import pyvips
 
-    region: list[pyvips.Region] = []  # made by the thread that reads
+    region: list[pyvips.Region] = []
     top = 0
     dtype = np.uint16 if image.format == "ushort" else np.uint8
 
@@ -266,7 +272,7 @@ def _reader(path: Path, image: pyvips.Image) -> Callable[[int], Pixels]:
             top += rows
         return np.concatenate(strips) if strips else np.empty((0, image.width, image.bands), dtype)
 
-    return read
+    return read, region.clear
 
 
 def _without_thumbnail(exif: bytes) -> bytes:
@@ -437,6 +443,8 @@ def _as_image(photo: Photo, rows: Iterator[Pixels]) -> Iterator[tuple[pyvips.Ima
                     return
         except BaseException as error:  # handed to the thread that writes
             failure.append(error)
+        finally:
+            photo.close()
         put(b"")
 
     rest = memoryview(b"")
