@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
-from ..images import first_line
-from ..photos import Pixels
+from ..images import RGB, first_line
 from .runtime import open_network
 from .tiling import plan_tiles
 
@@ -60,82 +56,35 @@ class Enhancer:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
 
-    def __call__(self, image: Pixels) -> Pixels:
+    def __call__(self, image: RGB) -> RGB:
         """Gives the enhanced picture.
 
         Args:
-            image: uint8 or uint16, (H, W, 3), any size from 1x1 on.
+            image: uint8, (H, W, 3), any size from 1x1 on.
         Returns:
-            The same type and shape, a new array.
+            uint8, the same shape, a new array.
         Raises:
             ShapeError: an array that is no such picture.
             ModelError: the network failed, or gave values that are not numbers.
         """
-        if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
-        out = np.empty_like(image, order="C")
-        top = taken = 0
-
-        def read(count: int) -> Pixels:
-            nonlocal taken
-            taken += count
-            return image[taken - count : taken]
-
-        for strip in self.strips(read, *image.shape[:2]):
-            out[top : top + len(strip)] = strip
-            top += len(strip)
-        return out
-
-    def strips(
-        self, read: Callable[[int], Pixels], height: int, width: int, progress: Callable[[int, int], None] | None = None
-    ) -> Iterator[Pixels]:
-        """Enhances a picture that comes and goes in strips, of which no more is held than one row of tiles.
-
-        Args:
-            read: gives the next n rows, uint8 or uint16, (n, W, 3); they are as many as were asked for.
-            height: of the picture, in px.
-            width: of the picture, in px.
-            progress: called before each tile with the numbers of finished and all tiles; what it raises ends the work.
-        Yields:
-            The rows of the result from top to bottom, of the same type.
-        Raises:
-            ModelError: the network failed, or gave values that are not numbers.
-        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ShapeError(f"expected a picture of uint8 (H, W, 3), got {image.dtype} {image.shape}")
         network = self._network
-        plan = plan_tiles(
-            height,
-            width,
+        out = np.empty_like(image, order="C")
+        for tile in plan_tiles(
+            *image.shape[:2],
             overlap_px=network.receptive_px,
             stride_px=network.stride_px,
             tile_px=self._tile_px,
             max_area=_TILE_BYTES // (network.bytes_px + _OWN_BYTES_PX),
-        )
-        bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
-        ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
-        seen, seen_top = read(0), 0
-        fading = seen  # rows of the result that the next band fades into
-        done = 0
-        for band, end in zip(bands, ends, strict=True):
-            rows = band[0].rows
-            missing = min(rows.stop, height) - (seen_top + len(seen))
-            seen, seen_top = np.concatenate((seen[rows.start - seen_top :], read(missing))), rows.start
-            result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), seen.dtype)
-            result[: len(fading)] = fading
-            for tile in band:
-                if progress is not None:
-                    progress(done, len(plan))
-                tile.write(self._run(tile.read(seen)), result)
-                done += 1
-            kept = end - rows.keep_start
-            fading = result[kept:]
-            yield result[:kept]
-
-    def _run(self, lq: NDArray[np.float32]) -> NDArray[np.float32]:
-        try:
-            values = self._network.run(lq, self.strength)
-        except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
-            size = f"{lq.shape[3]}x{lq.shape[2]}"
-            raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
-        if not np.isfinite(values.sum(dtype=np.float64)):
-            raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
-        return values
+        ):
+            lq = tile.read(image)
+            try:
+                values = network.run(lq, self.strength)
+            except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
+                size = f"{lq.shape[3]}x{lq.shape[2]}"
+                raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
+            if not np.isfinite(values.sum(dtype=np.float64)):
+                raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
+            tile.write(values, out)
+        return out
