@@ -65,7 +65,7 @@ def test_the_border_loss_sees_steps_on_the_grid_only(grid):
     on_grid = border_loss(stepped, flat, torch.tensor([grid]))
     off_grid = border_loss(stepped, flat, torch.tensor([[(place + 4) % 8 for place in grid]]))
     assert border_loss(flat, flat, torch.tensor([grid])).item() == 0
-    assert on_grid.item() > 0.59  # more than twice the original's steps, less the slack
+    assert on_grid.item() > 0.69  # more than twice the original's steps
     assert off_grid.item() < 0.3
 
 

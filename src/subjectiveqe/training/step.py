@@ -62,7 +62,7 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, border, grid, percep, adv (they sum to the G loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, border, grid, percep, harm, adv (they sum to the G loss), d, norm_g and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
