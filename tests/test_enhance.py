@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import itertools
 import os
 import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -31,10 +33,11 @@ def unet_path(tmp_path_factory):
     from subjectiveqe.nets.checkpoint import save_net
 
     torch.manual_seed(0)
-    net = UNet(num_feat=(4, 4), num_block=(1, 1))
+    net = UNet(num_feat=(4, 4), num_block=(1, 1), num_coarseness=2)
+    torch.nn.init.normal_(net.tell.say.weight)  # a fresh network does not listen
     with torch.no_grad():
-        for weight in net.parameters():
-            weight.mul_(3)
+        for name, weight in net.named_parameters():
+            weight.mul_(1 if name.startswith("estimator.") else 3)
     path = tmp_path_factory.mktemp("unet") / "unet.safetensors"
     save_net(path, net)
     return path
@@ -76,15 +79,37 @@ def test_every_runtime_gives_the_whole_picture_of_pytorch(unet_path, unet_onnx, 
 
     image = draw_image(size)
     net, _ = load_net(unet_path)
+    enhancer = Enhancer(unet_path if runtime == "torch" else unet_onnx, runtime, strength=0.25, tile_px=48)
+    coarseness = enhancer.estimate(image)
     with torch.inference_mode():
         lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-        exact = (net(lq, torch.tensor([0.25]))[0].permute(1, 2, 0).numpy() * 255).clip(0, 255)
-    got = Enhancer(unet_path if runtime == "torch" else unet_onnx, runtime, strength=0.25, tile_px=48)(image)
-    off = np.abs(got - exact)
+        if max(size) < 192:
+            assert np.allclose(coarseness, net.estimate(lq)[0, 0], atol=1e-4 if runtime != "openvino" else 0.05)
+        exact = net(lq, torch.tensor([0.25]), torch.from_numpy(coarseness)[None])[0].permute(1, 2, 0)
+        exact = (exact.numpy() * 255).clip(0, 255)
+    off = np.abs(enhancer(image) - exact)
     if runtime == "openvino":  # bfloat16 where the CPU has it, and this network exaggerates
         assert off.mean() < 1
     else:
         assert off.max() <= 0.501  # rounding to levels
+
+
+def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
+    enhancer = Enhancer(unet_onnx, "onnxruntime")
+    image = np.zeros((800, 1000, 3), np.uint8)
+    image[:192, :192] = 255
+
+    def estimate(lq):
+        """Of white patches 0.5 and 0.25, of all others anything, but with a scale 100 times as large."""
+        assert lq.shape == (4 * 5, 3, 192, 192)
+        white = lq.mean((1, 2, 3)) == 1
+        assert white.sum() == 1
+        value = np.where(white[:, None], [0.5, 0.25], 1e3 * np.eye(2)[np.arange(20) % 2] - 500)
+        return np.stack((value, np.where(white[:, None], -9.2, 0.0) * [1, 1]), axis=1).astype(np.float32)
+
+    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, estimate=estimate))
+    assert enhancer.estimate(image) == pytest.approx([0.5, 0.25], abs=0.1)
+    assert Enhancer(unet_onnx, "onnxruntime").estimate(image).dtype == np.float32
 
 
 def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onnx, draw_image, monkeypatch):
@@ -190,6 +215,26 @@ def test_threads_share_an_enhancer(unet_onnx, draw_image):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_signal_is_heard_after_a_network_has_gone_in_another_thread(tiny_model):
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    code = f"""if True:
+        import faulthandler, gc, mmap, os, signal, threading
+        from subjectiveqe.enhancing.enhancer import Enhancer
+        faulthandler.enable()  # gives signals a stack of their own
+        box = [Enhancer({str(tiny_model)!r}, "openvino")]
+        thread = threading.Thread(target=box.clear)
+        thread.start()
+        thread.join()
+        gc.collect()
+        held = [mmap.mmap(-1, 65536, prot=mmap.PROT_READ) for _ in range(200)]  # where its memory was
+        signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
+        os.kill(os.getpid(), signal.SIGUSR1)
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "heard\n")
 
 
 def test_a_model_that_is_missing_or_no_model_is_told_in_one_line(tmp_path):

@@ -29,14 +29,19 @@ def one_thread():
 
 def small_net(kind):
     torch.manual_seed(0)
-    net = UNet(num_feat=(4, 8), num_block=(1, 1)) if kind == "unet" else RRDBNet(num_feat=4, num_block=1, num_grow=2)
+    if kind == "rrdb":
+        net = RRDBNet(num_feat=4, num_block=1, num_grow=2)
+    else:
+        net = UNet(num_feat=(4, 8), num_block=(1, 1), num_coarseness=2 if kind == "told" else 0)
+    if kind == "told":
+        torch.nn.init.normal_(net.tell.say.weight)  # a fresh network does not listen
     with torch.no_grad():
-        for weight in net.parameters():
-            weight.mul_(2)  # fresh networks hardly change a picture
+        for name, weight in net.named_parameters():
+            weight.mul_(1 if name.startswith("estimator.") else 2)  # fresh networks hardly change a picture
     return net.eval()
 
 
-@pytest.fixture(params=["unet", "rrdb"])
+@pytest.fixture(params=["unet", "told", "rrdb"])
 def checkpoint(request, tmp_path):
     path = tmp_path / f"{request.param}.safetensors"
     save_net(path, small_net(request.param), {"licence": "CC0-1.0", "data": "none"})
@@ -49,19 +54,25 @@ def test_the_onnx_file_equals_pytorch_at_every_size(checkpoint, tmp_path, half):
     assert export_onnx(checkpoint, out, half) < 1e-4
     net, _ = load_net(checkpoint)
     if half:
-        net = net.half().float()
+        net = export._rounded_to_half(net)
     session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
     for size in [(1, 1), (2, 1), (5, 3), (31, 17), (64, 48), (101, 8)]:
         feeds = {"lq": rng.random((3, 3, *size), np.float32)}
         if net.uses_strength:
             feeds["strength"] = np.array([0, 0.5, 1], np.float32)
+        if net.num_coarseness:
+            feeds["coarseness"] = np.array([[0, 0.5], [1, 0], [0.2, 0.9]], np.float32)
         with torch.inference_mode():
             expected = net(*map(torch.from_numpy, feeds.values())).numpy()
         got = session.run(["out"], feeds)[0]
         assert got.shape == expected.shape == (3, 3, *size)
         assert np.abs(expected - feeds["lq"]).max() > 0.01  # there is something to compare
         assert np.abs(got - expected).max() < 1e-4
+        if net.num_coarseness:
+            with torch.inference_mode():
+                estimate = net.estimate(torch.from_numpy(feeds["lq"])).numpy()
+            assert np.abs(session.run(["estimate"], feeds)[0] - estimate).max() < 1e-4
 
 
 def test_the_file_says_what_it_is(checkpoint, tmp_path):

@@ -13,6 +13,7 @@ from subjectiveqe.losses import (
     balance_weights,
     border_loss,
     charbonnier,
+    estimate_loss,
     grid_loss,
     harm_loss,
     relativistic_d_loss,
@@ -109,6 +110,15 @@ def test_the_grid_loss_is_about_the_amplitude_of_a_pattern(period):
 def test_the_grid_loss_hardly_sees_what_is_not_regular():
     gt = torch.zeros(2, 3, 96, 96)
     assert grid_loss(gt + noise(2, 3, 96, 96), gt).item() < 0.3 * noise(2, 3, 96, 96).abs().mean().item()
+
+
+def test_the_estimate_loss_by_hand():
+    estimate = torch.tensor([[[0.5, 0.0], [0.0, 0.0]], [[0.25, 9.0], [-1.0, 0.0]]], requires_grad=True)
+    truth = torch.tensor([[0.7, 0.0, 5.0], [0.25, torch.nan, 5.0]])  # one unknown; a third family the network lacks
+    loss = estimate_loss(estimate, truth)
+    assert loss.item() == pytest.approx((100 * 0.04 + 0.2 - 1.0) / 3)
+    loss.backward()
+    assert estimate.grad[1, :, 1].abs().sum() == 0
 
 
 def test_balance_gives_fine_levels_their_say():

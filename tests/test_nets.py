@@ -20,7 +20,8 @@ def num_params(net):
 
 
 def run(net, lq, strength=1.0):
-    return net(lq, lq.new_full((len(lq),), strength)) if net.uses_strength else net(lq)
+    told = (lq.new_full((len(lq), net.num_coarseness), 0.5),) if net.num_coarseness else ()
+    return net(lq, lq.new_full((len(lq),), strength), *told) if net.uses_strength else net(lq)
 
 
 def foreign_names(net, top, block, dense):
@@ -87,7 +88,11 @@ def test_networks_keep_any_size(kind, hparams, size):
 
 @pytest.mark.parametrize(
     ("kind", "hparams"),
-    [("unet", TINY_UNET), ("unet", {**TINY_UNET, "gate": True}), ("rrdb", {**TINY_RRDB, "num_block": 1})],
+    [
+        ("unet", TINY_UNET),
+        ("unet", {**TINY_UNET, "gate": True, "num_coarseness": 2}),
+        ("rrdb", {**TINY_RRDB, "num_block": 1}),
+    ],
 )
 def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
     torch.manual_seed(0)
@@ -114,6 +119,21 @@ def test_a_gate_scales_the_change_and_starts_at_one():
     for bias, share in ((0.0, 1.0), (-20.0, 0.0), (20.0, 2.0)):
         torch.nn.init.constant_(gated.gate.decide.bias, bias)
         assert torch.allclose(run(gated, lq) - lq, share * change, atol=1e-6)
+
+
+def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
+    torch.manual_seed(0)
+    told, lq = UNet(**TINY_UNET, num_coarseness=2), torch.rand(2, 3, 37, 50)
+    plain = UNet(**TINY_UNET)
+    added = ("estimator.", "tell.")
+    plain.load_state_dict({name: w for name, w in told.state_dict().items() if not name.startswith(added)})
+    dial = torch.ones(2)
+    assert torch.equal(told(lq, dial, torch.rand(2, 2)), plain(lq, dial))
+    torch.nn.init.normal_(told.tell.say.weight)
+    estimate = told.estimate(lq)
+    assert estimate.shape == (2, 2, 2)
+    assert torch.equal(told(lq, dial), told(lq, dial, estimate[:, 0]))
+    assert (told(lq, dial) - told(lq, dial, estimate[:, 0] + 0.3)).abs().max() > 1e-3
 
 
 def test_a_shift_by_the_stride_shifts_the_output():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import PairInfo, open_pairs
@@ -107,6 +108,34 @@ def test_the_grid_is_where_the_patch_says(patch_px, aligned):
         assert np.array_equal(np.diff(values, axis=1).all(axis=0), (numbers - left) % 8 == 0)
         seen.add(patch.grid)
     assert len(seen) > (40 if aligned == 0 else 3)
+
+
+def test_the_coarseness_is_that_of_the_pair(store):
+    patches = Patches([open_pairs(store)], 16, seed=0)
+    known = {coarseness(info.codec, info.level) for info in open_pairs(store).infos}
+    assert {patches[k].coarseness for k in range(50)} == known
+    assert {len(values) for values in known} == {2}
+
+
+@pytest.mark.parametrize(
+    ("codec", "level", "expected"),
+    [
+        ("hevc", 4, (0.0, 0.0)),
+        ("hevc", 37, (5.5 / 8, 0.0)),
+        ("hm", 37, (5.5 / 8, 0.0)),
+        ("jpeg", 50, (0.0, np.log2(57.625) / 8)),  # the standard's table as it stands
+        ("jpeg", 25, (0.0, np.log2(2 * 57.625) / 8)),
+        ("jpeg", 75, (0.0, np.log2(57.625 / 2) / 8)),
+        ("jpeg", 100, (0.0, 0.0)),
+    ],
+)
+def test_coarseness_by_hand(codec, level, expected):
+    assert coarseness(codec, level) == pytest.approx(expected)
+
+
+def test_the_coarseness_of_an_unknown_codec_is_unknown():
+    assert np.isnan(coarseness("unknown", -1)).all()
+    assert np.isnan(coarseness("webp", 50)).all()
 
 
 def test_aligned_patches_start_on_the_16_px_grid():

@@ -112,6 +112,16 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
     assert " adv " not in log
 
 
+def test_a_network_learns_to_estimate_and_to_listen(recipe_path, tmp_path):
+    common = ["valid=null", "data.workers=0", "gan.loss.adv=0", "net_g.hparams.num_coarseness=2"]
+    recipe = read_recipe(recipe_path, ["gan.loss.estimate=0.1", "psnr.loss.estimate=0.1", *common])
+    net, _ = load_net(train(recipe, tmp_path / "run"))
+    log = (tmp_path / "run" / "train.log").read_text()
+    first, *_, last = (float(value) for value in re.findall(r"estimate (\S+)", log))
+    assert last < first
+    assert net.tell.say.weight.abs().max() > 0
+
+
 def test_a_gate_is_trained_on_its_own(recipe_path, tmp_path):
     common = ["valid=null", "data.workers=0"]
     first = train(read_recipe(recipe_path, ["gan=null", "psnr.steps=2", *common]), tmp_path / "first")

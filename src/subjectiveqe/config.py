@@ -60,6 +60,9 @@ class LossConfig(Section):
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     percep: Weight = 0.0
     adv: Weight = 0.0
+    estimate: Weight = Field(
+        default=0.0, description="how well the network estimates the coarseness of its input, where it is told one"
+    )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
     )

@@ -31,8 +31,10 @@ _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
     """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
 
-    Inputs lq, float32 (N, 3, H, W) in [0, 1], and, where the network has the dial, strength, float32 (N,); output out,
-    not clamped. Besides the checkpoint's own header the file holds bytes_px, the working memory per pixel.
+    Inputs lq, float32 (N, 3, H, W) in [0, 1], where the network has the dial, strength, float32 (N,), and where it is
+    told how coarse the picture is, coarseness, float32 (N, K); output out, not clamped, and with the latter estimate,
+    float32 (N, 2, K), see `nets.unet.Estimator`. Besides the checkpoint's own header the file holds bytes_px, the
+    working memory per pixel.
 
     Args:
         checkpoint: .safetensors of this package, or a .pt or .pth that `load_net` knows.
@@ -51,19 +53,26 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
 
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+    net: Any
     net, metadata = load_net(checkpoint)
     if half:  # rounded before the trace, so that what is compared is what is stored
         net = _rounded_to_half(net)
-    inputs = {"lq": torch.rand(2, 3, 32, 48)} | ({"strength": torch.ones(2)} if net.uses_strength else {})
+    inputs = {"lq": torch.rand(2, 3, 32, 48)}
+    if net.uses_strength:
+        inputs["strength"] = torch.ones(2)
+    if net.num_coarseness:
+        inputs["coarseness"] = torch.rand(2, net.num_coarseness)
+    outputs = ["out", "estimate"] if net.num_coarseness else ["out"]
     with _silenced(), atomic_path(out) as aside:
         torch.onnx.export(
-            net,
+            _with_estimate(net) if net.num_coarseness else net,
             tuple(inputs.values()),
             aside,
             input_names=list(inputs),
-            output_names=["out"],
+            output_names=outputs,
             opset_version=_OPSET,
-            dynamic_axes={name: _FREE[value.ndim] for name, value in inputs.items()} | {"out": _FREE[4]},
+            dynamic_axes={name: _FREE[value.ndim] for name, value in inputs.items()}
+            | {name: _FREE[4] if name == "out" else _FREE[1] for name in outputs},
             dynamo=False,
         )
         model = onnx.load(aside)
@@ -82,7 +91,22 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
     return difference
 
 
-_FREE = {4: {0: "batch", 2: "height", 3: "width"}, 1: {0: "batch"}}
+_FREE = {4: {0: "batch", 2: "height", 3: "width"}, 2: {0: "batch"}, 1: {0: "batch"}}
+
+
+def _with_estimate(net: Any) -> nn.Module:
+    """The network with a second output: what it estimates of its input."""
+    from torch import Tensor, nn
+
+    class WithEstimate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor) -> tuple[Tensor, Tensor]:
+            return self.net(lq, strength, coarseness), self.net.estimate(lq)
+
+    return WithEstimate().eval()
 
 
 @contextmanager
@@ -107,7 +131,17 @@ def _silenced() -> Iterator[None]:
 
 
 def _rounded_to_half(net: nn.Module) -> nn.Module:
-    return copy.deepcopy(net).half().float()
+    """The network as it is after its weights, batch norms made part of the convolutions, have been float16."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    net = copy.deepcopy(net)
+    for layers in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
+        for k in range(1, len(layers)):
+            conv, norm = layers[k - 1], layers[k]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                layers[k - 1], layers[k] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return net.half().float()
 
 
 def _store_half(model: onnx.ModelProto) -> None:
@@ -140,7 +174,7 @@ def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = _session(probe.SerializeToString(), ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    values = session.run(names, _feeds(session, np.zeros((1, 3, side, side), np.float32), 1.0))
+    values = session.run(names, _feeds(session, np.zeros((1, 3, side, side), np.float32), 1.0, 0.5))
     sizes = {name: value.nbytes for name, value in zip(names, values, strict=True)}
     last_use = {name: k for k, node in enumerate(probe.graph.node) for name in node.input}
     alive = peak = 0
@@ -153,7 +187,7 @@ def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
     return -(-peak // side**2)
 
 
-def _largest_difference(net: nn.Module, path: Path) -> float:
+def _largest_difference(net: Any, path: Path) -> float:
     import onnxruntime as ort
     import torch
 
@@ -163,13 +197,18 @@ def _largest_difference(net: nn.Module, path: Path) -> float:
     for k, size in enumerate(_CHECKED_SIZES):
         lq = rng.random((1 + k % 2, 3, *size), np.float32)
         strength = k / (len(_CHECKED_SIZES) - 1)
+        coarseness = 1 - strength
         with torch.inference_mode():
+            pixels = torch.from_numpy(lq)
+            told = (torch.full((len(lq), net.num_coarseness), coarseness),) if net.num_coarseness else ()
             dial = (torch.full((len(lq),), strength),) if net.uses_strength else ()
-            expected = net(torch.from_numpy(lq), *dial).numpy()
-        got = session.run(["out"], _feeds(session, lq, strength))[0]
-        if got.shape != expected.shape:
+            expected = [net(pixels, *dial, *told).numpy()]
+            if told:
+                expected.append(net.estimate(pixels).numpy())
+        got = session.run(None, _feeds(session, lq, strength, coarseness))
+        if [value.shape for value in got] != [value.shape for value in expected]:
             return float("inf")
-        differences.append(np.abs(got - expected).max())
+        differences += [np.abs(a - b).max() for a, b in zip(got, expected, strict=True)]
     return float(np.max(differences))  # NaN stays NaN
 
 
@@ -182,6 +221,11 @@ def _session(model: Path | bytes, optimization: Any) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _feeds(session: Any, lq: np.ndarray, strength: float) -> Mapping[str, np.ndarray]:
-    feeds = {"lq": lq, "strength": np.full(len(lq), strength, np.float32)}
-    return {value.name: feeds[value.name] for value in session.get_inputs()}
+def _feeds(session: Any, lq: np.ndarray, strength: float, coarseness: float) -> Mapping[str, np.ndarray]:
+    feeds = {"lq": lq}
+    for value in session.get_inputs():
+        if value.name == "strength":
+            feeds["strength"] = np.full(len(lq), strength, np.float32)
+        elif value.name == "coarseness":
+            feeds["coarseness"] = np.full((len(lq), value.shape[1]), coarseness, np.float32)
+    return feeds

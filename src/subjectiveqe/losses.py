@@ -129,6 +129,28 @@ def _log_border_ratio(steps: Tensor, is_border: Tensor) -> Tensor:
     return torch.log(at_border + noise) - torch.log(inside.detach() + noise)
 
 
+def estimate_loss(estimate: Tensor, truth: Tensor) -> Tensor:
+    """How far an `Estimator` is off: squared error of its values, and how badly its scales foretell that error.
+
+    The values learn from the squared error alone, since most of them are either 0 or far from it, and the absolute
+    error of a likelihood has no slope between the two. The scales learn from the negative log-likelihood of Laplace
+    distributions around the values as they are.
+
+    Args:
+        estimate: (N, 2, K), value and log of the scale; carries the gradient.
+        truth: (N, K' >= K); NaN where unknown, which counts nothing.
+    Returns:
+        Scalar: 100 times the mean squared error, and nats without the constant, which may be negative.
+    """
+    value, log_scale = estimate.float().unbind(1)
+    truth = truth[:, : value.shape[1]]
+    log_scale = log_scale.clamp(-5, 1)
+    off = value - truth.nan_to_num()
+    terms = 100 * off.square() + off.detach().abs() * torch.exp(-log_scale) + log_scale
+    known = ~truth.isnan()
+    return (terms * known).sum() / known.sum().clamp(min=1)
+
+
 def grid_loss(out: Tensor, gt: Tensor, period_px: int = 8) -> Tensor:
     """How strong a regular pattern the network has left in the difference from the original, wherever it is.
 

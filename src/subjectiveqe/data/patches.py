@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..codecs.coarseness import coarseness
 from ..errors import ConfigError
 from ..images import RGB
 from .store import GRID_PX, PairSet
@@ -22,11 +23,13 @@ class Patch(NamedTuple):
         lq: uint8, (patch_px, patch_px, 3), contiguous and writable.
         gt: the same place of the original.
         grid: (top, left), 0..7: rows y with (y - top) % 8 == 0 and columns x with (x - left) % 8 == 0 start a block.
+        coarseness: see `codecs.coarseness`.
     """
 
     lq: RGB
     gt: RGB
     grid: tuple[int, int]
+    coarseness: tuple[float, ...]
 
 
 class Patches:
@@ -76,7 +79,8 @@ class Patches:
         grid = (-top % GRID_PX, -left % GRID_PX)
         flip_rows, flip_columns, transpose = rng.random(3) < 0.5
         lq, gt = (_augment(picture, flip_rows, flip_columns, transpose) for picture in (lq, gt))
-        return Patch(lq, gt, _augment_grid(grid, size, flip_rows, flip_columns, transpose))
+        grid = _augment_grid(grid, size, flip_rows, flip_columns, transpose)
+        return Patch(lq, gt, grid, coarseness(info.codec, info.level))
 
 
 def _augment(picture: RGB, flip_rows: bool, flip_columns: bool, transpose: bool) -> RGB:

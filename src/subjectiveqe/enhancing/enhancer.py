@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import RGB, first_line
@@ -17,6 +18,11 @@ _TILE_BYTES = 512 * 2**20
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
+
+
+_LOOK_PX, _LOOKS = 192, 5
+"""The coarseness of a picture is estimated on patches of this side, as in training, of which there are this many a row
+and a column at most."""
 
 
 class Enhancer:
@@ -56,6 +62,24 @@ class Enhancer:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
 
+    def estimate(self, image: RGB) -> NDArray[np.float32] | None:
+        """How coarsely the picture as a whole was compressed, by patches all over it; tiles then agree about it.
+
+        Args:
+            image: as of `__call__`.
+        Returns:
+            (K,), see `codecs.coarseness`; None where the network does not ask.
+        """
+        if self._network.estimate is None:
+            return None
+        rows, cols = (_looks(side) for side in image.shape[:2])
+        patches = [image[row : row + _LOOK_PX, col : col + _LOOK_PX] for row in rows for col in cols]
+        lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32) / 255
+        value, log_scale = self._network.estimate(np.ascontiguousarray(lq)).transpose(1, 0, 2)
+        certainty = np.exp(-log_scale)
+        mean: NDArray[np.float32] = (value * certainty).sum(0) / certainty.sum(0)
+        return mean
+
     def __call__(self, image: RGB) -> RGB:
         """Gives the enhanced picture.
 
@@ -70,6 +94,7 @@ class Enhancer:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ShapeError(f"expected a picture of uint8 (H, W, 3), got {image.dtype} {image.shape}")
         network = self._network
+        coarseness = self.estimate(image)
         out = np.empty_like(image, order="C")
         for tile in plan_tiles(
             *image.shape[:2],
@@ -80,7 +105,7 @@ class Enhancer:
         ):
             lq = tile.read(image)
             try:
-                values = network.run(lq, self.strength)
+                values = network.run(lq, self.strength, coarseness)
             except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
                 size = f"{lq.shape[3]}x{lq.shape[2]}"
                 raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
@@ -88,3 +113,9 @@ class Enhancer:
                 raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
             tile.write(values, out)
         return out
+
+
+def _looks(side: int) -> list[int]:
+    """Where patches begin along a side: evenly spread on the codec's 16-px grid, apart where there is room."""
+    count = min(max(side // _LOOK_PX, 1), _LOOKS)
+    return [int(place) // 16 * 16 for place in np.linspace(0, max(side - _LOOK_PX, 0), count)]

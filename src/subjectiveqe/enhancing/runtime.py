@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -28,15 +29,18 @@ class Network:
     """A loaded network and what tiling has to know of it.
 
     Attributes:
-        run: (float32 (N, 3, H, W) in [0, 1], strength in [0, 1]) -> float32 of the same shape, not clamped; several
-            threads may call it at a time.
+        run: (float32 (N, 3, H, W) in [0, 1], strength in [0, 1], coarseness float32 (K,)) -> float32 of the same shape
+            as the first, not clamped; several threads may call it at a time.
+        estimate: float32 (N, 3, H, W) -> float32 (N, 2, K): coarseness, and log of the scale of its error; None for a
+            network that is not told the coarseness and ignores it.
         receptive_px: no input pixel farther than this from an output pixel has a say in it.
         stride_px: shifts by multiples of this shift the output alike.
         bytes_px: working memory per pixel of a tile.
         metadata: what the file says of itself.
     """
 
-    run: Callable[[Floats, float], Floats]
+    run: Callable[[Floats, float, Floats | None], Floats]
+    estimate: Callable[[Floats], Floats] | None
     receptive_px: int
     stride_px: int
     bytes_px: int
@@ -110,18 +114,40 @@ def _open_onnxruntime(path: Path) -> Network:
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     _check_kind(path, inputs, outputs, metadata)
 
-    def run(lq: Floats, strength: float) -> Floats:
-        feeds = _feeds(inputs, lq, strength)
-        out: Floats = session.run(["out"], feeds)[0]
+    asked = ort.RunOptions()
+    asked.only_execute_path_to_fetches = True  # an estimate without the network, and the network without an estimate
+
+    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+        feeds = _feeds(inputs, lq, strength, coarseness)
+        out: Floats = session.run(["out"], feeds, asked)[0]
         return out
 
-    return _described(path, run, metadata)
+    def estimate(lq: Floats) -> Floats:
+        # All inputs have to be there, though the estimate goes by the picture alone.
+        feeds = _feeds(inputs, lq, 1.0, np.zeros(count, np.float32))
+        out: Floats = session.run(["estimate"], feeds, asked)[0]
+        return out
+
+    count = next((value.shape[1] for value in session.get_inputs() if value.name == "coarseness"), 0)
+    return _described(path, run, estimate if count else None, metadata)
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The one core of this process, which lives as long as it does.
+
+    Its CPU plugin gives the thread that loads it a signal stack of its own and frees it with itself. Were that another
+    thread's doing, the next signal, Ctrl-C say, would end the process by a segmentation fault.
+    """
+    import openvino as ov
+
+    return ov.Core()
 
 
 def _open_openvino(path: Path) -> Network:
     import openvino as ov
 
-    core = ov.Core()
+    core = _openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most.
     precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     settings = {
@@ -138,15 +164,22 @@ def _open_openvino(path: Path) -> Network:
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
     _check_kind(path, inputs, outputs, metadata)
-    compiled = core.compile_model(loaded, "CPU", settings)
+    # One model for each output, of what that output needs.
+    network, *rest = (
+        core.compile_model(ov.Model([loaded.output(name)], _needed(loaded, name)), "CPU", settings) for name in outputs
+    )
 
-    def run(lq: Floats, strength: float) -> Floats:
-        request = compiled.create_infer_request()  # one a call: a request is not for two threads at once
-        result = request.infer(_feeds(inputs, lq, strength))
+    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+        request = network.create_infer_request()  # one a call: a request is not for two threads at once
+        result = request.infer(_feeds(inputs, lq, strength, coarseness))
         out: Floats = result[0]
         return out
 
-    return _described(path, run, metadata)
+    def estimate(lq: Floats) -> Floats:
+        out: Floats = rest[0].create_infer_request().infer({"lq": lq})[0]
+        return out
+
+    return _described(path, run, estimate if rest else None, metadata)
 
 
 def _open_torch(path: Path) -> Network:
@@ -157,13 +190,22 @@ def _open_torch(path: Path) -> Network:
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
 
-    def run(lq: Floats, strength: float) -> Floats:
+    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
         with torch.inference_mode():
-            extra = (torch.full((len(lq),), strength),) if net.uses_strength else ()
+            extra = [torch.full((len(lq),), strength)] if net.uses_strength else []
+            if net.num_coarseness:
+                assert coarseness is not None
+                extra.append(torch.from_numpy(np.tile(coarseness, (len(lq), 1))))
             out: Floats = net(torch.from_numpy(lq), *extra).numpy()
             return out
 
-    return Network(run, int(net.receptive_px), int(net.stride_px), _DEFAULT_BYTES_PX, metadata)
+    def estimate(lq: Floats) -> Floats:
+        with torch.inference_mode():
+            out: Floats = net.estimate(torch.from_numpy(lq)).numpy()
+            return out
+
+    estimator = estimate if net.num_coarseness else None
+    return Network(run, estimator, int(net.receptive_px), int(net.stride_px), _DEFAULT_BYTES_PX, metadata)
 
 
 _OPENERS: dict[str, tuple[str, Callable[[Path], Network]]] = {
@@ -173,8 +215,24 @@ _OPENERS: dict[str, tuple[str, Callable[[Path], Network]]] = {
 }
 
 
+def _needed(model: Any, output: str) -> list[Any]:
+    """The parameters of an OpenVINO model that one of its outputs depends on."""
+    seen, ahead = set(), [model.output(output).get_node()]
+    while ahead:
+        node = ahead.pop()
+        if node.get_name() not in seen:
+            seen.add(node.get_name())
+            ahead += [value.get_source_output().get_node() for value in node.inputs()]
+    return [node for node in model.get_parameters() if node.get_name() in seen]
+
+
 def _check_kind(path: Path, inputs: Mapping[str, int], outputs: list[str], metadata: Mapping[str, str]) -> None:
-    if inputs not in ({"lq": 4}, {"lq": 4, "strength": 1}) or outputs != ["out"]:
+    kinds = (
+        ({"lq": 4}, ["out"]),
+        ({"lq": 4, "strength": 1}, ["out"]),
+        ({"lq": 4, "strength": 1, "coarseness": 2}, ["out", "estimate"]),
+    )
+    if (inputs, outputs) not in kinds:
         found = f"inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
         raise ModelError(f"{path}: another kind of model: expected inputs lq, strength and output out, found {found}")
     missing = [key for key in ("receptive_px", "stride_px") if not metadata.get(key, "").isdecimal()]
@@ -182,20 +240,29 @@ def _check_kind(path: Path, inputs: Mapping[str, int], outputs: list[str], metad
         raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
 
 
-def _feeds(inputs: Mapping[str, int], lq: Floats, strength: float) -> dict[str, Floats]:
+def _feeds(inputs: Mapping[str, int], lq: Floats, strength: float, coarseness: Floats | None) -> dict[str, Floats]:
     feeds = {"lq": lq}
     if "strength" in inputs:
         feeds["strength"] = np.full(len(lq), strength, np.float32)
+    if "coarseness" in inputs:
+        assert coarseness is not None
+        feeds["coarseness"] = np.tile(coarseness, (len(lq), 1))
     return feeds
 
 
-def _described(path: Path, run: Callable[[Floats, float], Floats], metadata: Mapping[str, str]) -> Network:
+def _described(
+    path: Path,
+    run: Callable[[Floats, float, Floats | None], Floats],
+    estimate: Callable[[Floats], Floats] | None,
+    metadata: Mapping[str, str],
+) -> Network:
     stride_px = int(metadata["stride_px"])
     if stride_px < 1:
         raise ModelError(f"{path}: the metadata say stride_px {stride_px}, expected 1 or more")
     bytes_px = metadata.get("bytes_px", "")
     return Network(
         run,
+        estimate,
         int(metadata["receptive_px"]),
         stride_px,
         int(bytes_px) if bytes_px.isdecimal() else _DEFAULT_BYTES_PX,

@@ -60,6 +60,7 @@ class RRDBNet(nn.Module):
     """
 
     uses_strength = False
+    num_coarseness = 0
     stride_px = 1
 
     def __init__(self, num_feat: int = 32, num_block: int = 8, num_grow: int = 16) -> None:

@@ -18,24 +18,25 @@ from ..images import RGB
 
 
 class Batch(NamedTuple):
-    """Patches as the networks take them: float32 RGB in [0, 1], channels last in memory; grid as in `data.patches`."""
+    """Patches as the networks take them: float32 RGB in [0, 1], channels last in memory; the rest as in `Patch`."""
 
     lq: Tensor  # (N, 3, H, W)
     gt: Tensor  # (N, 3, H, W)
     grid: Tensor  # int64 (N, 2)
+    coarseness: Tensor  # float32 (N, number of families)
 
     def split(self, count: int) -> list[Batch]:
         """`count` equal parts along the batch."""
         return [Batch(*parts) for parts in zip(*(tensor.chunk(count) for tensor in self), strict=True)]
 
 
-class _PatchDataset(Dataset[tuple[RGB, RGB, NDArray[np.int64]]]):
+class _PatchDataset(Dataset[tuple[RGB, RGB, NDArray[np.int64], NDArray[np.float32]]]):
     def __init__(self, patches: Patches) -> None:
         self.patches = patches
 
-    def __getitem__(self, index: int) -> tuple[RGB, RGB, NDArray[np.int64]]:
+    def __getitem__(self, index: int) -> tuple[RGB, RGB, NDArray[np.int64], NDArray[np.float32]]:
         patch = self.patches[index]
-        return patch.lq, patch.gt, np.array(patch.grid, np.int64)
+        return patch.lq, patch.gt, np.array(patch.grid, np.int64), np.array(patch.coarseness, np.float32)
 
 
 class _ShareOfEachBatch(Sampler[list[int]]):
@@ -65,8 +66,9 @@ def stream(
         prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache
         pin_memory=device.type == "cuda",
     )
-    for lq, gt, grid in loader:
-        yield Batch(_to_network(lq, device), _to_network(gt, device), grid.to(device, non_blocking=True))
+    for lq, gt, *rest in loader:
+        known = (tensor.to(device, non_blocking=True) for tensor in rest)
+        yield Batch(_to_network(lq, device), _to_network(gt, device), *known)
 
 
 def _to_network(pixels: Tensor, device: torch.device) -> Tensor:

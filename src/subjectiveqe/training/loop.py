@@ -181,9 +181,11 @@ def start_state(
 
 
 def _fits(trained: nn.Module, net_g: nn.Module) -> bool:
-    """Whether weights can be taken over: the same network, to which a gate may have been added."""
+    """Whether weights can be taken over: the same network, to which parts may have been added."""
     there, wanted = ({name: w.shape for name, w in net.state_dict().items()} for net in (trained, net_g))
-    return type(trained) is type(net_g) and there == {k: v for k, v in wanted.items() if k in there or k[:5] != "gate."}
+    added = ("gate.", "estimator.", "tell.")
+    needed = {name: shape for name, shape in wanted.items() if name in there or not name.startswith(added)}
+    return type(trained) is type(net_g) and there == needed
 
 
 def lr_at(config: StageConfig, lr: float, step: int) -> float:

@@ -105,6 +105,8 @@ class TrainState:
         decay = 0.0 if decay is None else min(decay, (1 + self.step) / (10 + self.step))
         averages: list[Tensor] = list(self.ema_g.parameters())
         torch._foreach_lerp_(averages, list(self.g.net.parameters()), 1 - decay)
+        for average, value in zip(self.ema_g.buffers(), self.g.net.buffers(), strict=True):
+            average.copy_(value)  # averages of their own, of batch norms
 
     def save(self, path: Path) -> None:
         """Writes everything a resumed run needs to go on bit by bit as if it had not stopped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from ..losses import (
     balance_weights,
     border_loss,
     charbonnier,
+    estimate_loss,
     grid_loss,
     harm_loss,
     relativistic_d_loss,
@@ -35,14 +37,16 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix and border (they sum to the G loss), and norm_g.
+        Detached scalars, already weighted: pix, border and estimate (they sum to the G loss), and norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
-        with autocast(part.lq, stage):
-            out = generate(state.g.net, part.lq, stage.strength)
-        terms = _pixel_terms(out.float(), part, stage)
+        terms = _estimate_term(state.g.net, part, stage)
+        if stage.loss.pix or stage.loss.border:
+            with autocast(part.lq, stage):
+                out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
+            terms |= _pixel_terms(out.float(), part, stage)
         torch.autograd.backward(torch.stack(list(terms.values())).sum() / stage.accumulate)
         _add(losses, terms, stage.accumulate)
     losses["norm_g"] = state.g.update(lrs[0], stage, state.step)
@@ -62,7 +66,8 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, border, grid, percep, harm, adv (they sum to the G loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, border, grid, percep, harm, adv, estimate (they sum to the G loss), d, norm_g
+        and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
@@ -72,7 +77,7 @@ def gan_step(
     with frozen(net_d):  # D is the judge here: gradients pass through it, none stay in it
         for part in parts:
             with autocast(part.lq, stage):
-                out = generate(state.g.net, part.lq, stage.strength)
+                out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
                 terms = {}
                 if weight.percep:
                     assert state.perceptual is not None
@@ -88,7 +93,7 @@ def gan_step(
                     seen.append((view(part.gt), view(out.detach().float())))
                     real, fake = net_d(seen[-1][0]).float(), net_d(view(out)).float()
                     terms["adv"] = weight.adv * relativistic_g_loss(real, fake)
-            terms |= _pixel_terms(out.float(), part, stage)
+            terms |= _pixel_terms(out.float(), part, stage) | _estimate_term(state.g.net, part, stage)
             if weight.grid:
                 terms["grid"] = weight.grid * grid_loss(out.float(), part.gt)
             torch.autograd.backward(torch.stack(list(terms.values())).sum() / stage.accumulate)
@@ -107,9 +112,23 @@ def gan_step(
     return losses
 
 
-def generate(net_g: nn.Module, lq: Tensor, strength: float) -> Tensor:
-    """Runs the generator, with the dial where it has one. (N, 3, H, W) -> the same."""
-    out: Tensor = net_g(lq, lq.new_full((lq.shape[0],), strength)) if net_g.uses_strength else net_g(lq)
+def generate(net_g: Any, lq: Tensor, strength: float, coarseness: Tensor | None = None) -> Tensor:
+    """Runs the generator, with the dial where it has one, told the coarseness where it listens. (N, 3, H, W) -> same.
+
+    Where the coarseness is not known (None, or NaN in a row of it), the network goes by its own estimate.
+    """
+    if not net_g.uses_strength:
+        out: Tensor = net_g(lq)
+        return out
+    dial = lq.new_full((lq.shape[0],), strength)
+    if coarseness is None or not net_g.num_coarseness:
+        out = net_g(lq, dial)
+    else:
+        known = coarseness[:, : net_g.num_coarseness]
+        if known.isnan().any():
+            with torch.no_grad():
+                known = torch.where(known.isnan(), net_g.estimate(lq)[:, 0], known)
+        out = net_g(lq, dial, known)
     return out
 
 
@@ -143,6 +162,12 @@ def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tens
     if stage.loss.border:
         terms["border"] = stage.loss.border * border_loss(out, part.gt, part.grid)
     return terms
+
+
+def _estimate_term(net_g: Any, part: Batch, stage: StageConfig) -> dict[str, Tensor]:
+    if not stage.loss.estimate or not net_g.num_coarseness:
+        return {}
+    return {"estimate": stage.loss.estimate * estimate_loss(net_g.estimate(part.lq), part.coarseness)}
 
 
 def _weighted_mean(distances: Tensor, part: Batch, stage: StageConfig) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .. import metrics
+from ..codecs.coarseness import coarseness
 from ..config import ValidConfig
 from ..data.store import PairSet, open_pairs
 from ..images import RGB
@@ -26,8 +27,16 @@ class Scores(NamedTuple):
     lpips: float
 
 
-def open_validation(config: ValidConfig) -> list[tuple[RGB, RGB]]:
-    """The pairs (lq, gt) that every validation of a run looks at, held in memory."""
+class Known(NamedTuple):
+    """A pair to validate on, in memory, with what is known of it."""
+
+    lq: RGB
+    gt: RGB
+    coarseness: tuple[float, ...]
+
+
+def open_validation(config: ValidConfig) -> list[Known]:
+    """The pairs that every validation of a run looks at."""
     sets = [open_pairs(path) for path in config.pairs]
     places = [(pairs, index) for pairs in sets for index in range(len(pairs))]
     if config.max_pictures is not None and config.max_pictures < len(places):
@@ -36,20 +45,18 @@ def open_validation(config: ValidConfig) -> list[tuple[RGB, RGB]]:
     return [_centre(pairs, index, config.crop_px) for pairs, index in places]
 
 
-def _centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
+def _centre(pairs: PairSet, index: int, crop_px: int | None) -> Known:
     info = pairs.infos[index]
     height, width = (min(crop_px or side, side) for side in (info.height, info.width))
     # On the codec's grid, as a whole file would be.
     top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
     lq, gt = pairs.crop(index, top, left, height, width)
-    return np.array(lq), np.array(gt)
+    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level))
 
 
 @torch.no_grad()
-def validate(
-    net_g: nn.Module, pairs: Sequence[tuple[RGB, RGB]], strength: float, show: int
-) -> tuple[Scores, list[Triple]]:
-    """Enhances the pairs and compares with the originals.
+def validate(net_g: nn.Module, pairs: Sequence[Known], strength: float, show: int) -> tuple[Scores, list[Triple]]:
+    """Enhances the pairs, told their coarseness as in training, and compares with the originals.
 
     Returns:
         The mean scores, and the first `show` pictures.
@@ -57,9 +64,9 @@ def validate(
     device = next(net_g.parameters()).device
     psnrs_db, lpipss = [], []
     shown: list[Triple] = []
-    for lq, gt in pairs:
+    for lq, gt, known in pairs:
         x = torch.from_numpy(lq).to(device).permute(2, 0, 1)[None].float() / 255
-        y = generate(net_g, x, strength)[0].permute(1, 2, 0)
+        y = generate(net_g, x, strength, x.new_tensor([known]))[0].permute(1, 2, 0)
         out: RGB = (y * 255).round().clamp(0, 255).byte().cpu().numpy()
         psnrs_db.append(metrics.psnr(out, gt))
         lpipss.append(metrics.lpips(out, gt))
