@@ -77,3 +77,11 @@ def tiny_model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.onnx"
     onnx.save(model, path)
     return path
+
+
+@pytest.fixture
+def enhancer(tiny_model):
+    """The stand-in model, ready to run."""
+    from subjectiveqe.enhancing.enhancer import Enhancer
+
+    return Enhancer(tiny_model, "onnxruntime")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def test_version(sqe):
 def test_help_names_every_command(sqe):
     ran = sqe("--help")
     assert ran.code == 0
-    for command in ("demo", "prepare", "train", "evaluate", "enhance", "export", "weights"):
+    for command in ("demo", "prepare", "train", "evaluate", "enhance", "doctor", "export", "weights"):
         assert f"\n  {command} " in ran.out
 
 
@@ -180,8 +181,54 @@ def test_enhance_one_file_and_a_folder(sqe, clean, tiny_model, tmp_path):
     assert sqe("enhance", clean / "0.png", "-o", one, "--model", tiny_model, "--strength", 0).code == 0
     assert np.array_equal(read_rgb(one), read_rgb(clean / "0.png"))  # strength 0 of the stand-in changes nothing
     ran = sqe("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model)
-    assert ran == (0, f"{tmp_path / 'out'}: 3 pictures\n", "")
+    assert ran.code == 0
+    assert re.fullmatch(
+        r"3 enhanced, 0 skipped, 0 failed; 0\.0 megapixels in \d+\.\d s, \d+\.\d\d megapixels a second\n", ran.out
+    )
+    assert ran.err == ""
     assert not np.array_equal(read_rgb(tmp_path / "out" / "0.png"), read_rgb(clean / "0.png"))
+
+
+def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_path):
+    out = tmp_path / "out"
+    words = ["enhance", clean, "-o", out, "--format", "webp", "--suffix", "-b", "--model", tiny_model]
+    dry = sqe(*words, "--dry-run")
+    assert dry.out.splitlines()[0] == f"{clean / '0.png'} -> {out / '0-b.webp'}"
+    assert not out.exists()
+    ran = sqe(*words, "--json")
+    assert ran.code == 1
+    lines = {Path(line["source"]).name: line for line in map(json.loads, ran.out.splitlines())}
+    assert lines["1.png"]["status"] == "done"
+    assert lines["1.png"]["target"] == str(out / "1-b.webp")
+    assert lines["1.png"]["megapixels"] == pytest.approx(72 * 97 / 1e6)
+    assert lines[broken.name]["status"] == "failed"
+    assert lines[broken.name]["reason"]
+    ran = sqe(*words, "--quiet", "--overwrite")
+    assert ran.out == ""
+    assert ran.err.count("\n") == 1
+    assert "add --overwrite" in sqe(*words).error
+
+
+def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
+    sqe = [sys.executable, "-m", "subjectiveqe"]
+    options = ["--model", str(tiny_model), "--format", "png"]
+    picture = (clean / "0.png").read_bytes()
+    ran = subprocess.run([*sqe, "enhance", "-", "-o", "-", *options], input=picture, capture_output=True, check=True)
+    (tmp_path / "got.png").write_bytes(ran.stdout)
+    subprocess.run([*sqe, "enhance", clean / "0.png", "-o", tmp_path / "file.png", *options], check=True)
+    assert np.array_equal(read_rgb(tmp_path / "got.png"), read_rgb(tmp_path / "file.png"))
+
+
+def test_doctor_says_what_is_there_and_how_to_get_the_rest(sqe, monkeypatch):
+    from subjectiveqe.enhancing import runtime
+
+    found = {line.split("  ")[0]: line for line in sqe("doctor", "--no-speed").out.splitlines()}
+    assert "megapixels" not in found["onnxruntime"]
+    assert "to add it: pip uninstall onnxruntime && pip install" in found["GPU"]
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.importlib.util, "find_spec", lambda _: None)
+        assert 'to add it: pip install "subjectiveqe[openvino]"' in sqe("doctor", "--no-speed").out
+    assert "megapixels a second with the bundled model" in sqe("doctor").out
 
 
 def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_path):

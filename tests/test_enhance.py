@@ -1,9 +1,8 @@
-"""The enhancer, its tiles and runtimes, and enhancing of files."""
+"""The enhancer, its tiles and runtimes."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import importlib.util
 import itertools
 import os
@@ -13,14 +12,11 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
 
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
-from subjectiveqe.images import write_png
 
 SIZES = [(1, 1), (7, 13), (64, 65), (200, 33)]
 
@@ -49,11 +45,6 @@ def unet_onnx(unet_path):
 
     export_onnx(unet_path, unet_path.with_suffix(".onnx"))
     return unet_path.with_suffix(".onnx")
-
-
-@pytest.fixture
-def enhancer(tiny_model):
-    return Enhancer(tiny_model, "onnxruntime")
 
 
 # Tiles
@@ -110,6 +101,34 @@ def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
     monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, estimate=estimate))
     assert enhancer.estimate(image) == pytest.approx([0.5, 0.25], abs=0.1)
     assert Enhancer(unet_onnx, "onnxruntime").estimate(image).dtype == np.float32
+
+
+def test_sixteen_bits_go_through_the_network_as_they_are(unet_onnx, draw_image):
+    eight = draw_image((70, 50))
+    deep = eight.astype(np.uint16) * 257
+    enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=32)
+    out = enhancer(deep)
+    assert out.dtype == np.uint16
+    assert np.array_equal(np.rint(out / 257), enhancer(eight))
+    assert len(np.unique(out)) > 256  # not eight bits in disguise
+
+
+def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, draw_image):
+    image = draw_image((200, 90))
+    enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=32)
+    taken = 0
+
+    def read(count):
+        nonlocal taken
+        taken += count
+        return image[taken - count : taken]
+
+    strips = []
+    for strip in enhancer.strips(read, *image.shape[:2], enhancer.estimate(image)):
+        strips.append(strip)
+        assert taken <= min(200, sum(map(len, strips)) + 2 * 32 + 8)
+    assert len(strips) > 3
+    assert np.array_equal(np.concatenate(strips), enhancer(image))
 
 
 def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onnx, draw_image, monkeypatch):
@@ -189,7 +208,7 @@ def test_a_negative_tile_is_refused(tiny_model):
     ],
 )
 def test_only_pictures_are_enhanced(enhancer, image):
-    with pytest.raises(ShapeError, match=r"expected a picture of uint8 \(H, W, 3\)"):
+    with pytest.raises(ShapeError, match=r"expected a picture of uint8 or uint16 \(H, W, 3\)"):
         enhancer(image)
 
 
@@ -297,165 +316,6 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"other\.pt"):
         Enhancer(tmp_path / "other.pt")
-
-
-# Files
-
-
-def save_jpeg(path, image, **options):
-    Image.fromarray(image).save(path, quality=30, **options)
-    return path
-
-
-def names(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
-
-
-def test_one_picture_becomes_one_file(tmp_path, enhancer, draw_image):
-    source = save_jpeg(tmp_path / "a.jpg", draw_image((33, 47)))
-    result = enhance_files([source], tmp_path / "new" / "b.png", enhancer)
-    assert result.done == [(source, tmp_path / "new" / "b.png")]
-    with Image.open(source) as before, Image.open(tmp_path / "new" / "b.png") as after:
-        assert np.array_equal(np.asarray(after), enhancer(np.asarray(before)))
-
-
-def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(tmp_path, enhancer, draw_image):
-    folder = tmp_path / "in"
-    (folder / "inner").mkdir(parents=True)
-    save_jpeg(folder / "a.jpg", draw_image((8, 9)))
-    save_jpeg(folder / "inner" / "a.jpg", draw_image((9, 8)))
-    cut = save_jpeg(folder / "cut.jpg", draw_image((64, 64)))
-    cut.write_bytes(cut.read_bytes()[:700])
-    (folder / "text.png").write_text("no picture")
-    single = save_jpeg(tmp_path / "single.jpg", draw_image((5, 5)))
-    calls = []
-    result = enhance_files(
-        [folder, single, tmp_path / "gone.jpg"], tmp_path / "out", enhancer, progress=lambda *call: calls.append(call)
-    )
-    assert names(tmp_path / "out") == ["a.png", "inner/a.png", "single.png"]
-    assert [source.name for source, _ in result.failed] == ["cut.jpg", "text.png", "gone.jpg"]
-    assert all(reason and "\n" not in reason for _, reason in result.failed)
-    assert calls == [(k, 6) for k in range(1, 7)]
-
-
-def test_profile_alpha_gray_and_depth(tmp_path, enhancer, draw_image):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    alpha = draw_image((20, 30), seed=3)[..., 0]
-    Image.fromarray(np.dstack([draw_image((20, 30)), alpha])).save(tmp_path / "a.png", icc_profile=profile)
-    Image.fromarray(draw_image((20, 30))[..., 0]).save(tmp_path / "gray.png")
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
-    result = enhance_files([tmp_path], tmp_path / "out", enhancer)
-    assert not result.failed
-    assert result.warnings == [(tmp_path / "deep.png", "16-bit channels become 8-bit")]
-    with Image.open(tmp_path / "out" / "a.png") as out:
-        assert out.info["icc_profile"] == profile
-        assert np.array_equal(np.asarray(out)[..., 3], alpha)
-    with Image.open(tmp_path / "gray.png") as before, Image.open(tmp_path / "out" / "gray.png") as after:
-        assert after.mode == "L"
-        gray = np.asarray(before)
-        assert np.array_equal(np.asarray(after), enhancer(np.dstack([gray] * 3))[..., 0])
-
-
-def test_a_second_run_does_not_take_its_own_results_for_input(tmp_path, enhancer, draw_image):
-    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
-    for _ in range(2):
-        result = enhance_files([tmp_path], tmp_path / "better", enhancer)
-        assert len(result.done) == 1
-    assert names(tmp_path) == ["a.jpg", "better/a.png"]
-
-
-@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "folder link", "hard link", "another input"])
-def test_nothing_overwrites_a_source(tmp_path, enhancer, draw_image, spelling, monkeypatch):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    source = folder / "a.png"
-    write_png(source, draw_image((8, 8)))
-    content = source.read_bytes()
-    inputs, out = [source], tmp_path / "b.png"
-    if spelling == "same":
-        out = source
-    elif spelling == "relative":
-        monkeypatch.chdir(folder)
-        out = tmp_path / "in" / ".." / "in" / "a.png"
-        inputs = [source.relative_to(folder)]
-    elif spelling == "symlink":
-        out.symlink_to(source)
-    elif spelling == "folder link":
-        (tmp_path / "link").symlink_to(folder)
-        inputs, out = [folder], tmp_path / "link"
-    elif spelling == "hard link":
-        os.link(source, out)
-    else:
-        inputs, out = [save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))), folder / "b.png"], folder
-        os.link(source, folder / "b.png")
-    with pytest.raises(ConfigError, match=r'a\.png" would overwrite the input|b\.png" would overwrite the input'):
-        enhance_files(inputs, out, enhancer)
-    assert all(path.read_bytes() == content for path in folder.iterdir())
-
-
-def test_two_pictures_for_one_name_are_refused_before_any_work(tmp_path, enhancer, draw_image):
-    for name in ("x.jpg", "X.webp"):
-        save_jpeg(tmp_path / name, draw_image((8, 8)))
-    with pytest.raises(ConfigError, match=r'X\.webp" and ".*x\.jpg" would both become'):
-        enhance_files([tmp_path], tmp_path / "out", enhancer)
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_same_picture_given_twice_is_done_once(tmp_path, enhancer, draw_image):
-    source = save_jpeg(tmp_path / "x.jpg", draw_image((8, 8)))
-    assert len(enhance_files([source, tmp_path, source], tmp_path / "out", enhancer).done) == 1
-
-
-def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
-    one, two = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("one.jpg", "two.jpg"))
-    with pytest.raises(ConfigError, match=r'written as PNG; name the output "out\.png"'):
-        enhance_files([one], tmp_path / "out.jpg", enhancer)
-    with pytest.raises(ConfigError, match="needs a folder"):
-        enhance_files([one, two], tmp_path / "out.png", enhancer)
-    with pytest.raises(ConfigError, match="found a file"):
-        enhance_files([one, two], one, enhancer)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="no pictures found"):
-        enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer)
-
-
-@pytest.fixture
-def full_disk(tmp_path):
-    """A folder on a disk of 64 KiB; only root can mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True, capture_output=True)
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, enhancer, draw_image, full_disk):
-    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
-    big, small = save_jpeg(tmp_path / "big.jpg", noise), save_jpeg(tmp_path / "small.jpg", draw_image((20, 20)))
-    (full_disk / "big.png").write_bytes(b"the old one")
-    result = enhance_files([big, small], full_disk, enhancer)
-    [(failed, reason)] = result.failed
-    assert failed == big
-    assert "is the disk full?" in reason
-    assert "\n" not in reason
-    assert [source for source, _ in result.done] == [small]
-    assert names(full_disk) == ["big.png", "small.png"]
-    assert (full_disk / "big.png").read_bytes() == b"the old one"
-
-
-def test_a_failure_at_the_last_write_leaves_nothing(tmp_path, enhancer, draw_image, monkeypatch):
-    def fail(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
-    result = enhance_files([source], tmp_path / "out", enhancer)
-    assert "No space left on device" in result.failed[0][1]
-    assert names(tmp_path) == ["a.jpg"]
 
 
 def test_cores_are_those_of_the_affinity():

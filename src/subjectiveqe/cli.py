@@ -7,19 +7,24 @@ Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could b
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from . import __version__
 from .errors import ConfigError, SubjectiveQEError
+
+if TYPE_CHECKING:
+    from .enhancing.files import BatchProgress, Outcome
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
@@ -32,7 +37,7 @@ Out: TypeAlias = Annotated[Path, typer.Option("--out", "-o", help="Folder for th
 Model: TypeAlias = Annotated[Path | None, typer.Option(help="A model file; the bundled model if not given.")]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
-Progress: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[float, int], None]
 
 
 def main() -> int:
@@ -195,23 +200,99 @@ def evaluate(
 
 @app.command()
 def enhance(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .png file for one picture, a folder for more.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.")] = None,
     strength: Strength = 1.0,
     model: Model = None,
     runtime: Runtime = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
+    format_out: Annotated[
+        str | None,
+        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff or bmp; the source's if not given."),
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
+    chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
+    lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Drop EXIF, XMP and resolution; the profile stays.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
+    suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
+    jobs: Annotated[int, typer.Option(help="Pictures at a time; for many small ones.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture.")] = False,
 ) -> None:
-    """Enhance pictures into PNG files."""
-    from .enhancing.enhancer import Enhancer
-    from .enhancing.files import enhance_files
+    """Enhance pictures; everything but the pixels stays as it was.
 
+    Results have the format of their sources, or the one that the name of --out or --format says.
+    """
+    from .enhancing.enhancer import Enhancer
+    from .enhancing.files import enhance_files, enhance_stream, plan_jobs
+    from .photos import Saving
+
+    if overwrite and skip_existing:
+        raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
+    saving = Saving(format_out, quality, chroma, lossless, strip)
+    if Path("-") in inputs or out == Path("-"):
+        if len(inputs) != 1:
+            raise ConfigError('"-" goes with one picture; give a single input')
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        enhance_stream(inputs[0], out or Path("-"), enhancer, saving, overwrite)
+        return
+    if dry_run:
+        for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
+            typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.target.exists() and not in_place else ''}")
+        return
     enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-    with _bar("pictures") as progress:
-        result = enhance_files(inputs, out, enhancer, progress=progress)
-    for path, warning in result.warnings:
-        typer.echo(f"warning: {path}: {warning}", err=True)
-    _close(f"{out}: {len(result.done)} pictures", len(result.done), result.failed)
+    start_s = time.perf_counter()
+    with _batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
+        result = enhance_files(
+            inputs,
+            out,
+            enhancer,
+            saving=saving,
+            recursive=recursive,
+            suffix=suffix,
+            in_place=in_place,
+            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            jobs=jobs,
+            progress=progress,
+        )
+    done, failed = result.of("done"), result.of("failed")
+    if not as_json:
+        for outcome in done if not quiet else ():
+            for warning in outcome.warnings:
+                typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
+        for outcome in failed:
+            typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
+    if not (quiet or as_json):
+        seconds = time.perf_counter() - start_s
+        megapixels = sum(outcome.megapixels for outcome in done)
+        counts = [f"{len(done)} enhanced", f"{len(result.of('skipped'))} skipped", f"{len(failed)} failed"]
+        typer.echo(
+            f"{', '.join(counts)}; {megapixels:.1f} megapixels in {seconds:.1f} s, "
+            f"{megapixels / seconds:.2f} megapixels a second"
+        )
+    if failed:
+        raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
+
+
+@app.command()
+def doctor(
+    no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
+) -> None:
+    """Show what this machine runs networks with, how fast, and how to get what is missing."""
+    from .doctor import examine
+
+    with _bar("engines") as progress:
+        findings = examine(measure=not no_speed, progress=progress)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(
+            f"{finding.name:{width}}  {finding.value}{'; to add it: ' + finding.remedy if finding.remedy else ''}"
+        )
 
 
 @app.command()
@@ -297,6 +378,32 @@ def _bar(what: str) -> Iterator[Progress]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+@contextmanager
+def _batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
+    """A bar on stderr that moves within pictures too, or a line of JSON for each picture on stdout."""
+    from .enhancing.files import BatchProgress
+
+    class Lines(BatchProgress):
+        def finished(self, outcome: Outcome) -> None:
+            typer.echo(json.dumps(outcome.as_dict()))
+
+    if not is_drawn:
+        yield Lines() if as_json else BatchProgress()
+        return
+    with _bar("pictures") as update:
+
+        class Bar(BatchProgress):
+            total = 0
+
+            def started(self, total: int) -> None:
+                self.total = total
+
+            def advanced(self, pictures: float) -> None:
+                update(pictures, self.total)
+
+        yield Bar()
 
 
 def _one_line(error: Exception) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,31 +17,23 @@ if TYPE_CHECKING:
 RGB: TypeAlias = NDArray[np.uint8]
 """A picture as the whole package hands it around: uint8, (H, W, 3), sRGB."""
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".ppm", ".gif"})
+LARGEST_PX = 4_000_000_000
+"""Pictures beyond it are taken for bombs: a few bytes that would unpack to hours of work."""
 
-_CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
-"""libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
+LARGEST_WHOLE_PX = 300_000_000
+"""The same for formats that cannot be read in strips and have to lie in memory as a whole."""
 
+IN_STRIPS = ("jpeg", "png", "tiff")
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture file's pixels in the colours of its own profile, upright, and what has to come along into the result.
+PNG_EFFORT: dict[str, Any] = {"compression": 4, "filter": "sub"}
+"""On photographs: 18 MP/s, 1 % larger than all filters at level 6."""
 
-    Attributes:
-        rgb: uint8, (H, W, 3); three equal channels where the file is gray.
-        alpha: uint8, (H, W), as the file has it; None where it has none.
-        is_gray: the file has one channel of colour.
-        attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
-        density: pixels per millimetre across and down; 1 where the file does not say.
-        warnings: what of the file is not kept, one sentence each.
-    """
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp"}
+    | {".ppm", ".pgm", ".gif"}
+)
 
-    rgb: RGB
-    alpha: NDArray[np.uint8] | None = None
-    is_gray: bool = False
-    attached: Mapping[str, bytes] = field(default_factory=dict)
-    density: tuple[float, float] = (1.0, 1.0)
-    warnings: tuple[str, ...] = ()
+_OF_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[Path]:
@@ -52,20 +42,95 @@ def list_images(folder: Path, recursive: bool = False) -> list[Path]:
     return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
 
 
-def open_picture(path: Path) -> pyvips.Image:
-    """Opens a picture upright, for reading once from top to bottom; no pixel is decoded yet.
+def sniff_format(path: Path) -> str:
+    """Tells a picture's format by its first bytes, whatever its name says.
 
     Raises:
         ImageError: the file is missing, empty or of no format known here.
     """
-    import pyvips
-
     if not path.is_file():
         raise ImageError(f"{path}: no such file")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ImageError(f"{path}: is empty")
+    if head[4:8] == b"ftyp":
+        brands = {head[k : k + 4] for k in range(8, len(head), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "avif"
+        if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
+            return "heic"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    for start, name in _STARTS.items():
+        if head.startswith(start):
+            return name
+    known = ", ".join(sorted({*_STARTS.values(), "webp", "avif", "heic"}))
+    raise ImageError(f"{path}: cannot be read as a picture (it is none of {known})")
+
+
+_STARTS = {
+    b"\xff\xd8\xff": "jpeg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"P5": "ppm",
+    b"P6": "ppm",
+}
+
+
+def open_picture(path: Path) -> pyvips.Image:
+    """Opens a picture for reading once from top to bottom; of most formats no pixel is decoded yet.
+
+    Raises:
+        ImageError: the file is missing, empty, too large or of no format known here.
+    """
+    import pyvips
+    from PIL.Image import DecompressionBombError
+
+    kind = sniff_format(path)
     try:
-        return pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error").autorot()
-    except pyvips.Error as error:
+        if kind in _OF_PILLOW:
+            image = _open_by_pillow(path, kind)
+        else:
+            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+    except (pyvips.Error, OSError, ValueError, SyntaxError, DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
+    most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
+    if image.width * image.height > most:
+        size = f"{image.width}x{image.height} px"
+        raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that a {kind} may have here")
+    return image
+
+
+def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
+    """Reads a picture that libvips has no decoder for; it lies in memory as a whole."""
+    import pyvips
+    from PIL import Image
+
+    if kind == "heic":
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with Image.open(path) as picture:  # refuses bombs by itself
+        info = dict(picture.info)
+        pages = getattr(picture, "n_frames", 1)
+        is_plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
+        pixels = np.asarray(picture if is_plain else picture.convert("RGBA" if "transparency" in info else "RGB"))
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
+    deep = pixels.dtype == np.uint16
+    gray = image.bands < 3
+    image = image.copy(interpretation={(0, 0): "srgb", (0, 1): "b-w", (1, 0): "rgb16", (1, 1): "grey16"}[deep, gray])
+    for name, key in (("icc-profile-data", "icc_profile"), ("exif-data", "exif"), ("xmp-data", "xmp")):
+        if info.get(key):
+            image.set_type(pyvips.GValue.blob_type, name, bytes(info[key]))
+    if pages > 1:
+        image.set_type(pyvips.GValue.gint_type, "n-pages", pages)
+    return image
 
 
 def read_rgb(path: Path) -> RGB:
@@ -80,7 +145,7 @@ def read_rgb(path: Path) -> RGB:
 
     picture = open_picture(path)
     try:
-        picture = _to_8_bits(picture)
+        picture = _to_8_bits(picture.autorot())
         if picture.hasalpha():
             white = 65535 if picture.format == "ushort" else 255
             picture = picture.flatten(background=white)
@@ -90,75 +155,24 @@ def read_rgb(path: Path) -> RGB:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def read_picture(path: Path) -> Picture:
-    """Reads a picture with everything that a changed copy of it has to keep.
-
-    Colours stay in the file's own RGB or gray profile. CMYK and Lab become sRGB, since PNG holds neither; 16-bit
-    channels become 8-bit; of several pages the first is taken; each of these is a warning.
-
-    Raises:
-        ImageError: the file is missing, damaged, cut short or no picture.
-    """
-    import pyvips
-
-    source = open_picture(path)
-    attached = {name: bytes(source.get(name)) for name in _CARRIED if source.get_typeof(name)}
-    density = (source.xres, source.yres)
-    warnings = []
-    try:
-        if source.get_typeof("n-pages") and source.get("n-pages") > 1:
-            warnings.append("only the first page is kept")
-        if source.format != "uchar":
-            warnings.append(f"{_DEPTHS.get(source.format, source.format)} become 8-bit")
-        if source.interpretation not in _KEPT_COLOURS:
-            warnings.append(f"{source.interpretation} colours become sRGB")
-            if "icc-profile-data" in attached and source.interpretation == "cmyk":
-                source = source.icc_transform("srgb", embedded=True)
-            attached.pop("icc-profile-data", None)
-        source = _to_8_bits(source)
-        is_gray = source.interpretation == "b-w"
-        pixels: NDArray[np.uint8] = source.colourspace("b-w" if is_gray else "srgb").cast("uchar").numpy()
-    except pyvips.Error as error:
-        raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
-    pixels = pixels.reshape(*pixels.shape[:2], -1)  # libvips gives one channel without its axis
-    colours = 1 if is_gray else 3
-    rgb = pixels[..., :colours]
-    alpha = np.ascontiguousarray(pixels[..., colours]) if pixels.shape[2] > colours else None
-    rgb = np.repeat(rgb, 3, axis=2) if is_gray else np.ascontiguousarray(rgb)
-    return Picture(rgb, alpha, is_gray, attached, density, tuple(warnings))
-
-
-def write_png(path: Path, picture: RGB | Picture) -> None:
+def write_png(path: Path, rgb: RGB) -> None:
     """Writes a lossless PNG; the final name appears only when the file is complete.
 
     Args:
         path: where to; an existing file is replaced.
-        picture: uint8 (H, W, 3), or one with alpha and all that is attached; a gray one is the mean of its channels.
+        rgb: uint8 (H, W, 3).
     Raises:
         ImageError: the folder or the disk does not take it.
         ShapeError: an array that is no such picture.
     """
     import pyvips
 
-    whole = picture if isinstance(picture, Picture) else Picture(picture)
-    if whole.rgb.dtype != np.uint8 or whole.rgb.ndim != 3 or whole.rgb.shape[2] != 3:
-        raise ShapeError(f"{path}: expected a picture of uint8 (H, W, 3), got {whole.rgb.dtype} {whole.rgb.shape}")
-    colours: NDArray[np.uint8] = whole.rgb
-    if whole.is_gray:
-        colours = ((whole.rgb.sum(axis=2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
-    interpretation = "b-w" if whole.is_gray else "srgb"
-    out = pyvips.Image.new_from_array(np.ascontiguousarray(colours), interpretation=interpretation)
-    if whole.alpha is not None:
-        out = out.bandjoin(pyvips.Image.new_from_array(whole.alpha, interpretation="b-w"))
-    out = out.copy(interpretation=interpretation, xres=whole.density[0], yres=whole.density[1])
-    for name, content in whole.attached.items():
-        out.set_type(pyvips.GValue.blob_type, name, content)
-    keep = "|".join(_CARRIED[name] for name in whole.attached) or "none"  # else libvips makes up an EXIF block
-    out.set_type(pyvips.GValue.gint_type, "orientation", 1)  # pixels are upright; the attached EXIF may say otherwise
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ShapeError(f"{path}: expected a picture of uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb), interpretation="srgb")
     try:
         with atomic_path(path) as aside:
-            # Level 4 with the "sub" filter, on photographs: 18 MP/s, 1 % larger than all filters at level 6.
-            out.pngsave(str(aside), compression=4, filter="sub", keep=keep)
+            image.pngsave(str(aside), keep="none", **PNG_EFFORT)
     except (pyvips.Error, OSError) as error:
         raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
 
@@ -176,7 +190,3 @@ def _to_8_bits(picture: pyvips.Image) -> pyvips.Image:
     if eight is None or picture.format != "ushort":
         return picture
     return (picture / 257).rint().cast("uchar").copy(interpretation=eight)
-
-
-_DEPTHS = {"ushort": "16-bit channels", "float": "floating-point channels"}
-_KEPT_COLOURS = ("srgb", "rgb", "b-w", "rgb16", "grey16")

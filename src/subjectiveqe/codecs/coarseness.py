@@ -19,7 +19,7 @@ def coarseness(codec: str, level: int) -> tuple[float, ...]:
         NaN where the codec belongs to no family here.
     Example:
         >>> coarseness("hevc", 37), coarseness("jpeg", 10)
-        ((0.6875, 0.0), (0.0, 0.9812091113988485))
+        ((0.6875, 0.0), (0.0, 1.0213188794145875))
     """
     family = "hevc" if codec == "hm" else codec
     if family not in FAMILIES:

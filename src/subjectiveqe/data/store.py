@@ -431,7 +431,7 @@ def _read_file(path: Path) -> RGB:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    picture = open_picture(path)
+    picture = open_picture(path).autorot()
     return picture.height, picture.width
 
 

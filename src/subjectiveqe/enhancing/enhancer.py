@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
-from ..images import RGB, first_line
+from ..images import first_line
+from ..photos import Pixels
 from .runtime import open_network
 from .tiling import plan_tiles
 
@@ -23,6 +26,9 @@ _OWN_BYTES_PX = 36
 _LOOK_PX, _LOOKS = 192, 5
 """The coarseness of a picture is estimated on patches of this side, as in training, of which there are this many a row
 and a column at most."""
+
+_PASSING_ROWS = 64
+"""How many rows are read at a time on the way from one row of patches to the next."""
 
 
 class Enhancer:
@@ -62,7 +68,7 @@ class Enhancer:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
 
-    def estimate(self, image: RGB) -> NDArray[np.float32] | None:
+    def estimate(self, image: Pixels) -> NDArray[np.float32] | None:
         """How coarsely the picture as a whole was compressed, by patches all over it; tiles then agree about it.
 
         Args:
@@ -70,49 +76,122 @@ class Enhancer:
         Returns:
             (K,), see `codecs.coarseness`; None where the network does not ask.
         """
+        return self.estimate_strips(_reader(image), *image.shape[:2])
+
+    def estimate_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> NDArray[np.float32] | None:
+        """As `estimate`, of a picture that comes in strips; arguments as of `strips`."""
         if self._network.estimate is None:
             return None
-        rows, cols = (_looks(side) for side in image.shape[:2])
-        patches = [image[row : row + _LOOK_PX, col : col + _LOOK_PX] for row in rows for col in cols]
-        lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32) / 255
-        value, log_scale = self._network.estimate(np.ascontiguousarray(lq)).transpose(1, 0, 2)
+        patches = []
+        seen, top = read(0), 0
+        for row in _looks(height):
+            stop = min(row + _LOOK_PX, height)
+            while top + len(seen) < stop:  # in small strips, since most rows are passed over
+                rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
+                kept = seen[max(row - top, 0) :]
+                top += len(seen) - len(kept)
+                seen = np.concatenate((kept, rows))
+            patch = seen[row - top : stop - top]
+            patches += [patch[:, col : col + _LOOK_PX].copy() for col in _looks(width)]
+        scale = np.float32(np.iinfo(seen.dtype).max)
+        lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
+        value, log_scale = self._network.estimate(lq).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: NDArray[np.float32] = (value * certainty).sum(0) / certainty.sum(0)
         return mean
 
-    def __call__(self, image: RGB) -> RGB:
+    def __call__(self, image: Pixels) -> Pixels:
         """Gives the enhanced picture.
 
         Args:
-            image: uint8, (H, W, 3), any size from 1x1 on.
+            image: uint8 or uint16, (H, W, 3), any size from 1x1 on.
         Returns:
-            uint8, the same shape, a new array.
+            The same type and shape, a new array.
         Raises:
             ShapeError: an array that is no such picture.
             ModelError: the network failed, or gave values that are not numbers.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ShapeError(f"expected a picture of uint8 (H, W, 3), got {image.dtype} {image.shape}")
-        network = self._network
-        coarseness = self.estimate(image)
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
         out = np.empty_like(image, order="C")
-        for tile in plan_tiles(
-            *image.shape[:2],
+        height, width = image.shape[:2]
+        top = 0
+        for strip in self.strips(_reader(image), height, width, self.estimate(image)):
+            out[top : top + len(strip)] = strip
+            top += len(strip)
+        return out
+
+    def strips(
+        self,
+        read: Callable[[int], Pixels],
+        height: int,
+        width: int,
+        coarseness: NDArray[np.float32] | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Pixels]:
+        """Enhances a picture that comes and goes in strips, of which no more is held than one row of tiles.
+
+        Args:
+            read: gives the next n rows, uint8 or uint16, (n, W, 3); they are as many as were asked for.
+            height: of the picture, in px.
+            width: of the picture, in px.
+            coarseness: of the picture, by `estimate` or `estimate_strips`, since the first tile has to know.
+            progress: called before each tile with the numbers of finished and all tiles; what it raises ends the work.
+        Yields:
+            The rows of the result from top to bottom, of the same type.
+        Raises:
+            ModelError: the network failed, or gave values that are not numbers.
+        """
+        network = self._network
+        plan = plan_tiles(
+            height,
+            width,
             overlap_px=network.receptive_px,
             stride_px=network.stride_px,
             tile_px=self._tile_px,
             max_area=_TILE_BYTES // (network.bytes_px + _OWN_BYTES_PX),
-        ):
-            lq = tile.read(image)
-            try:
-                values = network.run(lq, self.strength, coarseness)
-            except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
-                size = f"{lq.shape[3]}x{lq.shape[2]}"
-                raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
-            if not np.isfinite(values.sum(dtype=np.float64)):
-                raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
-            tile.write(values, out)
-        return out
+        )
+        bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
+        ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
+        seen, seen_top = read(0), 0
+        fading = seen  # rows of the result that the next band fades into
+        done = 0
+        for band, end in zip(bands, ends, strict=True):
+            rows = band[0].rows
+            missing = min(rows.stop, height) - (seen_top + len(seen))
+            seen, seen_top = np.concatenate((seen[rows.start - seen_top :], read(missing))), rows.start
+            result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), seen.dtype)
+            result[: len(fading)] = fading
+            for tile in band:
+                if progress is not None:
+                    progress(done, len(plan))
+                tile.write(self._run(tile.read(seen), coarseness), result)
+                done += 1
+            kept = end - rows.keep_start
+            fading = result[kept:]
+            yield result[:kept]
+
+    def _run(self, lq: NDArray[np.float32], coarseness: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        try:
+            values = self._network.run(lq, self.strength, coarseness)
+        except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
+            size = f"{lq.shape[3]}x{lq.shape[2]}"
+            raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
+        return values
+
+
+def _reader(image: Pixels) -> Callable[[int], Pixels]:
+    """A function that gives the next n rows of a picture."""
+    taken = 0
+
+    def read(count: int) -> Pixels:
+        nonlocal taken
+        taken += count
+        return image[taken - count : taken]
+
+    return read
 
 
 def _looks(side: int) -> list[int]:

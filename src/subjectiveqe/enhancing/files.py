@@ -3,119 +3,391 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, SubjectiveQEError
-from ..images import EXTENSIONS, list_images, read_picture, write_png
+from ..images import EXTENSIONS, list_images, sniff_format
+from ..photos import FORMATS, Photo, Pixels, Saving, open_photo, write_photo
 from .enhancer import Enhancer
+
+Existing = Literal["refuse", "skip", "overwrite"]
+"""What happens to results that are there already."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to enhance: where it is, where its result goes, and in which format (None for the source's own)."""
+
+    source: Path
+    target: Path
+    format_out: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes:
+        job: which picture.
+        status: "done", "skipped" (the result was there) or "failed".
+        reason: why it failed, one line.
+        warnings: what of the source is not kept.
+        megapixels: size of the picture.
+        seconds: from opening to the finished file.
+    """
+
+    job: Job
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    megapixels: float = 0.0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, as `sqe enhance --json` prints them."""
+        return {
+            "source": str(self.job.source),
+            "target": str(self.job.target),
+            "status": self.status,
+            "reason": self.reason,
+            "warnings": list(self.warnings),
+            "megapixels": round(self.megapixels, 6),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass
 class EnhanceResult:
-    """What became of each input.
+    """What became of all inputs, in the order they were finished."""
 
-    Attributes:
-        done: pairs of source and the file written.
-        failed: pairs of source and the reason, one line.
-        warnings: pairs of source and what of it was not kept.
-    """
+    outcomes: list[Outcome] = field(default_factory=list)
 
-    done: list[tuple[Path, Path]] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
-    warnings: list[tuple[Path, str]] = field(default_factory=list)
+    def of(self, status: str) -> list[Outcome]:
+        """The outcomes of one status."""
+        return [outcome for outcome in self.outcomes if outcome.status == status]
+
+
+class BatchProgress:
+    """What a caller may watch; every method does nothing here and is called from the caller's thread."""
+
+    def started(self, total: int) -> None:
+        """Called once, with the number of pictures."""
+
+    def advanced(self, pictures: float) -> None:
+        """Called now and then with how many pictures are done, parts of pictures counted."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Called for every picture."""
 
 
 def enhance_files(
     inputs: Sequence[Path],
-    out: Path,
+    out: Path | None,
     enhancer: Enhancer,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    saving: Saving | None = None,
+    recursive: bool = False,
+    suffix: str = "",
+    in_place: bool = False,
+    existing: Existing = "refuse",
+    jobs: int = 1,
+    progress: BatchProgress | None = None,
 ) -> EnhanceResult:
-    """Enhances pictures into PNG files; a picture that fails is listed and the batch goes on.
+    """Enhances pictures; one that fails is listed and the batch goes on.
 
-    ICC profile, alpha, EXIF, XMP and gray stay; pixels are turned upright; 16-bit channels become 8-bit with a
-    warning.
+    Format, ICC profile, alpha, gray, EXIF, XMP, print resolution, orientation and, in PNG and TIFF, 16 bits stay as
+    they are in the source. What cannot be kept is a warning of the outcome. When this call is interrupted, finished
+    files are whole and nothing else is left.
 
     Args:
-        inputs: pictures, and folders whose pictures are taken with those of their subfolders.
-        out: a .png file if there is one picture, else a folder; pictures from a folder keep their subfolders in it.
-            Files there by the same names are replaced, unless one is itself an input.
+        inputs: pictures, and folders of pictures.
+        out: a picture file if there is one input, else a folder; None beside the source, with `suffix` or `in_place`.
         enhancer: see `Enhancer`.
-        progress: called with the numbers of finished and of all pictures.
+        saving: format, quality and what is stripped.
+        recursive: take the pictures of subfolders too; they keep their subfolders in `out`.
+        suffix: put between a result's name and its extension.
+        in_place: put results in the place of their sources.
+        existing: "refuse" before any work, "skip" or "overwrite" results that are there.
+        jobs: pictures worked on at a time; more than one helps with many small pictures only.
+        progress: see `BatchProgress`.
     Raises:
-        ConfigError: before anything is read: no picture found, two that would make one output, or an output that is
-            itself an input.
+        ConfigError: before any picture is read: none found, two that would make one output, an output that is an input
+            or exists, or options that do not go together.
     """
-    jobs = plan_outputs(inputs, out)
+    saving, progress = saving or Saving(), progress or BatchProgress()
+    todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
+    there = {job for job in todo if not in_place and job.target.exists()}
+    if there and existing == "refuse":
+        first = next(job.target for job in todo if job in there)
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise ConfigError(f"{first}{more} exists already; add --overwrite, --skip-existing or another --suffix")
+    progress.started(len(todo))
     result = EnhanceResult()
-    for count, (source, target) in enumerate(jobs, start=1):
+
+    def finish(outcome: Outcome) -> None:
+        result.outcomes.append(outcome)
+        progress.finished(outcome)
+
+    skipped = there if existing == "skip" else set()
+    for job in todo:
+        if job in skipped:
+            finish(Outcome(job, "skipped"))
+    waiting = [job for job in todo if job not in skipped]
+    parts: dict[Job, float] = {}
+    stop = threading.Event()
+
+    def note(job: Job, done: int, total: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        parts[job] = done / total
+
+    # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
+    with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
+        running: set[Future[Outcome]] = {
+            pool.submit(_enhance_one, job, enhancer, saving, lambda *state, job=job: note(job, *state))
+            for job in waiting
+        }
         try:
-            picture = read_picture(source)
-            write_png(target, replace(picture, rgb=enhancer(picture.rgb)))
-        except (SubjectiveQEError, OSError, MemoryError) as error:
-            reason = str(error) or type(error).__name__
-            result.failed.append((source, reason.removeprefix(f"{source}: ")))
-        else:
-            result.done.append((source, target))
-            result.warnings += [(source, warning) for warning in picture.warnings]
-        if progress is not None:
-            progress(count, len(jobs))
+            while running:
+                ended, running = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    parts.pop(future.result().job, None)
+                    finish(future.result())
+                progress.advanced(len(result.outcomes) + sum(list(parts.values())))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
     return result
 
 
-def plan_outputs(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Pairs of source and target for `enhance_files`; see there for the arguments and errors."""
-    into_file = len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in EXTENSIONS and not out.is_dir()
-    if into_file:
-        if out.suffix.lower() != ".png":
-            raise ConfigError(f'{out}: pictures are written as PNG; name the output "{out.with_suffix(".png").name}"')
-        jobs = [(inputs[0], out)]
-    else:
+def enhance_stream(source: Path, target: Path, enhancer: Enhancer, saving: Saving, overwrite: bool = False) -> None:
+    """Enhances one picture from or to a standard stream, for which "-" stands.
+
+    Args:
+        source: a file, or "-" for standard input.
+        target: a file, or "-" for standard output, in `saving.format` or the source's.
+        enhancer: see `Enhancer`.
+        saving: how the result is written.
+        overwrite: replace a target that is there.
+    Raises:
+        ConfigError: the target is there.
+        ImageError: see `open_photo` and `write_photo`.
+    """
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
+    with tempfile.TemporaryDirectory(prefix="sqe-") as folder:
+        if source == Path("-"):
+            source = Path(folder) / "standard input"
+            with source.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        format_out = saving.format or format_of(target) or saving.format_for(sniff_format(source))
+        place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
+        coarseness = _estimate(source, format_out, enhancer)
+        photo = open_photo(source, format_out)
+        write_photo(place, photo, enhance_photo(photo, enhancer, coarseness), saving, format_out)
+        if place != target:
+            with place.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+class _StoppedError(SubjectiveQEError):
+    """The batch was interrupted."""
+
+
+def _enhance_one(job: Job, enhancer: Enhancer, saving: Saving, progress: Callable[[int, int], None]) -> Outcome:
+    start_s = time.perf_counter()
+    try:
+        format_out = job.format_out or saving.format_for(sniff_format(job.source))
+        coarseness = _estimate(job.source, format_out, enhancer)
+        photo = open_photo(job.source, format_out)
+        write_photo(job.target, photo, enhance_photo(photo, enhancer, coarseness, progress), saving, format_out)
+    except (SubjectiveQEError, OSError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
+    seconds = time.perf_counter() - start_s
+    return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds)
+
+
+def _estimate(source: Path, format_out: str, enhancer: Enhancer) -> NDArray[np.float32] | None:
+    """How coarse a picture is; takes a reading of the file to the last patch, which costs little beside the network."""
+    photo = open_photo(source, format_out)
+    try:
+        return enhancer.estimate_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
+    finally:
+        photo.close()
+
+
+def _as_seen(photo: Photo, rows: Pixels) -> Pixels:
+    """Rows of a photo as RGB for the network."""
+    return np.repeat(rows[..., -1:], 3, axis=2) if photo.is_gray else rows[..., -3:]
+
+
+def enhance_photo(
+    photo: Photo,
+    enhancer: Enhancer,
+    coarseness: NDArray[np.float32] | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Pixels]:
+    """Gives the enhanced rows of a photo, as many bands as it has; alpha, and colours nobody sees, are the photo's own.
+
+    Args:
+        photo: read from here to its end.
+        enhancer: see `Enhancer`.
+        coarseness: see `Enhancer.strips`.
+        progress: see `Enhancer.strips`.
+    Yields:
+        Rows from top to bottom, (n, width, bands) of the photo's type.
+    """
+    waiting: list[Pixels] = []  # rows of the photo whose enhanced colours are still to come
+
+    def read(count: int) -> Pixels:
+        rows = photo.read(count)
+        if photo.has_alpha:
+            waiting.append(rows[..., : photo.bands])
+        return _as_seen(photo, rows)
+
+    for strip in _pages(photo, enhancer, read, coarseness, progress):
+        better = _mean_of_channels(strip) if photo.is_gray else strip
+        if photo.has_alpha:
+            rows = np.concatenate(waiting)
+            waiting[:] = [rows[len(strip) :]]
+            hidden = rows[: len(strip), :, -1:] == 0
+            better = np.dstack((np.where(hidden, rows[: len(strip), :, :-1], better), rows[: len(strip), :, -1]))
+        yield better
+
+
+def _pages(
+    photo: Photo,
+    enhancer: Enhancer,
+    read: Callable[[int], Pixels],
+    coarseness: NDArray[np.float32] | None,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Pixels]:
+    """The strips of all pages one after the other, each page a picture of its own to the network."""
+    count = photo.height // photo.page_height
+    for page in range(count):
+
+        def advance(done: int, total: int, page: int = page) -> None:
+            if progress is not None:
+                progress(page * total + done, count * total)
+
+        yield from enhancer.strips(read, photo.page_height, photo.width, coarseness, advance)
+
+
+def _mean_of_channels(strip: Pixels) -> Pixels:
+    """(n, W, 3) -> (n, W, 1), rounded."""
+    mean: Pixels = ((strip.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(strip.dtype)
+    return mean
+
+
+# ---------------------------------------------------------------- planning
+
+
+def plan_jobs(
+    inputs: Sequence[Path],
+    out: Path | None,
+    saving: Saving,
+    *,
+    recursive: bool = False,
+    suffix: str = "",
+    in_place: bool = False,
+) -> list[Job]:
+    """Sources and targets of `enhance_files`; see there for the arguments and errors."""
+    if in_place and (out is not None or suffix or saving.format):
+        raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
+    if out is None and not suffix and not in_place:
+        raise ConfigError("where to? give --out, or --suffix for results beside their sources, or --in-place")
+    if any(letter in suffix for letter in "/\\"):
+        raise ConfigError(f'--suffix "{suffix}": expected a part of a file name, without slashes')
+    into_file = (
+        out is not None
+        and len(inputs) == 1
+        and not inputs[0].is_dir()
+        and out.suffix.lower() in EXTENSIONS
+        and not out.is_dir()
+    )
+    if out is not None and not into_file:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out}: expected a folder for the pictures, found a file; give another name")
         if out.suffix.lower() in EXTENSIONS and not out.is_dir():
             raise ConfigError(f"{out}: more than one picture needs a folder, got the name of a picture file")
-        jobs = list(_into_folder(inputs, out))
+    if into_file and out is not None:
+        named = format_of(out)
+        if named is None:
+            raise ConfigError(f"{out}: cannot write {out.suffix}; known: {', '.join(FORMATS)}")
+        if saving.format not in (None, named):
+            raise ConfigError(f'{out}: is named {out.suffix} but --format asks for "{saving.format}"')
+        jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named)]
+    else:
+        jobs = [
+            Job(source, source.resolve(), None) if in_place else _job(source, inner, out, saving, suffix)
+            for source, inner in _sources(inputs, out, recursive)
+        ]
     if not jobs:
-        raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found; known are {' '.join(sorted(EXTENSIONS))}")
-    _refuse_clashes(jobs)
+        hint = "" if recursive else "; add -r for those of subfolders"
+        raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
+    _refuse_clashes(jobs, in_place)
     return jobs
 
 
-def _into_folder(inputs: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def format_of(path: Path) -> str | None:
+    """The format a file's extension stands for; None where it is not one that can be written."""
+    return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
+
+
+def _job(source: Path, inner: Path, out: Path | None, saving: Saving, suffix: str) -> Job:
+    named = format_of(source)
+    format_out = saving.format_for(named or "")
+    extension = source.suffix if named == format_out else FORMATS[format_out][0]
+    folder = source.parent if out is None else out / inner.parent
+    return Job(source, folder / f"{source.stem}{suffix}{extension}", format_out)
+
+
+def _sources(inputs: Sequence[Path], out: Path | None, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    """Every picture once, with its place below the input it came from; earlier results in `out` are no input."""
     seen = set()
-    earlier_results = out.resolve()
+    earlier_results = out.resolve() if out is not None else None
     for given in inputs:
-        for source in list_images(given, recursive=True) if given.is_dir() else [given]:
+        for source in list_images(given, recursive) if given.is_dir() else [given]:
             place = source.parent.resolve() / source.name  # a link and what it points to are two pictures
-            if place in seen or (
-                given.is_dir() and earlier_results in place.parents and earlier_results != given.resolve()
-            ):
+            is_result = earlier_results in place.parents and earlier_results != given.resolve()
+            if place in seen or (given.is_dir() and is_result):
                 continue
             seen.add(place)
-            inner = source.relative_to(given) if given.is_dir() else Path(source.name)
-            yield source, out / inner.with_suffix(".png")
+            yield source, source.relative_to(given) if given.is_dir() else Path(source.name)
 
 
-def _refuse_clashes(jobs: Sequence[tuple[Path, Path]]) -> None:
+def _refuse_clashes(jobs: Sequence[Job], in_place: bool) -> None:
     """Refuses two sources for one target, and a target that is a source under any name: link, hard link, other case."""
     takers: dict[str, Path] = {}
-    for source, target in jobs:
-        key = str(target).casefold()  # some file systems tell no case apart
+    for job in jobs:
+        key = str(job.target).casefold()  # some file systems tell no case apart
         if key in takers:
             raise ConfigError(
-                f'"{takers[key]}" and "{source}" would both become "{target}"; enhance them into two folders'
+                f'"{takers[key]}" and "{job.source}" would both become "{job.target}"; enhance them into two folders'
             )
-        takers[key] = source
-    sources = {(status.st_dev, status.st_ino): source for source, _ in jobs if (status := _status(source))}
-    for _, target in jobs:
-        status = _status(target)
+        takers[key] = job.source
+    if in_place:
+        return
+    sources = {(status.st_dev, status.st_ino): job.source for job in jobs if (status := _status(job.source))}
+    for job in jobs:
+        status = _status(job.target)
         if status and (status.st_dev, status.st_ino) in sources:
             source = sources[status.st_dev, status.st_ino]
-            raise ConfigError(f'"{target}" would overwrite the input "{source}"; choose another output')
+            raise ConfigError(f'"{job.target}" would overwrite the input "{source}"; choose another output')
 
 
 def _status(path: Path) -> os.stat_result | None:

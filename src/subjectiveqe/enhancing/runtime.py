@@ -52,8 +52,7 @@ def open_network(model: Path | None, runtime: str) -> Network:
 
     Args:
         model: .onnx, .safetensors, .pt or .pth; None for the one that comes with the package.
-        runtime: "onnxruntime", "openvino", "torch", or "auto": PyTorch for its own files, for ONNX files OpenVINO where
-            it is installed (it is faster on CPUs, twice so with bfloat16 instructions), else ONNX Runtime.
+        runtime: "onnxruntime", "openvino", "torch", or "auto", see `choose_runtime`.
     Raises:
         ConfigError: an engine that is unknown, not installed or not for this kind of file.
         ModelError: a file that is missing, damaged or of another kind.
@@ -68,8 +67,7 @@ def open_network(model: Path | None, runtime: str) -> Network:
         raise ModelError(f"{model}: no such model file; give a .onnx, .safetensors or .pt file")
     of_torch = model.suffix.lower() in TORCH_SUFFIXES
     if runtime == "auto":
-        has_openvino = importlib.util.find_spec("openvino") is not None
-        runtime = "torch" if of_torch else "openvino" if has_openvino else "onnxruntime"
+        runtime = choose_runtime(of_torch)
     if of_torch != (runtime == "torch"):
         takes = "a .safetensors or .pt file" if runtime == "torch" else 'an ONNX file; make one by "sqe export"'
         raise ConfigError(f'{model}: runtime "{runtime}" takes {takes}')
@@ -78,6 +76,39 @@ def open_network(model: Path | None, runtime: str) -> Network:
         extra = "train" if runtime == "torch" else runtime
         raise ConfigError(f'runtime "{runtime}" is not installed; run: pip install "subjectiveqe[{extra}]"')
     return opener(model)
+
+
+def choose_runtime(of_torch: bool) -> str:
+    """The engine that "auto" stands for.
+
+    Args:
+        of_torch: the model is a file of PyTorch's, which no other engine reads.
+    Returns:
+        For ONNX files ONNX Runtime where it has a GPU, else OpenVINO where it is installed (it is faster on CPUs, twice
+        so with bfloat16 instructions), else ONNX Runtime.
+    """
+    if of_torch:
+        return "torch"
+    if importlib.util.find_spec("openvino") is None or gpu_providers():
+        return "onnxruntime"
+    return "openvino"
+
+
+def gpu_providers() -> list[str]:
+    """ONNX Runtime's ways to a GPU on this machine, the fastest first."""
+    import onnxruntime as ort
+
+    available = ort.get_available_providers()
+    return [name for name in GPU_PROVIDERS if name in available]
+
+
+GPU_PROVIDERS = (
+    "CUDAExecutionProvider",
+    "ROCMExecutionProvider",
+    "MIGraphXExecutionProvider",
+    "DmlExecutionProvider",
+    "CoreMLExecutionProvider",
+)
 
 
 def cpu_count() -> int:
@@ -106,7 +137,7 @@ def _open_onnxruntime(path: Path) -> Network:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no gain here, and others lose their core
     options.log_severity_level = 4  # what goes wrong arrives as an exception
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=[*gpu_providers(), "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
     inputs = {value.name: len(value.shape) for value in session.get_inputs()}

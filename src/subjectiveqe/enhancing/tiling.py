@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import RGB
+from ..photos import Pixels
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,35 @@ class Tile:
     rows: Span
     cols: Span
 
-    def read(self, image: RGB) -> NDArray[np.float32]:
-        """The tile as the network takes it: float32 (1, 3, h, w) in [0, 1]; the last pixels go on past the picture."""
-        height, width = image.shape[:2]
-        part = image[self.rows.start : self.rows.stop, self.cols.start : self.cols.stop]
-        missing = (max(self.rows.stop - height, 0), max(self.cols.stop - width, 0))
+    def read(self, strip: Pixels) -> NDArray[np.float32]:
+        """The tile as the network takes it: float32 (1, 3, h, w) in [0, 1]; the last pixels go on past the picture.
+
+        Args:
+            strip: the picture's rows from `rows.start` on, to `rows.stop` or the picture's end; uint8 or uint16,
+                (h, W, 3).
+        """
+        part = strip[:, self.cols.start : self.cols.stop]
+        missing = (self.rows.stop - self.rows.start - part.shape[0], self.cols.stop - self.cols.start - part.shape[1])
         if any(missing):
             part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         lq = np.ascontiguousarray(part.transpose(2, 0, 1)[None], np.float32)
-        lq /= 255
+        lq /= np.iinfo(strip.dtype).max
         return lq
 
-    def write(self, out: NDArray[np.float32], image: RGB) -> None:
-        """Puts the kept part of the network's output, float32 (1, 3, h, w), rounded and clipped into `image`."""
+    def write(self, out: NDArray[np.float32], strip: Pixels) -> None:
+        """Puts the kept part of the network's output, rounded and clipped, into a strip of the result.
+
+        Args:
+            out: float32, (1, 3, h, w), in [0, 1] or a little beyond.
+            strip: the result's rows from `rows.keep_start` on; uint8 or uint16, (h, W, 3). What fades in meets there
+                what the tiles before have left.
+        """
         rows, cols = self.rows, self.cols
+        peak = np.iinfo(strip.dtype).max
         inner = out[0, :, rows.keep_start - rows.start :, cols.keep_start - cols.start :]
-        place = image[rows.keep_start : rows.keep_stop, cols.keep_start : cols.keep_stop]
-        levels: NDArray[np.float32] = (
-            inner[:, : place.shape[0], : place.shape[1]].transpose(1, 2, 0) * 255
+        place = strip[:, cols.keep_start : cols.keep_stop]
+        levels: NDArray[np.float32] = inner[:, : place.shape[0], : place.shape[1]].transpose(1, 2, 0) * np.float32(
+            peak
         )  # a copy; `out` may be shared
         if rows.fade_px or cols.fade_px:
             weight = _ramp(place.shape[0], rows.fade_px)[:, None] * _ramp(place.shape[1], cols.fade_px)
@@ -55,7 +66,7 @@ class Tile:
             levels *= weight[..., None]
             levels += place
         np.rint(levels, out=levels)
-        np.clip(levels, 0, 255, out=levels)
+        np.clip(levels, 0, peak, out=levels)
         place[...] = levels
 
 

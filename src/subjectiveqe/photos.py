@@ -1,0 +1,497 @@
+"""People's picture files: read and written in strips, with everything kept that is not a pixel.
+
+`images` hands whole 8-bit RGB arrays around, as metrics and training want them. A photo is more: a profile, EXIF,
+alpha, 16 bits, one channel, and perhaps more pixels than memory. Here it goes through as it came.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, ImageError
+from .files import atomic_path
+from .images import PNG_EFFORT, first_line, open_picture, sniff_format
+
+if TYPE_CHECKING:
+    import pyvips
+
+Pixels: TypeAlias = NDArray[Any]
+"""Rows of a picture, uint8 or uint16, (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png",),
+    "webp": (".webp",),
+    "avif": (".avif",),
+    "heic": (".heic", ".heif"),
+    "tiff": (".tif", ".tiff"),
+    "gif": (".gif",),
+    "bmp": (".bmp",),
+}
+"""What can be written, and by which extensions of a file it is asked for."""
+
+_QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
+_OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
+_PAGED = ("webp", "tiff", "gif")
+_TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")  # formats whose EXIF orientation is obeyed everywhere
+_WITHOUT_ALPHA = ("jpeg", "bmp")
+_BARE = ("gif", "bmp")
+_SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
+
+_CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
+"""libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
+
+_NOT_KEPT = {b"hdrgm:": "its HDR gain map", b"GDepth:": "its depth map", b"GCamera:MicroVideo": "its motion video"}
+"""What XMP says is hidden behind the picture's end."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How a picture is written.
+
+    Attributes:
+        format: a key of `FORMATS`; None for that of the source.
+        quality: 1..100 for JPEG, WebP, AVIF and HEIC; None for 95, 92, 85 and 90.
+        chroma: "444" or "420", for JPEG, AVIF and HEIC.
+        lossless: for WebP, AVIF and HEIC; PNG, TIFF and BMP always are, JPEG never is.
+        strip: drop EXIF, XMP, IPTC and print resolution; the profile stays, since colours depend on it.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    chroma: str = "444"
+    lossless: bool = False
+    strip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise ConfigError(f'unknown format "{self.format}"; known: {", ".join(FORMATS)}')
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality {self.quality} is out of range, expected 1 to 100")
+        if self.chroma not in ("444", "420"):
+            raise ConfigError(f'chroma "{self.chroma}" is unknown, expected 444 or 420')
+        if self.lossless and self.format == "jpeg":
+            raise ConfigError("JPEG has no lossless mode here; take png, webp, avif or tiff")
+
+    def format_for(self, source_format: str) -> str:
+        """The format asked for, or the source's; PNG for what is read and not written (PPM)."""
+        return self.format or (source_format if source_format in FORMATS else "png")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture file, opened for reading once from top to bottom; of formats with strips nothing is decoded yet.
+
+    Attributes:
+        height: in px, of all pages (or frames) one below the other.
+        width: in px.
+        page_height: of one page in px; `height` where there is but one.
+        bands: 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+        dtype: uint8 or uint16.
+        read: gives the next n rows, (n, width, bands), in the colours of the file's own profile (ImageError where the
+            file is damaged). With alpha, the colours follow a second time, for the network to see, and there pixels
+            that are fully transparent have the colour of the visible ones around: a hidden colour cannot bleed out.
+        close: ends reading; to be called by the thread that has read.
+        attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
+        timing: how long each frame is shown and how often all are, by libvips' names.
+        density: pixels per millimetre across and down; 1 where the file does not say.
+        orientation: EXIF tag 1..8 that viewers still have to obey; 1 where pixels are upright.
+        warnings: what of the file is not kept, one sentence each.
+    """
+
+    height: int
+    width: int
+    page_height: int
+    bands: int
+    dtype: type[np.uint8] | type[np.uint16]
+    read: Callable[[int], Pixels]
+    close: Callable[[], None]
+    attached: Mapping[str, bytes] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    density: tuple[float, float] = (1.0, 1.0)
+    orientation: int = 1
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_gray(self) -> bool:
+        """One channel of colour."""
+        return self.bands < 3
+
+    @property
+    def has_alpha(self) -> bool:
+        """The last channel is alpha."""
+        return self.bands in (2, 4)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def open_photo(path: Path, format_out: str) -> Photo:
+    """Opens a picture with everything that a changed copy of it has to keep.
+
+    Colours stay in the file's own RGB or gray profile; CMYK and Lab become sRGB, tagged so, with a warning. All pages
+    come along if both formats have several; else the first, with a warning. Pixels stay as they lie in the file with
+    their EXIF orientation, so that a tall picture needs no more memory than a wide one, unless viewers of the format it
+    is going to do not obey the tag.
+
+    Args:
+        path: of any format of `FORMATS`, GIF or PPM.
+        format_out: key of `FORMATS` it will be written in.
+    Raises:
+        ImageError: the file is missing, damaged, too large, or no picture.
+    """
+    import pyvips
+
+    kind, image = sniff_format(path), open_picture(path)
+    try:
+        has_pages = kind in _PAGED and format_out in _PAGED and _count_pages(image) > 1
+        with suppress(pyvips.Error):  # pages of several sizes: the first is taken
+            if has_pages:
+                image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
+        return _describe(path, image, kind, format_out)
+    except pyvips.Error as error:
+        raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
+
+
+def _is_animated_png(path: Path) -> bool:
+    """Whether a PNG file announces frames, of which libvips reads the first."""
+    with path.open("rb") as file:
+        return b"acTL" in file.read(1 << 20).partition(b"IDAT")[0]
+
+
+def _count_pages(image: pyvips.Image) -> int:
+    return image.get("n-pages") if image.get_typeof("n-pages") else 1
+
+
+def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Photo:
+    attached = {name: bytes(image.get(name)) for name in _CARRIED if image.get_typeof(name)}
+    density = (image.xres, image.yres)
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    warnings = [f"{what} is not kept" for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b"")]
+    if "exif-data" in attached:
+        attached["exif-data"] = _without_thumbnail(attached["exif-data"])
+    if attached and format_out in _BARE:
+        warnings.append(f"profile, EXIF and XMP are not kept, {format_out} has none")
+        if "icc-profile-data" in attached and image.format == "uchar" and image.bands > 2:
+            image = image.icc_transform("srgb", embedded=True)
+        attached = {}
+    if ("exif-data" in attached and format_out == "tiff") or (kind == "tiff" and _has_tiff_exif(path)):
+        warnings.append("EXIF is not kept, TIFF is written here without it")
+    page_height = image.get_page_height()
+    if _count_pages(image) > image.height // page_height or (kind == "png" and _is_animated_png(path)):
+        warnings.append("only the first page is kept")
+    timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
+    if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16"):
+        warnings.append(f"{image.interpretation} colours become sRGB")
+        if "icc-profile-data" in attached and image.interpretation == "cmyk":
+            image = image.icc_transform("srgb", embedded=True)
+        attached["icc-profile-data"] = _srgb_profile()
+    if image.format not in ("uchar", "ushort"):
+        warnings.append(f"{image.format} channels become 8-bit")
+    if image.format == "ushort" and format_out not in ("png", "tiff"):
+        warnings.append(f"16-bit channels become 8-bit, {format_out} has no more")
+        image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
+    depth = "ushort" if image.format == "ushort" else "uchar"
+    is_gray = image.bands < 3
+    image = image.colourspace({"ushort": ("rgb16", "grey16"), "uchar": ("srgb", "b-w")}[depth][is_gray]).cast(depth)
+    bands = min(image.bands, 2 if is_gray else 4)  # TIFF may have channels beyond alpha
+    image = image[:bands] if bands > 1 else image[0]
+    if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
+        warnings.append(f"alpha is laid over white, {format_out} has none")
+    if orientation > 1 and format_out not in _TURNED_BY_VIEWERS:
+        image, orientation = image.copy_memory().autorot(), 1
+        page_height = image.height
+    return Photo(
+        image.height,
+        image.width,
+        page_height,
+        bands,
+        np.uint16 if depth == "ushort" else np.uint8,
+        *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
+        attached,
+        timing,
+        density,
+        orientation,
+        tuple(warnings),
+    )
+
+
+_ROWS = 64
+"""Rows that are read at a time."""
+
+
+def _with_seen_colours(image: pyvips.Image) -> pyvips.Image:
+    """Adds the colours once more, where hidden ones are a mean of the visible ones around, weighted by alpha."""
+    # The blur looks back and ahead by less than _ROWS; a file is read once from top to bottom.
+    image = image.tilecache(tile_width=image.width, tile_height=_ROWS, max_tiles=4, access="sequential")
+    colours, alpha = image[: image.bands - 1], image[image.bands - 1]
+    weight = alpha / (65535 if image.format == "ushort" else 255)
+    around = (colours * weight).gaussblur(_HIDDEN_SIGMA_PX) / (weight.gaussblur(_HIDDEN_SIGMA_PX) + 1e-6)
+    return image.bandjoin((alpha > 0).ifthenelse(colours, around.rint().cast(image.format)))
+
+
+_HIDDEN_SIGMA_PX = 4
+
+
+def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], Callable[[], None]]:
+    """The function that gives the next rows of a picture, and the one that ends reading.
+
+    A region of libvips belongs to the thread that made it and holds memory of that thread's: it is made by the first
+    call and has to be gone before its thread is, or the process crashes.
+    """
+    import pyvips
+
+    region: list[pyvips.Region] = []
+    top = 0
+    dtype = np.uint16 if image.format == "ushort" else np.uint8
+
+    def read(count: int) -> Pixels:
+        nonlocal top
+        if not region:
+            region.append(pyvips.Region.new(image))
+        strips = []
+        stop = min(top + count, image.height)
+        while top < stop:
+            rows = min(_ROWS, stop - top)
+            try:
+                data = region[0].fetch(0, top, image.width, rows)
+            except pyvips.Error as error:
+                raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
+            strips.append(np.frombuffer(bytes(data), dtype).reshape(rows, image.width, image.bands))
+            top += rows
+        return np.concatenate(strips) if strips else np.empty((0, image.width, image.bands), dtype)
+
+    return read, region.clear
+
+
+def _without_thumbnail(exif: bytes) -> bytes:
+    """Cuts the link from the first table of an EXIF block to the second, which holds a small copy of the old pixels."""
+    start = 6 if exif.startswith(b"Exif\0\0") else 0
+    order = ">" if exif[start : start + 2] == b"MM" else "<"
+    try:
+        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
+    except struct.error:  # damaged; viewers will not find a thumbnail either
+        return exif
+    link = start + table + 2 + 12 * count
+    return exif[:link] + b"\0" * len(exif[link : link + 4]) + exif[link + 4 :]
+
+
+_TIFF_EXIF = (0x010F, 0x0110, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
+"""Maker, model, time, artist, copyright, and where the EXIF and GPS tables are."""
+
+
+def _has_tiff_exif(path: Path) -> bool:
+    """Whether a TIFF file says more about the picture than libvips reads."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["TIFF"]) as picture:
+            return any(tag in picture.getexif() for tag in _TIFF_EXIF)
+    except (OSError, ValueError, SyntaxError):
+        return False  # of a kind that Pillow does not know; libvips does
+
+
+def _srgb_profile() -> bytes:
+    import pyvips
+
+    return bytes(pyvips.Operation.call("profile_load", "srgb"))
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving, format_out: str) -> None:
+    """Writes a changed copy of a photo; the final name appears only when the file is complete.
+
+    JPEG, PNG and TIFF are written while the rows come; WebP, AVIF, HEIC and BMP hold the whole picture.
+
+    Args:
+        path: where to; an existing file is replaced.
+        photo: what the pixels belong to.
+        rows: from top to bottom, each (n, width, bands) of the photo's type; consumed in a thread of its own.
+        saving: how; see `Saving`.
+        format_out: key of `FORMATS`.
+    Raises:
+        ImageError: the format does not take such a picture, or the folder or disk does not take the file.
+    """
+    import pyvips
+
+    limit = _SIDE_LIMIT_PX.get(format_out)
+    if limit and max(photo.height, photo.width) > limit:
+        raise ImageError(
+            f"{path}: {photo.width}x{photo.height} px are more than the {limit} px a side that {format_out} can hold; "
+            "choose png or tiff"
+        )
+    with _as_image(photo, rows) as (image, failure):
+        attached = {
+            name: content for name, content in photo.attached.items() if not saving.strip or name == "icc-profile-data"
+        }
+        image = image.copy(xres=1.0, yres=1.0) if saving.strip else image
+        for name, content in attached.items():
+            image.set_type(pyvips.GValue.blob_type, name, content)
+        if not saving.strip or photo.orientation > 1:  # else a stripped picture would lie on its side
+            image.set_type(pyvips.GValue.gint_type, "orientation", photo.orientation)
+        # Nothing attached must mean nothing written: libvips would make up an EXIF block.
+        keep = "|".join(_CARRIED[name] for name in attached) or "none"
+        if saving.strip and photo.orientation > 1:
+            keep += "|exif"
+        if photo.page_height < photo.height:
+            image.set_type(pyvips.GValue.gint_type, "page-height", photo.page_height)
+            for name, value in photo.timing.items():
+                image.set_type(
+                    pyvips.GValue.array_int_type if name == "delay" else pyvips.GValue.gint_type, name, value
+                )
+            keep += "|other"
+        try:
+            with atomic_path(path) as aside:
+                if format_out in _OF_PILLOW:
+                    _save_by_pillow(aside, image, attached, saving, format_out)
+                else:
+                    _save(aside, image, keep, saving, format_out)
+        except (pyvips.Error, OSError, ValueError) as error:
+            if failure:  # the rows ended early, of which the encoder knows only that they did
+                raise failure[0] from None
+            raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
+
+
+def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_out: str) -> None:
+    quality = saving.quality or _QUALITY.get(format_out, 0)
+    full_chroma = "off" if saving.chroma == "444" else "on"
+    if format_out == "jpeg":
+        if image.hasalpha():
+            image = image.flatten(background=255)
+        image.jpegsave(str(aside), Q=quality, subsample_mode=full_chroma, optimize_coding=True, keep=keep)
+    elif format_out == "png":
+        image.pngsave(str(aside), keep=keep, **PNG_EFFORT)
+    elif format_out == "webp":
+        image.webpsave(
+            str(aside), Q=quality, lossless=saving.lossless, exact=True, smart_subsample=True, alpha_q=100, keep=keep
+        )
+    elif format_out == "avif":
+        image.heifsave(
+            str(aside),
+            compression="av1",
+            Q=quality,
+            bitdepth=8,
+            lossless=saving.lossless,
+            subsample_mode=full_chroma,
+            keep=keep,
+        )
+    elif format_out == "gif":
+        image.gifsave(str(aside), keep=keep)
+    else:
+        huge = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > 2**31
+        image.tiffsave(str(aside), compression="deflate", predictor="horizontal", bigtiff=huge, keep=keep)
+
+
+def _save_by_pillow(
+    aside: Path, image: pyvips.Image, attached: Mapping[str, bytes], saving: Saving, format_out: str
+) -> None:
+    from PIL import Image
+
+    if format_out == "bmp":
+        Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy()).save(aside, "BMP")
+        return
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    options: dict[str, Any] = {names[name]: content for name, content in attached.items() if name in names}
+    quality = -1 if saving.lossless else saving.quality or _QUALITY["heic"]
+    chroma = 444 if saving.chroma == "444" else 420
+    Image.fromarray(image.numpy()).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
+
+
+@contextmanager
+def _as_image(photo: Photo, rows: Iterator[Pixels]) -> Iterator[tuple[pyvips.Image, list[BaseException]]]:
+    """A libvips picture whose pixels arrive while it is written, and where a failure of the rows is put.
+
+    libvips takes pixels from outside only as a file, so the rows become the cheapest file there is: a PNG that is not
+    compressed. It is made in a thread of its own, two pieces ahead, since an encoder asks from threads of its own.
+    """
+    import pyvips
+
+    pieces: queue.Queue[bytes] = queue.Queue(maxsize=2)
+    failure: list[BaseException] = []
+    is_over = threading.Event()
+
+    def put(piece: bytes) -> None:
+        while not is_over.is_set():
+            try:
+                pieces.put(piece, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for piece in _png_pieces(photo, rows):
+                put(piece)
+                if is_over.is_set():
+                    return
+        except BaseException as error:  # handed to the thread that writes
+            failure.append(error)
+        finally:
+            photo.close()
+        put(b"")
+
+    rest = memoryview(b"")
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        if not rest:
+            rest = memoryview(pieces.get())
+            if not rest:
+                pieces.put(b"")  # the end stays the end
+        taken, rest = bytes(rest[:size]), rest[size:]
+        return taken
+
+    source = pyvips.SourceCustom()
+    source.on_read(read)
+    producer = threading.Thread(target=produce, daemon=True)
+    producer.start()
+    try:
+        try:
+            image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", unlimited=True)
+        except pyvips.Error:
+            if failure:
+                raise failure[0] from None
+            raise
+        yield image.copy(xres=photo.density[0], yres=photo.density[1]), failure
+    finally:
+        is_over.set()
+        producer.join()
+
+
+def _png_pieces(photo: Photo, rows: Iterator[Pixels]) -> Iterator[bytes]:
+    """An uncompressed PNG, piece by piece."""
+    bits = 16 if photo.dtype == np.uint16 else 8
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[photo.bands]
+    header = struct.pack(">IIBBBBB", photo.width, photo.height, bits, colour_type, 0, 0, 0)
+    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+    stored = zlib.compressobj(0)
+    for strip in rows:
+        for top in range(0, len(strip), _ROWS):  # a strip is large, and is copied a few times on its way
+            part = strip[top : top + _ROWS]
+            samples = part.astype(">u2", copy=False) if bits == 16 else part
+            lines = np.ascontiguousarray(samples).reshape(len(part), -1).view(np.uint8)
+            piece = stored.compress(np.pad(lines, ((0, 0), (1, 0))).tobytes())  # a line begins with its filter: 0, none
+            if piece:
+                yield _chunk(b"IDAT", piece)
+    yield _chunk(b"IDAT", stored.flush()) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

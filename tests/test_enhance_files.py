@@ -1,0 +1,232 @@
+"""Enhancing files and folders: names, clashes, failures, what is kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.files import BatchProgress, enhance_files, plan_jobs
+from subjectiveqe.errors import ConfigError
+from subjectiveqe.images import write_png
+from subjectiveqe.photos import Saving
+
+PNG = Saving("png")
+
+
+def save_jpeg(path, image, **options):
+    Image.fromarray(image).save(path, quality=30, **options)
+    return path
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+
+
+def test_one_picture_becomes_one_file(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((33, 47)))
+    result = enhance_files([source], tmp_path / "new" / "b.png", enhancer)
+    assert [(o.job.source, o.job.target) for o in result.of("done")] == [(source, tmp_path / "new" / "b.png")]
+    with Image.open(source) as before, Image.open(tmp_path / "new" / "b.png") as after:
+        assert np.array_equal(np.asarray(after), enhancer(np.asarray(before)))
+
+
+def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(tmp_path, enhancer, draw_image):
+    folder = tmp_path / "in"
+    (folder / "inner").mkdir(parents=True)
+    save_jpeg(folder / "a.jpg", draw_image((8, 9)))
+    save_jpeg(folder / "inner" / "a.jpg", draw_image((9, 8)))
+    cut = save_jpeg(folder / "cut.jpg", draw_image((64, 64)))
+    cut.write_bytes(cut.read_bytes()[:700])
+    (folder / "text.png").write_text("no picture")
+    single = save_jpeg(tmp_path / "single.jpg", draw_image((5, 5)))
+    seen = []
+
+    class Watch(BatchProgress):
+        def started(self, total):
+            seen.append(total)
+
+        def advanced(self, pictures):
+            seen.append(pictures)
+
+    result = enhance_files(
+        [folder, single, tmp_path / "gone.jpg"], tmp_path / "out", enhancer, recursive=True, progress=Watch()
+    )
+    assert names(tmp_path / "out") == ["a.jpg", "inner/a.jpg", "single.jpg"]
+    assert [o.job.source.name for o in result.of("failed")] == ["cut.jpg", "text.png", "gone.jpg"]
+    assert all(o.reason and "\n" not in o.reason for o in result.of("failed"))
+    assert seen[0] == seen[-1] == 6
+    assert sorted(seen[1:]) == seen[1:]
+
+
+def test_a_second_run_does_not_take_its_own_results_for_input(tmp_path, enhancer, draw_image):
+    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    for _ in range(2):
+        result = enhance_files([tmp_path], tmp_path / "better", enhancer, recursive=True, existing="overwrite")
+        assert len(result.of("done")) == 1
+    assert names(tmp_path) == ["a.jpg", "better/a.jpg"]
+
+
+@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "folder link", "hard link", "another input"])
+def test_nothing_overwrites_a_source(tmp_path, enhancer, draw_image, spelling, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = folder / "a.png"
+    write_png(source, draw_image((8, 8)))
+    content = source.read_bytes()
+    inputs, out = [source], tmp_path / "b.png"
+    if spelling == "same":
+        out = source
+    elif spelling == "relative":
+        monkeypatch.chdir(folder)
+        out = tmp_path / "in" / ".." / "in" / "a.png"
+        inputs = [source.relative_to(folder)]
+    elif spelling == "symlink":
+        out.symlink_to(source)
+    elif spelling == "folder link":
+        (tmp_path / "link").symlink_to(folder)
+        inputs, out = [folder], tmp_path / "link"
+    elif spelling == "hard link":
+        os.link(source, out)
+    else:
+        inputs, out = [save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))), folder / "b.png"], folder
+        os.link(source, folder / "b.png")
+    with pytest.raises(ConfigError, match=r'a\.png" would overwrite the input|b\.png" would overwrite the input'):
+        enhance_files(inputs, out, enhancer)
+    assert all(path.read_bytes() == content for path in folder.iterdir())
+
+
+def test_two_pictures_for_one_name_are_refused_before_any_work(tmp_path, enhancer, draw_image):
+    for name in ("x.jpg", "X.webp"):
+        save_jpeg(tmp_path / name, draw_image((8, 8)))
+    with pytest.raises(ConfigError, match=r'X\.webp" and ".*x\.jpg" would both become'):
+        enhance_files([tmp_path], tmp_path / "out", enhancer, saving=PNG)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_picture_given_twice_is_done_once(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "x.jpg", draw_image((8, 8)))
+    assert len(enhance_files([source, tmp_path, source], tmp_path / "out", enhancer).of("done")) == 1
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
+    one, two = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("one.jpg", "two.jpg"))
+    with pytest.raises(ConfigError, match=r"cannot write \.ppm; known: jpeg, png"):
+        enhance_files([one], tmp_path / "out.ppm", enhancer)
+    with pytest.raises(ConfigError, match=r'is named \.jpg but --format asks for "png"'):
+        enhance_files([one], tmp_path / "out.jpg", enhancer, saving=PNG)
+    with pytest.raises(ConfigError, match="where to"):
+        enhance_files([one], None, enhancer)
+    with pytest.raises(ConfigError, match="--in-place takes neither"):
+        enhance_files([one], tmp_path / "out", enhancer, in_place=True)
+    with pytest.raises(ConfigError, match="needs a folder"):
+        enhance_files([one, two], tmp_path / "out.png", enhancer)
+    with pytest.raises(ConfigError, match="found a file"):
+        enhance_files([one, two], one, enhancer)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no pictures found"):
+        enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a disk of 64 KiB; only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True, capture_output=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, enhancer, draw_image, full_disk):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    big, small = save_jpeg(tmp_path / "big.jpg", noise), save_jpeg(tmp_path / "small.jpg", draw_image((20, 20)))
+    (full_disk / "big.png").write_bytes(b"the old one")
+    result = enhance_files([big, small], full_disk, enhancer, saving=PNG, existing="overwrite")
+    [failed] = result.of("failed")
+    assert failed.job.source == big
+    assert "is the disk full?" in failed.reason
+    assert "\n" not in failed.reason
+    assert [o.job.source for o in result.of("done")] == [small]
+    assert names(full_disk) == ["big.png", "small.png"]
+    assert (full_disk / "big.png").read_bytes() == b"the old one"
+
+
+def test_a_failure_at_the_last_write_leaves_nothing(tmp_path, enhancer, draw_image, monkeypatch):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    result = enhance_files([source], tmp_path / "out", enhancer)
+    assert "No space left on device" in result.of("failed")[0].reason
+    assert names(tmp_path) == ["a.jpg"]
+
+
+def test_results_keep_their_names_or_get_the_format_that_is_asked_for(tmp_path):
+    inputs = [tmp_path / name for name in ("a.JPG", "b.webp", "c.gif", "d.tif", "e.HEIC")]
+
+    def targets(*arguments, **options):
+        return [str(job.target.relative_to(tmp_path)) for job in plan_jobs(inputs, *arguments, **options)]
+
+    assert targets(tmp_path / "out", Saving()) == ["out/a.JPG", "out/b.webp", "out/c.gif", "out/d.tif", "out/e.HEIC"]
+    assert targets(tmp_path / "out", Saving("avif"))[:2] == ["out/a.avif", "out/b.avif"]
+    assert targets(None, Saving(), suffix="-better")[:2] == ["a-better.JPG", "b-better.webp"]
+    assert targets(None, Saving(), in_place=True)[:2] == ["a.JPG", "b.webp"]
+
+
+def test_results_that_are_there_are_asked_about(tmp_path, enhancer, draw_image):
+    sources = [save_jpeg(tmp_path / f"{k}.jpg", draw_image((9, 9), k)) for k in range(3)]
+    out = tmp_path / "out"
+    enhance_files(sources[:1], out, enhancer)
+    before = (out / "0.jpg").read_bytes()
+    (out / "1.jpg").write_bytes(b"old")
+    with pytest.raises(ConfigError, match=r"0\.jpg and 1 more exists already; add --overwrite, --skip-existing"):
+        enhance_files(sources, out, enhancer)
+    result = enhance_files(sources, out, enhancer, existing="skip")
+    assert [o.job.source for o in result.of("skipped")] == sources[:2]
+    assert (out / "1.jpg").read_bytes() == b"old"
+    assert len(enhance_files(sources, out, enhancer, existing="overwrite").of("done")) == 3
+    assert (out / "0.jpg").read_bytes() == before
+
+
+def test_in_place_replaces_the_source_and_what_a_link_points_to(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((20, 20)))
+    (tmp_path / "link.jpg").symlink_to(source)
+    before = source.read_bytes()
+    enhance_files([tmp_path / "link.jpg"], None, enhancer, in_place=True)
+    assert (tmp_path / "link.jpg").is_symlink()
+    assert source.read_bytes() != before
+    with Image.open(source) as after:
+        assert after.format == "JPEG"
+
+
+def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw_image):
+    for k in range(6):
+        save_jpeg(tmp_path / f"{k}.jpg", draw_image((30 + k, 40), k))
+    for jobs in (1, 3):
+        enhance_files([tmp_path], tmp_path / str(jobs), enhancer, jobs=jobs)
+    for k in range(6):
+        assert (tmp_path / "1" / f"{k}.jpg").read_bytes() == (tmp_path / "3" / f"{k}.jpg").read_bytes()
+
+
+def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_model, draw_image):
+    small = save_jpeg(tmp_path / "a.jpg", draw_image((20, 20)))
+    big = save_jpeg(tmp_path / "b.jpg", draw_image((900, 900)))
+
+    class Interrupt(BatchProgress):
+        def finished(self, _):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enhance_files([small, big], tmp_path / "out", Enhancer(tiny_model, tile_px=16), progress=Interrupt())
+    assert names(tmp_path / "out") == ["a.jpg"]

@@ -1,0 +1,272 @@
+"""A photo stays a photo: profile, tags, alpha, depth, gray, orientation, in and out of every format."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import pyvips
+from PIL import Image, ImageCms
+
+from subjectiveqe.enhancing.files import enhance_files
+from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.images import read_rgb, sniff_format
+from subjectiveqe.photos import FORMATS, Saving, open_photo, write_photo
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+MAKER, ORIENTATION, COPYRIGHT = 0x010F, 0x0112, 0x8298
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>tags</a></x:xmpmeta>"
+
+
+def copy(source, target, saving=None):
+    """Reads and writes a photo without changing a pixel."""
+    format_out = next(name for name, suffixes in FORMATS.items() if target.suffix in suffixes)
+    photo = open_photo(source, format_out)
+
+    def rows():
+        for top in range(0, photo.height, 50):
+            yield photo.read(min(50, photo.height - top))[..., : photo.bands]
+
+    write_photo(target, photo, rows(), saving or Saving(), format_out)
+    return photo
+
+
+def exif(orientation=1):
+    tags = Image.Exif()
+    tags[MAKER], tags[COPYRIGHT], tags[ORIENTATION] = "A Maker", "A Photographer", orientation
+    return tags
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("bmp", "gif")])
+def test_profile_tags_and_resolution_come_along(tmp_path, draw_image, name):
+    source = tmp_path / "in.jpg"
+    Image.fromarray(draw_image((64, 96))).save(
+        source, quality=95, icc_profile=PROFILE, exif=exif(), xmp=XMP, dpi=(300, 300)
+    )
+    target = tmp_path / f"out{FORMATS[name][0]}"
+    lost = ("EXIF is not kept, TIFF is written here without it",) if name == "tiff" else ()
+    assert copy(source, target).warnings == lost
+    assert sniff_format(target) == name
+    kept = open_photo(target, name)
+    assert kept.attached["icc-profile-data"] == PROFILE
+    assert b"A Photographer" in kept.attached.get("exif-data", b"A Photographer" if lost else b"")
+    assert b"<a>tags</a>" in kept.attached["xmp-data"]
+    if name in ("jpeg", "png", "tiff"):
+        assert kept.density[0] * 25.4 == pytest.approx(300, abs=0.1)
+    stripped = tmp_path / f"bare{FORMATS[name][0]}"
+    copy(source, stripped, Saving(strip=True))
+    bare = open_photo(stripped, name)
+    assert bare.attached["icc-profile-data"] == PROFILE
+    assert b"A Photographer" not in stripped.read_bytes()
+    assert "xmp-data" not in bare.attached
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["jpeg", "png", "tiff", "webp", "avif"])
+def test_a_picture_is_seen_upright_whatever_it_becomes(tmp_path, orientation, name):
+    marked = np.zeros((32, 48, 3), np.uint8)
+    marked[:16, :24] = (250, 30, 30)  # red at the top left, green at the bottom right
+    marked[16:, 24:] = (30, 250, 30)
+    Image.fromarray(marked).save(tmp_path / "in.jpg", quality=98, subsampling=0, exif=exif(orientation))
+    target = tmp_path / f"out{FORMATS[name][0]}"
+    copy(tmp_path / "in.jpg", target)
+    copy(tmp_path / "in.jpg", tmp_path / f"bare{FORMATS[name][0]}", Saving(strip=True))
+    upright = read_rgb(tmp_path / "in.jpg").astype(int)
+    for path in (target, tmp_path / f"bare{FORMATS[name][0]}"):
+        seen = read_rgb(path).astype(int)
+        assert seen.shape == upright.shape
+        assert np.abs(seen - upright).mean() < 8
+
+
+def test_the_thumbnail_of_the_old_pixels_is_dropped(tmp_path, draw_image):
+    small, big = tmp_path / "small.jpg", tmp_path / "in.jpg"
+    Image.fromarray(draw_image((24, 32), seed=9)).save(small, quality=40)
+    picture = pyvips.Image.new_from_array(draw_image((64, 96)), interpretation="srgb")
+    picture = picture.copy()
+    picture.set_type(pyvips.GValue.blob_type, "jpeg-thumbnail-data", small.read_bytes())
+    picture.jpegsave(str(big))
+    assert small.read_bytes()[-200:] in big.read_bytes()
+    copy(big, tmp_path / "out.jpg")
+    assert small.read_bytes()[-200:] not in (tmp_path / "out.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("name", ["png", "tiff", "webp"])
+def test_gray_stays_gray_and_alpha_stays_exact(tmp_path, draw_image, mode, name):
+    rgba = np.dstack([draw_image((90, 50)), draw_image((90, 50), seed=1)[..., 0]])
+    Image.fromarray(rgba).convert(mode).save(tmp_path / "a.png")
+    target = tmp_path / f"b{FORMATS[name][0]}"
+    photo = copy(tmp_path / "a.png", target, Saving(lossless=name == "webp"))
+    assert photo.is_gray == mode.startswith("L")
+    with Image.open(tmp_path / "a.png") as before, Image.open(target) as after:
+        wanted = mode.replace("L", "RGB") if name == "webp" else mode  # WebP has no gray
+        assert after.mode == wanted
+        assert np.array_equal(np.asarray(before.convert(wanted)), np.asarray(after))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("name", ["png", "tiff"])
+def test_sixteen_bits_stay(tmp_path, name, bands):
+    deep = np.random.default_rng(0).integers(0, 65536, (70, 40, bands), np.uint16)
+    meaning = "grey16" if bands == 1 else "rgb16"
+    pyvips.Image.new_from_array(deep, interpretation=meaning).pngsave(str(tmp_path / "in.png"), keep="none")
+    target = tmp_path / f"out{FORMATS[name][0]}"
+    assert copy(tmp_path / "in.png", target).warnings == ()
+    assert np.array_equal(pyvips.Image.new_from_file(str(target)).numpy().reshape(deep.shape), deep)
+    assert (
+        copy(tmp_path / "in.png", tmp_path / "out.jpg").warnings[0] == "16-bit channels become 8-bit, jpeg has no more"
+    )
+
+
+def test_what_is_not_kept_is_said(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "ink.jpg", quality=95)
+    assert copy(tmp_path / "ink.jpg", tmp_path / "ink.png").warnings == ("cmyk colours become sRGB",)
+    red, green, blue = read_rgb(tmp_path / "ink.png")[4, 4].astype(int)
+    assert red > 180 > 90 > max(green, blue)
+    assert "icc-profile-data" in open_photo(tmp_path / "ink.png", "png").attached  # tagged sRGB
+
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert "only the first page is kept" in copy(tmp_path / "moving.gif", tmp_path / "still.png").warnings
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    assert copy(tmp_path / "moving.png", tmp_path / "still.png").warnings == ("only the first page is kept",)
+    frames[1] = frames[1].resize((9, 9))
+    frames[0].save(tmp_path / "sizes.tif", save_all=True, append_images=frames[1:])
+    assert "only the first page is kept" in copy(tmp_path / "sizes.tif", tmp_path / "one.tif").warnings
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "tagged.png", icc_profile=PROFILE)
+    assert copy(tmp_path / "tagged.png", tmp_path / "bare.bmp").warnings == (
+        "profile, EXIF and XMP are not kept, bmp has none",
+    )
+
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert copy(tmp_path / "clear.png", tmp_path / "c.jpg").warnings == ("alpha is laid over white, jpeg has none",)
+    assert (read_rgb(tmp_path / "c.jpg") == 255).all()
+
+    gain = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf hdrgm:Version='1.0'/></x:xmpmeta>"
+    Image.new("RGB", (8, 8)).save(tmp_path / "hdr.jpg", xmp=gain)
+    assert copy(tmp_path / "hdr.jpg", tmp_path / "sdr.jpg").warnings == ("its HDR gain map is not kept",)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".heic", ".tif", ".bmp", ".ppm", ".gif"])
+def test_every_format_is_read(tmp_path, draw_image, enhancer, suffix):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    image = draw_image((40, 56))
+    source = tmp_path / f"in{suffix}"
+    Image.fromarray(image).save(source)
+    assert np.abs(read_rgb(source).astype(int) - image).mean() < 12
+    result = enhance_files([source], tmp_path / "out", enhancer)
+    assert [o.reason for o in result.outcomes] == [""]
+    written = result.outcomes[0].job.target
+    assert written.suffix == {".ppm": ".png"}.get(suffix, suffix)
+    assert np.abs(read_rgb(written).astype(int) - image).mean() < 16
+
+
+@pytest.mark.parametrize(
+    ("suffix", "target"), [(".gif", ".gif"), (".webp", ".webp"), (".gif", ".webp"), (".tif", ".tif")]
+)
+def test_every_frame_comes_along_and_is_a_picture_of_its_own(tmp_path, enhancer, suffix, target):
+    frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "blue", "white")]
+    source = tmp_path / f"in{suffix}"
+    timing = {} if suffix == ".tif" else {"duration": [100, 250, 400], "loop": 3}
+    frames[0].save(source, save_all=True, append_images=frames[1:], **timing)
+    saving = Saving({".gif": "gif", ".webp": "webp", ".tif": "tiff"}[target])
+    [outcome] = enhance_files([source], tmp_path / "out", enhancer, saving=saving).of("done")
+    assert outcome.warnings == ()
+    with Image.open(outcome.job.target) as moving:
+        assert moving.n_frames == 3
+        for number, frame in enumerate(frames):
+            moving.seek(number)
+            # No colour of the frame before or after at the edges.
+            assert np.abs(np.asarray(moving.convert("RGB")).astype(int) - np.asarray(frame)).max() <= 4
+            if timing and target == ".gif":
+                assert moving.info["duration"] == timing["duration"][number]
+        if timing:
+            # GIF counts repetitions, WebP showings.
+            assert moving.info["loop"] == 3 + ((suffix, target) == (".gif", ".webp"))
+
+
+def test_a_palette_becomes_right_rgb(tmp_path, draw_image):
+    Image.fromarray(draw_image((40, 56))).quantize(16).save(tmp_path / "p.png")
+    copy(tmp_path / "p.png", tmp_path / "out.png")
+    with Image.open(tmp_path / "p.png") as before, Image.open(tmp_path / "out.png") as after:
+        assert np.array_equal(np.asarray(before.convert("RGB")), np.asarray(after.convert("RGB")))
+
+
+def test_colours_nobody_sees_neither_change_nor_bleed(tmp_path, enhancer):
+    hidden = {name: np.zeros((300, 200, 4), np.uint8) for name in ("black", "white")}
+    for name, picture in hidden.items():
+        picture[..., :3] = 255 if name == "white" else 0
+        picture[100:220, 60:140] = (90, 120, 60, 255)
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    enhance_files([tmp_path / "black.png", tmp_path / "white.png"], tmp_path / "out", enhancer)
+    black, white = (np.asarray(Image.open(tmp_path / "out" / f"{name}.png")) for name in ("black", "white"))
+    seen = black[..., 3] > 0
+    assert np.array_equal(black[seen], white[seen])
+    assert np.abs(black[seen][:, :3].astype(int) - (90, 120, 60)).max() <= 1  # no dark fringe
+    for name, out in (("black", black), ("white", white)):
+        assert np.array_equal(out[~seen], hidden[name][~seen])
+
+
+def test_quality_chroma_and_lossless_do_what_they_say(tmp_path, draw_image):
+    image = draw_image((120, 160))
+    Image.fromarray(image).save(tmp_path / "in.png")
+    sizes = {}
+    for quality in (30, 95):
+        copy(tmp_path / "in.png", tmp_path / f"{quality}.jpg", Saving(quality=quality))
+        sizes[quality] = (tmp_path / f"{quality}.jpg").stat().st_size
+    assert sizes[30] < sizes[95] / 2
+    copy(tmp_path / "in.png", tmp_path / "full.jpg")
+    copy(tmp_path / "in.png", tmp_path / "half.jpg", Saving(chroma="420"))
+    for name, sampling in (("full.jpg", (1, 1)), ("half.jpg", (2, 2))):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.layer[0][1:3] == sampling
+    for name in ("webp", "avif"):
+        copy(tmp_path / "in.png", tmp_path / f"exact.{name}", Saving(lossless=True))
+        assert np.array_equal(read_rgb(tmp_path / f"exact.{name}"), image)
+    for options in ({"format": "jxl"}, {"quality": 0}, {"chroma": "411"}, {"format": "jpeg", "lossless": True}):
+        with pytest.raises(ConfigError):
+            Saving(**options)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut.jpg", "cut.png", "cut.tif", "cut.webp", "cut.heic"])
+def test_damage_is_one_line_and_leaves_nothing(tmp_path, draw_image, enhancer, kind):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    path = tmp_path / kind
+    if kind == "text":
+        path.write_text("no picture")
+    elif kind == "empty":
+        path.touch()
+    else:
+        Image.fromarray(draw_image((164, 164))).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = enhance_files([path], tmp_path / "out", enhancer)
+    [outcome] = result.of("failed")
+    assert outcome.reason
+    assert "\n" not in outcome.reason
+    assert "disk" not in outcome.reason
+    assert not list((tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_a_name_that_lies_is_no_matter(tmp_path, draw_image):
+    Image.fromarray(draw_image((20, 30))).save(tmp_path / "in.jpg", "PNG")
+    copy(tmp_path / "in.jpg", tmp_path / "out.png")
+    assert np.array_equal(read_rgb(tmp_path / "out.png"), draw_image((20, 30)))
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch, draw_image):
+    from subjectiveqe import images
+
+    Image.fromarray(draw_image((100, 100))).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "LARGEST_PX", 9_000)
+    with pytest.raises(ImageError, match=r"100x100 px are more than the 0 megapixels that a png may have here"):
+        open_photo(tmp_path / "a.png", "png")
+
+
+def test_a_side_too_long_for_the_format_is_told_before_the_work(tmp_path):
+    Image.fromarray(np.zeros((8, 17000, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"17000x8 px are more than the 16383 px a side that webp can hold"):
+        copy(tmp_path / "a.png", tmp_path / "a.webp")
