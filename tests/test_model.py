@@ -49,6 +49,6 @@ def test_there_is_no_grid(of_codec):
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
-    assert header["recipe"] == "blind-first-gate"
+    assert header["recipe"] == "blind-told-estimator"
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
