@@ -131,6 +131,14 @@ def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, 
     assert np.array_equal(np.concatenate(strips), enhancer(image))
 
 
+def test_an_estimate_that_is_no_number_is_caught(unet_onnx, monkeypatch, draw_image):
+    enhancer = Enhancer(unet_onnx, "onnxruntime")
+    nothing = dataclasses.replace(enhancer._network, estimate=lambda lq: np.full((len(lq), 2, 2), np.nan, np.float32))
+    monkeypatch.setattr(enhancer, "_network", nothing)
+    with pytest.raises(ModelError, match="values that are not numbers"):
+        enhancer(draw_image((40, 40)))
+
+
 def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onnx, draw_image, monkeypatch):
     from subjectiveqe.enhancing import enhancer as module
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
 from ..photos import Pixels
-from .runtime import open_network
+from .runtime import Floats, open_network
 from .tiling import plan_tiles
 
 _TILE_BYTES = 512 * 2**20
@@ -21,7 +21,6 @@ _TILE_BYTES = 512 * 2**20
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
-
 
 _LOOK_PX, _LOOKS = 192, 5
 """The coarseness of a picture is estimated on patches of this side, as in training, of which there are this many a row
@@ -68,7 +67,7 @@ class Enhancer:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
 
-    def estimate(self, image: Pixels) -> NDArray[np.float32] | None:
+    def estimate(self, image: Pixels) -> Floats | None:
         """How coarsely the picture as a whole was compressed, by patches all over it; tiles then agree about it.
 
         Args:
@@ -78,7 +77,7 @@ class Enhancer:
         """
         return self.estimate_strips(_reader(image), *image.shape[:2])
 
-    def estimate_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> NDArray[np.float32] | None:
+    def estimate_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Floats | None:
         """As `estimate`, of a picture that comes in strips; arguments as of `strips`."""
         if self._network.estimate is None:
             return None
@@ -95,9 +94,9 @@ class Enhancer:
             patches += [patch[:, col : col + _LOOK_PX].copy() for col in _looks(width)]
         scale = np.float32(np.iinfo(seen.dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
-        value, log_scale = self._network.estimate(lq).transpose(1, 0, 2)
+        value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
-        mean: NDArray[np.float32] = (value * certainty).sum(0) / certainty.sum(0)
+        mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         return mean
 
     def __call__(self, image: Pixels) -> Pixels:
@@ -126,7 +125,7 @@ class Enhancer:
         read: Callable[[int], Pixels],
         height: int,
         width: int,
-        coarseness: NDArray[np.float32] | None,
+        coarseness: Floats | None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Pixels]:
         """Enhances a picture that comes and goes in strips, of which no more is held than one row of tiles.
@@ -165,15 +164,16 @@ class Enhancer:
             for tile in band:
                 if progress is not None:
                     progress(done, len(plan))
-                tile.write(self._run(tile.read(seen), coarseness), result)
+                tile.write(self._run(network.run, tile.read(seen), self.strength, coarseness), result)
                 done += 1
             kept = end - rows.keep_start
             fading = result[kept:]
             yield result[:kept]
 
-    def _run(self, lq: NDArray[np.float32], coarseness: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    def _run(self, compute: Callable[..., Floats], lq: Floats, *rest: Any) -> Floats:
+        """What the network or its estimator makes of a tile; their failures get one line."""
         try:
-            values = self._network.run(lq, self.strength, coarseness)
+            values = compute(lq, *rest)
         except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
             size = f"{lq.shape[3]}x{lq.shape[2]}"
             raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error

@@ -195,9 +195,7 @@ def enhance_stream(source: Path, target: Path, enhancer: Enhancer, saving: Savin
                 shutil.copyfileobj(sys.stdin.buffer, file)
         format_out = saving.format or format_of(target) or saving.format_for(sniff_format(source))
         place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
-        coarseness = _estimate(source, format_out, enhancer)
-        photo = open_photo(source, format_out)
-        write_photo(place, photo, enhance_photo(photo, enhancer, coarseness), saving, format_out)
+        _enhance_file(source, place, enhancer, saving, format_out)
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -211,14 +209,26 @@ def _enhance_one(job: Job, enhancer: Enhancer, saving: Saving, progress: Callabl
     start_s = time.perf_counter()
     try:
         format_out = job.format_out or saving.format_for(sniff_format(job.source))
-        coarseness = _estimate(job.source, format_out, enhancer)
-        photo = open_photo(job.source, format_out)
-        write_photo(job.target, photo, enhance_photo(photo, enhancer, coarseness, progress), saving, format_out)
+        photo = _enhance_file(job.source, job.target, enhancer, saving, format_out, progress)
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
     seconds = time.perf_counter() - start_s
     return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds)
+
+
+def _enhance_file(
+    source: Path,
+    target: Path,
+    enhancer: Enhancer,
+    saving: Saving,
+    format_out: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Photo:
+    coarseness = _estimate(source, format_out, enhancer)
+    photo = open_photo(source, format_out)
+    write_photo(target, photo, enhance_photo(photo, enhancer, coarseness, progress), saving, format_out)
+    return photo
 
 
 def _estimate(source: Path, format_out: str, enhancer: Enhancer) -> NDArray[np.float32] | None:
