@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from subjectiveqe import metrics
 from subjectiveqe.demo import SamplePairs
@@ -44,6 +45,32 @@ def test_there_is_no_grid(of_codec):
         # 1.5 times the neighbours' amplitude; JPEG brings a line of its own at 8 px, which may stay as far as it came.
         own = came[period_px] if (codec, period_px) == ("jpeg", 8) else 0.0
         assert power_ratio <= max(1.5**2, own), f"{period_px} px"
+
+
+def drawn(name):
+    """Pictures whose colours are easily spoilt: (300, 400, 3) uint8."""
+    rows, cols = np.mgrid[:300, :400]
+    if name == "flat gray":
+        return np.full((300, 400, 3), 127, np.uint8)
+    if name == "white page":
+        ink = (rows % 20 > 10) & (cols % 60 > 8) & (np.random.default_rng(0).random((300, 400)) < 0.4)
+        return np.repeat(np.where(ink & (cols > 40) & (rows > 40), 40, 255).astype(np.uint8)[..., None], 3, axis=2)
+    return np.stack((rows * 0.8, cols * 0.6, (rows + cols) * 0.3), axis=2).astype(np.uint8)
+
+
+def off_from_afar(out, lq):
+    """Largest difference of a channel behind a Gaussian of sigma 32 px, in levels."""
+    return np.abs(gaussian_filter(out.astype(float) - lq, (32, 32, 0), mode="reflect")).max()
+
+
+@pytest.mark.parametrize("name", ["flat gray", "white page", "gradient"])
+def test_drawn_pictures_keep_their_colours(name):
+    lq = drawn(name)
+    assert off_from_afar(Enhancer(runtime="onnxruntime")(lq), lq) < 0.25
+
+
+def test_photos_keep_their_colours_as_seen_from_afar(triples):
+    assert max(off_from_afar(out, lq) for _, lq, _, out in triples) < 0.25
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():

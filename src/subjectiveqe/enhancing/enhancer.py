@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
 from ..photos import Pixels
+from .colorlock import ColorLock
 from .runtime import Floats, open_network
 from .tiling import plan_tiles
 
@@ -41,6 +43,7 @@ class Enhancer:
         runtime: "onnxruntime", "openvino", "torch" or "auto".
         strength: 0..1, from the most faithful to the most pleasing; networks without the dial ignore it.
         tile_px: side of what is kept of a tile; 0 for whole pictures at once; None for what keeps memory low.
+        lock_colors: keep the input's colours as seen from afar (`ColorLock`); False for the network's bare output.
     Raises:
         ConfigError: an argument out of range, or a runtime that is not installed.
         ModelError: a file that is missing, damaged or no network of this package.
@@ -51,14 +54,19 @@ class Enhancer:
     """
 
     def __init__(
-        self, model: Path | str | None = None, runtime: str = "auto", strength: float = 1.0, tile_px: int | None = None
+        self,
+        model: Path | str | None = None,
+        runtime: str = "auto",
+        strength: float = 1.0,
+        tile_px: int | None = None,
+        lock_colors: bool = True,
     ) -> None:
         if not 0 <= strength <= 1:  # NaN is refused too
             raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
         self.strength = float(strength)
-        self._tile_px = tile_px
+        self._tile_px, self._lock_colors = tile_px, lock_colors
         self._name = str(model or "bundled model")
         self._network = open_network(None if model is None else Path(model), runtime)
 
@@ -153,22 +161,23 @@ class Enhancer:
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
         seen, seen_top = read(0), 0
-        fading = seen  # rows of the result that the next band fades into
+        fading = np.zeros((0, width, 3), np.uint16)  # rows of the result that the next band fades into
+        lock = ColorLock(height, seen.dtype)
         done = 0
         for band, end in zip(bands, ends, strict=True):
             rows = band[0].rows
             missing = min(rows.stop, height) - (seen_top + len(seen))
             seen, seen_top = np.concatenate((seen[rows.start - seen_top :], read(missing))), rows.start
-            result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), seen.dtype)
+            result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), np.uint16)
             result[: len(fading)] = fading
             for tile in band:
                 if progress is not None:
                     progress(done, len(plan))
                 tile.write(self._run(network.run, tile.read(seen), self.strength, coarseness), result)
                 done += 1
-            kept = end - rows.keep_start
-            fading = result[kept:]
-            yield result[:kept]
+            result, fading = np.split(result, [end - rows.keep_start])
+            lq = seen[rows.keep_start - rows.start :][: len(result)]
+            yield lock(lq, result) if self._lock_colors else _round(result, seen.dtype)
 
     def _run(self, compute: Callable[..., Floats], lq: Floats, *rest: Any) -> Floats:
         """What the network or its estimator makes of a tile; their failures get one line."""
@@ -192,6 +201,11 @@ def _reader(image: Pixels) -> Callable[[int], Pixels]:
         return image[taken - count : taken]
 
     return read
+
+
+def _round(result: NDArray[np.uint16], dtype: np.dtype[Any]) -> Pixels:
+    """Levels of `dtype`."""
+    return result if result.dtype == dtype else np.rint(result / np.float32(257)).astype(dtype)
 
 
 def _looks(side: int) -> list[int]:

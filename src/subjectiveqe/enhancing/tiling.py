@@ -45,12 +45,12 @@ class Tile:
         lq /= np.iinfo(strip.dtype).max
         return lq
 
-    def write(self, out: NDArray[np.float32], strip: Pixels) -> None:
+    def write(self, out: NDArray[np.float32], strip: NDArray[np.uint16]) -> None:
         """Puts the kept part of the network's output, rounded and clipped, into a strip of the result.
 
         Args:
             out: float32, (1, 3, h, w), in [0, 1] or a little beyond.
-            strip: the result's rows from `rows.keep_start` on; uint8 or uint16, (h, W, 3). What fades in meets there
+            strip: the result's rows from `rows.keep_start` on, (h, W, 3), 65535 for white. What fades in meets there
                 what the tiles before have left.
         """
         rows, cols = self.rows, self.cols

@@ -1,0 +1,137 @@
+"""Keeping the colours of a picture: seen from afar, the result is the input.
+
+Compression takes detail and leaves the broad colours as they are, so whatever a network changes of those is its own
+mistake: a tint, or a sky a level brighter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..photos import Pixels
+
+_CELL_PX = 8
+"""Side of the cells in which the drift is measured."""
+
+_SIGMA, _RADIUS = 2.0, 6
+"""Of the Gaussian, in cells. Half the width behind which colours are promised to be kept, so that of any drift less
+than a fortieth is left behind that."""
+
+_REACH = 2 * _RADIUS + 1
+"""How many rows of cells below a row have a say in its correction."""
+
+
+class ColorLock:
+    """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
+
+    The correction is the drift behind a Gaussian of sigma 16 px, and what that leaves of it once more. Results wait for
+    the 104 rows below them.
+
+    Args:
+        height: of the picture, in px.
+        dtype: of the rows that are given back, uint8 or uint16.
+    """
+
+    def __init__(self, height: int, dtype: np.dtype) -> None:
+        self._missing = height
+        self._dtype = dtype
+        self._unmeasured: list[NDArray[np.int32]] = []
+        self._rows = np.zeros((0, 0, 3), np.uint16)
+        """Of the result, waiting to be given back."""
+        self._drift = np.zeros((0, 0, 3), np.float32)
+        """Input minus result in cells, from `_above` rows of cells above the first of `_rows`."""
+        self._above = 0
+
+    def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
+        """Takes the next rows and gives back those that are done; all are when the last have come.
+
+        Args:
+            lq: rows of the input, (n, W, 3).
+            out: the same rows of the result, 65535 for white whatever the input's type.
+        Returns:
+            (m, W, 3), corrected and rounded.
+        """
+        self._missing -= len(out)
+        self._rows = np.concatenate((self._rows.reshape(-1, *out.shape[1:]), out))
+        self._measure(lq, out)
+        cells = len(self._drift) if self._missing == 0 else max(len(self._drift) - _REACH, self._above)
+        correction = _smooth(self._drift)[max(self._above - 1, 0) : cells + 1]
+        rows = self._rows[: (cells - self._above) * _CELL_PX]
+        self._rows = self._rows[len(rows) :]
+        done = _add(rows, correction, first=min(self._above, 1), dtype=self._dtype)
+        kept = min(cells, _REACH)
+        self._drift, self._above = self._drift[cells - kept :], kept
+        return done
+
+    def _measure(self, lq: Pixels, out: NDArray[np.uint16]) -> None:
+        """Adds the drift of all rows of cells that are complete."""
+        scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
+        self._unmeasured.append(lq.astype(np.int32) * scale - out)
+        drift = np.concatenate(self._unmeasured)
+        whole = len(drift) if self._missing == 0 else len(drift) // _CELL_PX * _CELL_PX
+        self._unmeasured = [drift[whole:]]
+        cells = _cell_means(drift[:whole])
+        self._drift = np.concatenate((self._drift.reshape(-1, *cells.shape[1:]), cells))
+
+
+def _cell_means(drift: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(H, W, 3) -> (cells, cells, 3); the last cell of a row and of a column may be small."""
+    height, width, _ = drift.shape
+    rows, cols = (np.arange(0, side, _CELL_PX) for side in (height, width))
+    sums = np.add.reduceat(np.add.reduceat(drift, rows, axis=0) if height else drift, cols, axis=1)
+    area = np.minimum(_CELL_PX, height - rows)[:, None] * np.minimum(_CELL_PX, width - cols)
+    means: NDArray[np.float32] = (sums / area[..., None]).astype(np.float32)
+    return means
+
+
+def _smooth(drift: NDArray[np.float32]) -> NDArray[np.float32]:
+    once = _blur(drift)
+    return once + _blur(drift - once)
+
+
+def _blur(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gaussian over rows and columns, mirrored at the borders."""
+    taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2).astype(np.float32)
+    taps /= taps.sum()
+    for axis in (0, 1):
+        if cells.shape[axis]:
+            pad = [(_RADIUS, _RADIUS) if axis == number else (0, 0) for number in range(3)]
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(cells, pad, mode="symmetric"), len(taps), axis)
+            cells = windows @ taps
+    return cells
+
+
+def _add(rows: NDArray[np.uint16], correction: NDArray[np.float32], first: int, dtype: np.dtype) -> Pixels:
+    """Rows plus the correction, interpolated between the middles of cells and rounded to levels of `dtype`.
+
+    Args:
+        rows: (n, W, 3).
+        correction: of the cells from `first` rows of cells above `rows` to one below, if there is one.
+        first: 0 at the picture's top, else 1.
+        dtype: uint8 or uint16.
+    """
+    height, width, _ = rows.shape
+    scale = np.iinfo(np.uint16).max // np.iinfo(dtype).max
+    done = np.empty(rows.shape, dtype)
+    if not height:
+        return done
+    upper, lower, part = _between(height, first, len(correction))
+    left, right, across = _between(width, 0, correction.shape[1])
+    wide = correction[:, left] + (correction[:, right] - correction[:, left]) * across[:, None]
+    for top in range(0, height, _CELL_PX):  # what is worked on stays in the cache
+        row = slice(top, top + _CELL_PX)
+        values = wide[upper[row]] + (wide[lower[row]] - wide[upper[row]]) * part[row, None, None]
+        values += rows[row]
+        values /= scale
+        np.rint(values, out=values)
+        done[row] = np.clip(values, 0, np.iinfo(dtype).max, out=values)
+    return done
+
+
+def _between(length: int, first: int, cells: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each pixel the cells before and behind it, and how far it is on the way between their middles, 0..1."""
+    place = (np.arange(length) + 0.5) / _CELL_PX - 0.5 + first
+    place = np.clip(place, 0, cells - 1)
+    before = place.astype(np.intp)
+    return before, np.minimum(before + 1, cells - 1), (place - before).astype(np.float32)

@@ -1,0 +1,65 @@
+"""Colours seen from afar stay those of the input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from subjectiveqe.enhancing.colorlock import ColorLock
+
+LEVELS = 0.25
+"""How far a channel may be off behind a Gaussian of sigma 32 px."""
+
+
+def seen_from_afar(difference):
+    return np.abs(gaussian_filter(difference.astype(float), (32, 32, 0), mode="reflect")).max()
+
+
+def lock(lq, out, sizes=(10_000,)):
+    """The result in one piece, whatever sizes the strips have."""
+    colors, parts, top = ColorLock(len(lq), lq.dtype), [], 0
+    while top < len(lq):
+        count = sizes[len(parts) % len(sizes)]
+        parts.append(colors(lq[top : top + count], out[top : top + count]))
+        top += count
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 24), (64, 333), (300, 65), (512, 768)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tint_and_slow_waves_are_taken_out_and_detail_stays(size, dtype):
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[: size[0], : size[1]]
+    scale = np.iinfo(dtype).max // 255
+    lq = (rng.integers(64, 192, (*size, 3)) * scale).astype(dtype)
+    drift = 2 * np.sin(cols / 40) * np.cos(rows / 60) + 1.5 + 5 * (cols < 3)
+    detail = rng.normal(0, 3, lq.shape)
+    out = np.rint((lq / scale + drift[..., None] + detail) * 257).astype(np.uint16)
+    locked = lock(lq, out)
+    assert locked.dtype == dtype
+    assert locked.shape == lq.shape
+    off = (locked.astype(float) - lq) / scale
+    if size != (1, 1):
+        assert seen_from_afar(out / 257 - lq / scale) > 5 * LEVELS
+        assert np.corrcoef(off.ravel(), detail.ravel())[0, 1] > 0.8
+    assert seen_from_afar(off) < LEVELS
+
+
+def test_strips_of_any_size_give_the_same_rows():
+    rng = np.random.default_rng(1)
+    lq = rng.integers(0, 256, (333, 70, 3)).astype(np.uint8)
+    out = rng.integers(0, 65536, lq.shape).astype(np.uint16)
+    whole = lock(lq, out)
+    assert len(whole) == 333
+    for sizes in [(8,), (1, 50, 7), (200, 3)]:
+        assert np.array_equal(lock(lq, out, sizes), whole)
+
+
+def test_only_a_few_rows_wait():
+    lq = np.zeros((400, 30, 3), np.uint8)
+    colors, given = ColorLock(400, lq.dtype), 0
+    for top in range(0, 400, 20):
+        given += len(colors(lq[top : top + 20], np.zeros((20, 30, 3), np.uint16)))
+        assert top + 20 - given <= 104 + 8 or top == 380
+    assert given == 400
