@@ -214,6 +214,9 @@ def enhance(
     chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
     lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Drop EXIF, XMP and resolution; the profile stays.")] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
     suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
@@ -239,7 +242,7 @@ def enhance(
         if len(inputs) != 1:
             raise ConfigError('"-" goes with one picture; give a single input')
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        enhance_stream(inputs[0], out or Path("-"), enhancer, saving, overwrite)
+        enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
         return
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
@@ -253,6 +256,7 @@ def enhance(
             out,
             enhancer,
             saving=saving,
+            faithful=faithful,
             recursive=recursive,
             suffix=suffix,
             in_place=in_place,
@@ -265,6 +269,8 @@ def enhance(
         for outcome in done if not quiet else ():
             for warning in outcome.warnings:
                 typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
+            if outcome.faithfulness:
+                typer.echo(f"{outcome.job.target}: {outcome.faithfulness}")
         for outcome in failed:
             typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
     if not (quiet or as_json):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from ..errors import ConfigError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
 from ..photos import FORMATS, Photo, Pixels, Saving, open_photo, write_photo
 from .enhancer import Enhancer
+from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
@@ -46,6 +47,7 @@ class Outcome:
         warnings: what of the source is not kept.
         megapixels: size of the picture.
         seconds: from opening to the finished file.
+        faithfulness: what it took to keep to the file, where that was asked for.
     """
 
     job: Job
@@ -54,6 +56,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     megapixels: float = 0.0
     seconds: float = 0.0
+    faithfulness: Faithfulness | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, as `sqe enhance --json` prints them."""
@@ -65,6 +68,7 @@ class Outcome:
             "warnings": list(self.warnings),
             "megapixels": round(self.megapixels, 6),
             "seconds": round(self.seconds, 3),
+            **({"faithfulness": asdict(self.faithfulness)} if self.faithfulness else {}),
         }
 
 
@@ -98,6 +102,7 @@ def enhance_files(
     enhancer: Enhancer,
     *,
     saving: Saving | None = None,
+    faithful: bool = False,
     recursive: bool = False,
     suffix: str = "",
     in_place: bool = False,
@@ -116,6 +121,7 @@ def enhance_files(
         out: a picture file if there is one input, else a folder; None beside the source, with `suffix` or `in_place`.
         enhancer: see `Enhancer`.
         saving: format, quality and what is stripped.
+        faithful: keep to what JPEG files say of luma (`LumaIntervals`); pictures of other formats fail.
         recursive: take the pictures of subfolders too; they keep their subfolders in `out`.
         suffix: put between a result's name and its extension.
         in_place: put results in the place of their sources.
@@ -127,6 +133,8 @@ def enhance_files(
             or exists, or options that do not go together.
     """
     saving, progress = saving or Saving(), progress or BatchProgress()
+    if faithful:
+        check_jpeglib()
     todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
     there = {job for job in todo if not in_place and job.target.exists()}
     if there and existing == "refuse":
@@ -156,7 +164,7 @@ def enhance_files(
     # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
     with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
         running: set[Future[Outcome]] = {
-            pool.submit(_enhance_one, job, enhancer, saving, lambda *state, job=job: note(job, *state))
+            pool.submit(_enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
             for job in waiting
         }
         try:
@@ -173,7 +181,9 @@ def enhance_files(
     return result
 
 
-def enhance_stream(source: Path, target: Path, enhancer: Enhancer, saving: Saving, overwrite: bool = False) -> None:
+def enhance_stream(
+    source: Path, target: Path, enhancer: Enhancer, saving: Saving, faithful: bool = False, overwrite: bool = False
+) -> None:
     """Enhances one picture from or to a standard stream, for which "-" stands.
 
     Args:
@@ -181,6 +191,7 @@ def enhance_stream(source: Path, target: Path, enhancer: Enhancer, saving: Savin
         target: a file, or "-" for standard output, in `saving.format` or the source's.
         enhancer: see `Enhancer`.
         saving: how the result is written.
+        faithful: see `enhance_files`.
         overwrite: replace a target that is there.
     Raises:
         ConfigError: the target is there.
@@ -195,7 +206,7 @@ def enhance_stream(source: Path, target: Path, enhancer: Enhancer, saving: Savin
                 shutil.copyfileobj(sys.stdin.buffer, file)
         format_out = saving.format or format_of(target) or saving.format_for(sniff_format(source))
         place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
-        _enhance_file(source, place, enhancer, saving, format_out)
+        _enhance_file(source, place, enhancer, saving, format_out, faithful)
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -205,16 +216,18 @@ class _StoppedError(SubjectiveQEError):
     """The batch was interrupted."""
 
 
-def _enhance_one(job: Job, enhancer: Enhancer, saving: Saving, progress: Callable[[int, int], None]) -> Outcome:
+def _enhance_one(
+    job: Job, enhancer: Enhancer, saving: Saving, faithful: bool, progress: Callable[[int, int], None]
+) -> Outcome:
     start_s = time.perf_counter()
     try:
         format_out = job.format_out or saving.format_for(sniff_format(job.source))
-        photo = _enhance_file(job.source, job.target, enhancer, saving, format_out, progress)
+        photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
     seconds = time.perf_counter() - start_s
-    return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds)
+    return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds, report)
 
 
 def _enhance_file(
@@ -223,12 +236,18 @@ def _enhance_file(
     enhancer: Enhancer,
     saving: Saving,
     format_out: str,
+    faithful: bool,
     progress: Callable[[int, int], None] | None = None,
-) -> Photo:
+) -> tuple[Photo, Faithfulness | None]:
+    intervals = LumaIntervals(source, format_out) if faithful else None
     coarseness = _estimate(source, format_out, enhancer)
     photo = open_photo(source, format_out)
-    write_photo(target, photo, enhance_photo(photo, enhancer, coarseness, progress), saving, format_out)
-    return photo
+    strips = enhance_photo(photo, enhancer, coarseness, progress)
+    report = Faithfulness() if faithful else None
+    if intervals and report:
+        strips = intervals.keep(strips, report)
+    write_photo(target, photo, strips, saving, format_out)
+    return photo, report
 
 
 def _estimate(source: Path, format_out: str, enhancer: Enhancer) -> NDArray[np.float32] | None:

@@ -1,0 +1,223 @@
+"""Results that a JPEG file does not contradict: what it says of luma is kept to the last coefficient.
+
+A JPEG file gives each DCT coefficient as a multiple of a step, and thereby an interval it was in before it was rounded.
+An enhanced picture whose coefficients lie in these intervals could have been the original, for all the file knows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ImageError
+from ..images import first_line, open_picture, sniff_format
+from ..photos import Pixels
+
+Floats = NDArray[np.float32]
+
+_BLOCK_PX = 8
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-T T.871
+
+_MARGINS = np.geomspace(0.8, 5, 16)
+"""How far inside its interval a coefficient is put, in each round, since rounding the pixels moves it again, with a
+standard deviation of 0.29. What is outside after that gets the next, wider margin."""
+
+_WIDEST_MARGIN = 0.45
+"""In steps: fine quantisers leave no room for more."""
+
+
+def check_jpeglib() -> None:
+    """Raises ConfigError where what reads the coefficients is not installed."""
+    if importlib.util.find_spec("jpeglib") is None:
+        raise ConfigError('--faithful needs jpeglib: "pip install subjectiveqe[faithful]"')
+
+
+@dataclass
+class Faithfulness:
+    """What it took to keep to a file, and whether it worked.
+
+    Attributes:
+        coefficients: of luma in the file.
+        moved: of these, how many the network had put outside their intervals.
+        missed: how many still are; they are off by one step, where colours at the end of their range leave no room.
+    """
+
+    coefficients: int = 0
+    moved: int = 0
+    missed: int = 0
+
+    def __str__(self) -> str:
+        """One line."""
+        moved, kept = (100 * part / max(self.coefficients, 1) for part in (self.moved, self.coefficients - self.missed))
+        return f"{moved:.2f} % of the luma coefficients were moved back, {kept:.3f} % agree with the file"
+
+
+class LumaIntervals:
+    """The intervals of a JPEG file's luma coefficients, 2 bytes in memory for each.
+
+    Args:
+        path: of the file; gray, or YCbCr as JFIF has it.
+        format_out: what the result will be written in.
+    Raises:
+        ConfigError: jpeglib is not installed.
+        ImageError: no such file, or its pixels do not lie in the result as they do in the file.
+    """
+
+    def __init__(self, path: Path, format_out: str) -> None:
+        if sniff_format(path) != "jpeg":
+            raise ImageError(f"{path}: is no JPEG, there are no coefficients to be faithful to")
+        check_jpeglib()
+        import jpeglib
+
+        image = open_picture(path)
+        turned = image.get("orientation") if image.get_typeof("orientation") else 1
+        if turned > 1 and format_out not in ("jpeg", "tiff", "webp"):
+            raise ImageError(
+                f"{path}: lies turned in its file and would be upright in {format_out}; take --format jpeg"
+            )
+        try:
+            jpeg = jpeglib.read_dct(str(path))
+        except OSError as error:
+            raise ImageError(f"{path}: its coefficients cannot be read ({first_line(error)})") from None
+        if jpeg.jpeg_color_space.name not in ("JCS_YCbCr", "JCS_GRAYSCALE"):
+            raise ImageError(f"{path}: has no luma ({jpeg.jpeg_color_space.name}); leave --faithful away")
+        self._levels = jpeg.Y
+        self._steps = jpeg.get_component_qt(0).astype(np.float32)
+
+    def keep(self, strips: Iterable[Pixels], report: Faithfulness) -> Iterator[Pixels]:
+        """Moves the luma of a result into the intervals; its chroma stays.
+
+        Args:
+            strips: uint8, (n, W, 1) or (n, W, 3), from top to bottom of the picture.
+            report: what happens is added to it.
+        Yields:
+            The same rows, in strips of their own.
+        """
+        waiting: list[Pixels] = []
+        block_row = 0
+        strips = iter(strips)
+        strip: Pixels | None = next(strips)
+        while strip is not None:
+            waiting.append(strip)
+            strip = next(strips, None)
+            rows = np.concatenate(waiting)
+            whole = len(rows) if strip is None else len(rows) // _BLOCK_PX * _BLOCK_PX
+            waiting = [rows[whole:]]
+            blocks = -(-whole // _BLOCK_PX)
+            levels = self._levels[block_row : block_row + blocks]
+            block_row += blocks
+            if whole:
+                yield self._project(rows[:whole], levels, report)
+
+    def _project(self, rows: Pixels, levels: NDArray[np.int16], report: Faithfulness) -> Pixels:
+        luma = rows @ _LUMA if rows.shape[2] == 3 else rows[..., 0].astype(np.float32)
+        height, width = luma.shape
+        blocks = _to_blocks(luma)
+        wanted = levels[:, : math.ceil(width / _BLOCK_PX)].reshape(blocks.shape).astype(np.float32)
+        outside = self._outside(blocks, wanted)
+        report.coefficients += wanted.size
+        report.moved += int(outside.sum())
+        bad = np.flatnonzero(outside.any((1, 2)))
+        for margin in _MARGINS:
+            if not len(bad):
+                break
+            middle = wanted[bad] * self._steps
+            room = 0.5 * self._steps - np.minimum(margin, _WIDEST_MARGIN * self._steps)
+            blocks[bad] = _inverse_dct(np.clip(_dct(blocks[bad]), middle - room, middle + room)).clip(0, 255)
+            if height % _BLOCK_PX or width % _BLOCK_PX:
+                blocks = _to_blocks(_tie_ends(_to_plane(blocks, width), height, width))
+            bad = bad[self._outside(blocks[bad], wanted[bad]).any((1, 2))]
+        report.missed += int(self._outside(blocks[bad], wanted[bad]).sum())
+        target = np.rint(_to_plane(blocks, width)[:height, :width])
+        changed = target != np.rint(luma)
+        result = rows.copy()
+        result[changed] = _recolour(rows[changed], luma[changed], target[changed])
+        return result
+
+    def _outside(self, blocks: Floats, wanted: Floats) -> NDArray[np.bool_]:
+        outside: NDArray[np.bool_] = np.rint(_dct(np.rint(blocks)) / self._steps) != wanted
+        return outside
+
+
+def _recolour(pixels: Pixels, luma: Floats, target: Floats) -> Pixels:
+    """Gives pixels another luma, to a tenth of a level, so that a JPEG encoder rounds it to what it was meant to be.
+
+    Args:
+        pixels: uint8, (n, 1) or (n, 3).
+        luma: theirs, (n,).
+        target: whole levels, (n,).
+    Returns:
+        uint8 of the same shape. Chroma stays, but for what does not fit into 0..255 and a level of rounding.
+    """
+    if pixels.shape[1] == 1:
+        return target.astype(np.uint8)[:, None]
+    chroma = pixels - luma[:, None]
+    room = np.where(chroma > 0, 255 - target[:, None], target[:, None])
+    share = np.min(room / np.maximum(np.abs(chroma), 1e-3), axis=1).clip(0, 1)
+    colours = np.floor(target[:, None] + share[:, None] * chroma)
+    missing = target - colours @ _LUMA
+    nearest = np.searchsorted((_SUMS[1:] + _SUMS[:-1]) / 2, missing)
+    recoloured: Pixels = np.clip(colours + _STEPS_UP[nearest], 0, 255).astype(np.uint8)
+    return recoloured
+
+
+_STEPS_UP = np.array([[n & 1, n >> 1 & 1, n >> 2 & 1] for n in range(8)], np.float32)
+_STEPS_UP = _STEPS_UP[np.argsort(_STEPS_UP @ _LUMA)]
+"""Which channels go up by one level, by how much luma that adds."""
+_SUMS = _STEPS_UP @ _LUMA
+
+
+def _basis() -> Floats:
+    """Orthonormal DCT-II, (8, 8)."""
+    frequency, place = np.mgrid[:_BLOCK_PX, :_BLOCK_PX]
+    rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _BLOCK_PX)) * math.sqrt(2 / _BLOCK_PX)
+    rows[0] /= math.sqrt(2)
+    return np.asarray(rows, np.float32)
+
+
+_BASIS = _basis()
+
+
+def _dct(blocks: Floats) -> Floats:
+    """(n, 8, 8) levels 0..255 -> coefficients, scaled as JPEG has them."""
+    return _both_sides(blocks - np.float32(128), _BASIS)
+
+
+def _inverse_dct(coefficients: Floats) -> Floats:
+    return _both_sides(coefficients, np.ascontiguousarray(_BASIS.T)) + np.float32(128)
+
+
+def _both_sides(blocks: Floats, basis: Floats) -> Floats:
+    """Gives basis @ block @ basis.T, in two large products, several times as fast as many small ones."""
+    right = (blocks.reshape(-1, _BLOCK_PX) @ basis.T).reshape(blocks.shape).transpose(0, 2, 1)
+    both = (np.ascontiguousarray(right).reshape(-1, _BLOCK_PX) @ basis.T).reshape(blocks.shape)
+    return both.transpose(0, 2, 1)
+
+
+def _to_blocks(plane: Floats) -> Floats:
+    """(H, W) -> (n, 8, 8) row by row; past the end the last row and column go on, as encoders have it."""
+    padded = np.pad(plane, [(0, -side % _BLOCK_PX) for side in plane.shape], mode="edge")
+    rows, cols = (side // _BLOCK_PX for side in padded.shape)
+    blocks = padded.reshape(rows, _BLOCK_PX, cols, _BLOCK_PX).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(blocks).reshape(-1, _BLOCK_PX, _BLOCK_PX)
+
+
+def _to_plane(blocks: Floats, width: int) -> Floats:
+    """(n, 8, 8) -> whole blocks that cover a picture of this width."""
+    cols = -(-width // _BLOCK_PX)
+    plane = blocks.reshape(-1, cols, _BLOCK_PX, _BLOCK_PX).transpose(0, 2, 1, 3)
+    return plane.reshape(-1, cols * _BLOCK_PX)
+
+
+def _tie_ends(plane: Floats, height: int, width: int) -> Floats:
+    """The nearest plane whose rows and columns past the picture's end equal its last ones."""
+    plane = plane.copy()
+    plane[:, width - 1 :] = plane[:, width - 1 :].mean(1, keepdims=True)
+    plane[height - 1 :] = plane[height - 1 :].mean(0, keepdims=True)
+    return plane

@@ -1,0 +1,138 @@
+"""Results that agree with the JPEG file they come from."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from subjectiveqe.cli import app
+from subjectiveqe.enhancing.faithful import Faithfulness, LumaIntervals
+from subjectiveqe.enhancing.files import enhance_files
+from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.images import read_rgb
+from subjectiveqe.photos import Saving
+from subjectiveqe.samples import samples
+
+jpeglib = pytest.importorskip("jpeglib")
+
+
+def save_jpeg(path, picture, **options):
+    Image.fromarray(picture).save(path, **options)
+    return path
+
+
+def luma_levels(path):
+    return jpeglib.read_dct(str(path)).Y.astype(int)
+
+
+def disturbed(path, strength=12):
+    """What a network might make of a file: its pixels, and much that is not in them."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+    return np.clip(pixels + np.random.default_rng(0).normal(0, strength, pixels.shape), 0, 255).astype(np.uint8)
+
+
+def kept(path, out, strips=1):
+    report = Faithfulness()
+    rows = [*LumaIntervals(path, "png").keep(np.array_split(out.reshape(*out.shape[:2], -1), strips), report)]
+    return np.concatenate(rows).reshape(out.shape), report
+
+
+def requantised(tmp_path, source, out):
+    """The luma of a picture, coded by another encoder with the source's own tables."""
+    with Image.open(source) as picture:
+        tables = picture.quantization
+    return luma_levels(save_jpeg(tmp_path / "again.jpg", out, qtables=tables, subsampling=0))
+
+
+@pytest.mark.parametrize("qf", [5, 10, 40, 75])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("size", [(256, 320), (101, 203)])
+def test_coding_the_result_again_gives_the_luma_of_the_file(tmp_path, qf, subsampling, size):
+    photo = read_rgb(samples()[0])[: size[0], : size[1]]
+    source = save_jpeg(tmp_path / "photo.jpg", photo, quality=qf, subsampling=subsampling)
+    out = disturbed(source, strength=12 if qf >= 40 else 50)
+    before = requantised(tmp_path, source, out)
+    result, report = kept(source, out, strips=5)
+    wanted, after = luma_levels(source), requantised(tmp_path, source, result)
+    assert (before != wanted).mean() > 0.01
+    assert report.coefficients == wanted.size
+    assert report.moved == pytest.approx((before != wanted).sum(), rel=0.02)
+    assert (after == wanted).mean() >= 0.999
+    assert abs(after - wanted).max() <= 1
+    assert report.missed / report.coefficients < 0.001
+
+
+def test_no_more_is_changed_than_has_to_be(tmp_path):
+    photo = read_rgb(samples()[1])[:256, :256]
+    source = save_jpeg(tmp_path / "photo.jpg", photo, quality=30)
+    again, report = kept(source, photo)  # the original is within all intervals, but for rounding
+    assert report.moved < 0.001 * report.coefficients
+    assert (again != photo).mean() < 0.02
+    out = disturbed(source)
+    chroma = [
+        np.asarray(Image.fromarray(image).convert("YCbCr"), int)[..., 1:] for image in (out, kept(source, out)[0])
+    ]
+    assert np.abs(chroma[0] - chroma[1]).mean() < 1
+
+
+def test_gray_and_progressive_files_have_luma_too(tmp_path):
+    photo = read_rgb(samples()[2])[:120, :200]
+    gray = save_jpeg(tmp_path / "gray.jpg", photo[..., 1], quality=20)
+    result, _ = kept(gray, disturbed(gray))
+    assert (requantised(tmp_path, gray, result) == luma_levels(gray)).mean() >= 0.999
+    progressive = save_jpeg(tmp_path / "progressive.jpg", photo, quality=20, progressive=True)
+    result, _ = kept(progressive, disturbed(progressive))
+    assert (requantised(tmp_path, progressive, result) == luma_levels(progressive)).mean() >= 0.999
+
+
+def test_files_without_such_luma_are_refused_in_one_line(tmp_path):
+    photo = read_rgb(samples()[0])[:64, :80]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    with pytest.raises(ImageError, match=r"photo\.png: is no JPEG"):
+        LumaIntervals(tmp_path / "photo.png", "png")
+    Image.fromarray(photo).convert("CMYK").save(tmp_path / "print.jpg")
+    with pytest.raises(ImageError, match=r"print\.jpg: has no luma"):
+        LumaIntervals(tmp_path / "print.jpg", "jpeg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = save_jpeg(tmp_path / "turned.jpg", photo, exif=exif)
+    with pytest.raises(ImageError, match="lies turned in its file"):
+        LumaIntervals(turned, "png")
+    LumaIntervals(turned, "jpeg")
+    (tmp_path / "broken.jpg").write_bytes(turned.read_bytes()[:300])
+    with pytest.raises(ImageError, match=r"broken\.jpg: "):
+        LumaIntervals(tmp_path / "broken.jpg", "jpeg")
+
+
+def test_without_the_library_the_command_says_what_to_install(tmp_path, enhancer, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"pip install subjectiveqe\[faithful\]"):
+        enhance_files([tmp_path], tmp_path / "out", enhancer, faithful=True)
+
+
+def test_the_command_keeps_to_the_file_and_says_what_it_took(tmp_path):
+    source = save_jpeg(tmp_path / "photo.jpg", read_rgb(samples()[0])[:128, :160], quality=10)
+    save_jpeg(tmp_path / "drawing.png", read_rgb(samples()[0])[:64, :64])
+    told = CliRunner().invoke(app, ["enhance", str(source), "-o", str(tmp_path / "better.png"), "--faithful"])
+    assert told.exit_code == 0, told.output
+    assert "% of the luma coefficients were moved back" in told.output
+    assert (requantised(tmp_path, source, read_rgb(tmp_path / "better.png")) == luma_levels(source)).mean() >= 0.999
+    options = ["-o", str(tmp_path / "out"), "--faithful", "--json"]
+    told = CliRunner().invoke(app, ["enhance", str(source), str(tmp_path / "drawing.png"), *options])
+    lines = {line["source"]: line for line in map(json.loads, told.stdout.splitlines())}
+    assert told.exit_code == 1
+    assert "is no JPEG" in lines[str(tmp_path / "drawing.png")]["reason"]
+    assert lines[str(source)]["faithfulness"]["coefficients"] == 128 * 160
+
+
+def test_a_batch_writes_pictures_as_faithful_as_the_stream(tmp_path, enhancer):
+    source = save_jpeg(tmp_path / "photo.jpg", read_rgb(samples()[2])[:90, :100], quality=15)
+    result = enhance_files([source], tmp_path / "out.png", enhancer, saving=Saving("png"), faithful=True)
+    (outcome,) = result.of("done")
+    assert outcome.faithfulness is not None
+    assert (requantised(tmp_path, source, read_rgb(tmp_path / "out.png")) == luma_levels(source)).mean() >= 0.999
