@@ -36,7 +36,8 @@ class ColorLock:
     def __init__(self, height: int, dtype: np.dtype) -> None:
         self._missing = height
         self._dtype = dtype
-        self._unmeasured: list[NDArray[np.int32]] = []
+        self._unmeasured: tuple[Pixels, Pixels] | None = None
+        """Rows of the input and the result that make no whole cell yet."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
         self._drift = np.zeros((0, 0, 3), np.float32)
@@ -66,22 +67,28 @@ class ColorLock:
 
     def _measure(self, lq: Pixels, out: NDArray[np.uint16]) -> None:
         """Adds the drift of all rows of cells that are complete."""
+        lq, out = (
+            np.concatenate((old, new))
+            for old, new in zip(self._unmeasured or (lq[:0], out[:0]), (lq, out), strict=True)
+        )
+        whole = len(lq) if self._missing == 0 else len(lq) // _CELL_PX * _CELL_PX
+        self._unmeasured = (lq[whole:], out[whole:])
         scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
-        self._unmeasured.append(lq.astype(np.int32) * scale - out)
-        drift = np.concatenate(self._unmeasured)
-        whole = len(drift) if self._missing == 0 else len(drift) // _CELL_PX * _CELL_PX
-        self._unmeasured = [drift[whole:]]
-        cells = _cell_means(drift[:whole])
-        self._drift = np.concatenate((self._drift.reshape(-1, *cells.shape[1:]), cells))
+        drift = (_cell_means(lq[:whole]) * scale - _cell_means(out[:whole])).astype(np.float32)
+        self._drift = np.concatenate((self._drift.reshape(-1, *drift.shape[1:]), drift))
 
 
-def _cell_means(drift: NDArray[np.int32]) -> NDArray[np.float32]:
+def _cell_means(rows: Pixels) -> NDArray[np.float64]:
     """(H, W, 3) -> (cells, cells, 3); the last cell of a row and of a column may be small."""
-    height, width, _ = drift.shape
-    rows, cols = (np.arange(0, side, _CELL_PX) for side in (height, width))
-    sums = np.add.reduceat(np.add.reduceat(drift, rows, axis=0) if height else drift, cols, axis=1)
-    area = np.minimum(_CELL_PX, height - rows)[:, None] * np.minimum(_CELL_PX, width - cols)
-    means: NDArray[np.float32] = (sums / area[..., None]).astype(np.float32)
+    height, width, _ = rows.shape
+    whole = height // _CELL_PX * _CELL_PX
+    sums = rows[:whole].reshape(-1, _CELL_PX, width * 3).sum(1, dtype=np.int32)  # eight times as fast as reduceat
+    if whole < height:
+        sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * 3).sum(1, dtype=np.int32)))
+    starts = np.arange(0, width, _CELL_PX)
+    sums = np.add.reduceat(sums.reshape(-1, width, 3), starts, axis=1)
+    tall, wide = (np.minimum(_CELL_PX, side - np.arange(0, side, _CELL_PX)) for side in (height, width))
+    means: NDArray[np.float64] = sums / (tall[:, None, None] * wide[:, None])
     return means
 
 
@@ -116,16 +123,17 @@ def _add(rows: NDArray[np.uint16], correction: NDArray[np.float32], first: int, 
     done = np.empty(rows.shape, dtype)
     if not height:
         return done
-    upper, lower, part = _between(height, first, len(correction))
+    upper, lower, down = _between(height, first, len(correction))
     left, right, across = _between(width, 0, correction.shape[1])
-    wide = correction[:, left] + (correction[:, right] - correction[:, left]) * across[:, None]
-    for top in range(0, height, _CELL_PX):  # what is worked on stays in the cache
-        row = slice(top, top + _CELL_PX)
-        values = wide[upper[row]] + (wide[lower[row]] - wide[upper[row]]) * part[row, None, None]
-        values += rows[row]
-        values /= scale
+    wide = (correction[:, left] + (correction[:, right] - correction[:, left]) * across[:, None]) / scale
+    ends = [*np.flatnonzero(np.diff(upper)) + 1, height]
+    for top, end in zip([0, *ends[:-1]], ends, strict=True):  # rows between the same two cells
+        start, slope = wide[upper[top]], wide[lower[top]] - wide[upper[top]]
+        values = slope * down[top:end, None, None]
+        values += start
+        values += rows[top:end] * np.float32(1 / scale)
         np.rint(values, out=values)
-        done[row] = np.clip(values, 0, np.iinfo(dtype).max, out=values)
+        done[top:end] = np.clip(values, 0, np.iinfo(dtype).max, out=values)
     return done
 
 
