@@ -238,3 +238,18 @@ def test_a_header_of_other_sizes_is_refused(tmp_path):
 def test_every_name_in_a_recipe_has_a_network():
     assert set(NETS) == {"unet", "rrdb"}
     assert set(DISCRIMINATORS) == {"patch", "vgg128"}
+
+
+def test_the_estimator_sees_the_dct_of_ycbcr_blocks():
+    from scipy.fft import dctn
+
+    from subjectiveqe.nets.estimator import Estimator
+
+    estimator = Estimator(1)
+    block = torch.rand(1, 3, 8, 8)
+    seen = []
+    estimator.look.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    estimator.eval()(block)
+    luma = 65.481 * block[0, 0] + 128.553 * block[0, 1] + 24.966 * block[0, 2]
+    expected = dctn(luma.numpy(), norm="ortho").ravel()[1:]
+    assert torch.allclose(2 ** seen[0][0, 1:64, 0, 0] - 0.5, torch.from_numpy(expected).abs(), atol=1e-3)

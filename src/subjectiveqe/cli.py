@@ -217,6 +217,8 @@ def enhance(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
     ] = False,
+    video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
+    crf: Annotated[int | None, typer.Option(help="Of videos, 0 to 51, lower is better; 16 if not given.")] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
     suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
@@ -227,12 +229,13 @@ def enhance(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture.")] = False,
 ) -> None:
-    """Enhance pictures; everything but the pixels stays as it was.
+    """Enhance pictures and videos; everything but the pixels stays as it was.
 
     Results have the format of their sources, or the one that the name of --out or --format says.
     """
     from .enhancing.enhancer import Enhancer
     from .enhancing.files import enhance_files, enhance_stream, plan_jobs
+    from .enhancing.video import Coding, enhance_video, is_video
     from .photos import Saving
 
     if overwrite and skip_existing:
@@ -243,6 +246,18 @@ def enhance(
             raise ConfigError('"-" goes with one picture; give a single input')
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
         enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
+        return
+    if any(map(is_video, inputs)):
+        if len(inputs) != 1 or out is None:
+            raise ConfigError("one video at a time, and --out for its result")
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        with _bar("frames") as progress:
+            video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)
+        for warning in video.warnings if not quiet else ():
+            typer.echo(f"warning: {inputs[0]}: {warning}", err=True)
+        if not quiet:
+            resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
+            typer.echo(f"{out}: {video.frames} frames{resumed}")
         return
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):

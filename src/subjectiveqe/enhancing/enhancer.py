@@ -120,10 +120,14 @@ class Enhancer:
         """
         if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
+        return self.with_coarseness(image, self.estimate(image))
+
+    def with_coarseness(self, image: Pixels, coarseness: Floats | None) -> Pixels:
+        """As `__call__`, with the coarseness given, as of `strips`: frames of one clip have to agree about it."""
         out = np.empty_like(image, order="C")
         height, width = image.shape[:2]
         top = 0
-        for strip in self.strips(_reader(image), height, width, self.estimate(image)):
+        for strip in self.strips(_reader(image), height, width, coarseness):
             out[top : top + len(strip)] = strip
             top += len(strip)
         return out

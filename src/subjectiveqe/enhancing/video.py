@@ -1,0 +1,446 @@
+"""Enhancing videos frame by frame; everything that is no picture is copied as it is.
+
+Frames are enhanced and coded in segments, each a finished file beside the result, so that a run that was killed goes on
+with the first segment that is missing. At the end the segments' packets are put together with the other streams.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import mmap
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ImageError
+from ..files import atomic_path
+from ..images import first_line
+from ..photos import Pixels
+from .enhancer import Enhancer
+from .steady import Steadier
+
+if TYPE_CHECKING:
+    import av
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""What is taken for a video."""
+
+_RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
+_ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
+"""Name of the encoder and its usual CRF."""
+
+_SEGMENT_FRAMES = 48
+"""What is lost at most when a run is killed."""
+
+_SAMPLES = 8
+"""Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How frames are coded.
+
+    Attributes:
+        codec: "x264", "x265" or "ffv1" (lossless, .mkv).
+        crf: 0..51, lower is better; None for 16 (x264) and 18 (x265).
+    """
+
+    codec: str = "x264"
+    crf: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec not in _ENCODERS:
+            raise ConfigError(f'unknown video codec "{self.codec}"; known: {", ".join(_ENCODERS)}')
+        if self.crf is not None and not 0 <= self.crf <= 51:
+            raise ConfigError(f"crf {self.crf} is out of range, expected 0 to 51")
+        if self.crf is not None and self.codec == "ffv1":
+            raise ConfigError("ffv1 is lossless and takes no crf")
+
+
+@dataclass(frozen=True)
+class Video:
+    """What became of a video.
+
+    Attributes:
+        frames: of the result.
+        resumed: how many of them an earlier run had finished.
+        warnings: what of the source is not kept, one sentence each.
+    """
+
+    frames: int
+    resumed: int
+    warnings: tuple[str, ...]
+
+
+def is_video(path: Path) -> bool:
+    """Whether a name is one of a video."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def enhance_video(
+    source: Path,
+    target: Path,
+    enhancer: Enhancer,
+    coding: Coding | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Video:
+    """Enhances every frame of a video's first picture stream.
+
+    Timestamps, sound, subtitles, chapters, tags and colour tags are kept; the result has the source's depth (8 or 10
+    bits) and chroma sampling, and a turned picture lies upright. Memory does not grow with the length. After a kill the
+    same call goes on where it was.
+
+    Args:
+        source: a video.
+        target: .mp4, .m4v, .mov or .mkv.
+        enhancer: see `Enhancer`.
+        coding: how frames are coded.
+        overwrite: replace a target that is there.
+        progress: called after each frame with the numbers of finished and all frames, 0 where those are not known.
+    Raises:
+        ConfigError: the target is there, or cannot hold what was asked for.
+        ImageError: the source is missing, damaged, or no video.
+    """
+    coding = coding or Coding()
+    _check_target(source, target, coding, overwrite)
+    with _errors_of(source), _open(source) as container:
+        stream = container.streams.video[0]
+        total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
+    folder = target.with_name(f".{target.name}.parts")
+    state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
+    state["model"] = dict(enhancer.metadata)
+    _prepare_folder(folder, state)
+    with _errors_of(source):
+        coarseness = _estimate(source, enhancer, folder / "coarseness.json")
+        finished = _count_finished(folder)
+        resumed = frames = sum(finished)
+        segments = len(finished)
+        steadier = Steadier()
+        if segments:
+            steadier.load(folder / f"{segments - 1:06d}.npz")
+
+        def enhance(lq: Pixels) -> Pixels:
+            return steadier(lq, enhancer.with_coarseness(lq, coarseness))
+
+        with _open(source) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            decoded = islice(_timed(container.decode(stream), stream), frames, None)
+            for frame in decoded:
+                segment = chain((frame,), islice(decoded, _SEGMENT_FRAMES - 1))
+                path = folder / f"{segments:06d}.nut"
+                with atomic_path(path) as part:
+                    done = frames
+                    for done in _write_segment(part, segment, stream, enhance, coding, frames):
+                        if progress is not None:
+                            progress(done, total)
+                steadier.save(path.with_suffix(".npz"))
+                path.with_suffix(".json").write_text(json.dumps(done - frames))
+                (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
+                frames, segments = done, segments + 1
+    if not frames:
+        raise ImageError(f"{source}: has no frame that can be decoded")
+    with _errors_of(source), atomic_path(target) as part:
+        warnings = _join(source, folder, segments, part, target.suffix)
+    shutil.rmtree(folder)
+    return Video(frames, resumed, tuple(warnings))
+
+
+def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
+    suffix = target.suffix.lower()
+    if suffix not in _RESULTS:
+        raise ConfigError(f"{target}: cannot write {target.suffix or 'no suffix'}; known: {', '.join(_RESULTS)}")
+    if coding.codec == "ffv1" and suffix != ".mkv":
+        raise ConfigError(f"{target}: {suffix} does not hold ffv1; name the result .mkv")
+    if not source.exists():
+        raise ImageError(f"{source}: no such file")
+    if target.exists() and target.samefile(source):
+        raise ConfigError(f"{target}: is the source; choose another output")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
+
+
+class _errors_of:  # noqa: N801  (reads as a clause)
+    """Gives FFmpeg's errors the name of the file and one line."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import av
+
+        if isinstance(error, av.FFmpegError):
+            raise ImageError(f"{self.source}: {first_line(error)}") from error
+
+
+def _open(source: Path) -> Any:
+    import av
+
+    container = av.open(str(source))
+    if not container.streams.video:
+        container.close()
+        raise ImageError(f"{source}: has no picture stream")
+    return container
+
+
+# ---------------------------------------------------------------- state of an unfinished run
+
+
+def _identity(source: Path) -> list[Any]:
+    status = source.stat()
+    return [str(source.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _prepare_folder(folder: Path, state: dict[str, Any]) -> None:
+    """Keeps the segments of an earlier run of the same job, and drops those of another."""
+    note = folder / "job.json"
+    text = json.dumps(state, sort_keys=True)
+    if folder.exists() and not (note.exists() and note.read_text() == text):
+        shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
+    with atomic_path(note) as part:
+        part.write_text(text)
+
+
+def _count_finished(folder: Path) -> list[int]:
+    """Frames of the segments that are whole; the note is written after the segment."""
+    counts = []
+    for number in range(len(list(folder.iterdir()))):
+        note = folder / f"{number:06d}.json"
+        if not (note.exists() and note.with_suffix(".nut").exists()):
+            break
+        with suppress(ValueError):
+            counts.append(int(json.loads(note.read_text())))
+            continue
+        break
+    return counts
+
+
+# ---------------------------------------------------------------- frames
+
+
+def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float32] | None:
+    """The mean over a few frames all over the clip, each behind a key frame, which may be better than the rest."""
+    if note.exists():
+        with suppress(ValueError):
+            return np.array(json.loads(note.read_text()), np.float32)
+    import av
+
+    estimates = []
+    for number in range(_SAMPLES):
+        with _open(source) as container:
+            with suppress(av.FFmpegError):  # some files cannot be sought; then the first frames have to do
+                container.seek(int((container.duration or 0) * number / _SAMPLES))
+            frames = list(islice(container.decode(video=0), 2))
+            estimates += [enhancer.estimate(_to_rgb(frame)) for frame in frames[-1:]]
+    known = [estimate for estimate in estimates if estimate is not None]
+    if not known:
+        return None
+    mean: NDArray[np.float32] = np.mean(known, axis=0, dtype=np.float32)
+    with atomic_path(note) as part:
+        part.write_text(json.dumps(mean.tolist()))
+    return np.array(json.loads(note.read_text()), np.float32)
+
+
+def _timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
+    """Frames whose timestamps rise; where a file has none, they follow the frame rate."""
+    step = int(1 / (stream.time_base * (stream.average_rate or 25))) or 1
+    last = None
+    for frame in frames:
+        if frame.pts is None or (last is not None and frame.pts <= last):
+            frame.pts = 0 if last is None else last + step
+        last = frame.pts
+        yield frame
+
+
+def _is_deep(frame: av.VideoFrame) -> bool:
+    return max(component.bits for component in frame.format.components) > 8
+
+
+def _range(frame: av.VideoFrame) -> int:
+    """Full range where the file says so, which the old names of formats do too."""
+    return 2 if frame.color_range == 2 or frame.format.name.startswith("yuvj") else 1
+
+
+def _matrix(frame: av.VideoFrame) -> int:
+    """BT.601 for a frame that says nothing; the way back is the same, so nothing depends on it."""
+    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 7, 9) else 5
+
+
+def _to_rgb(frame: av.VideoFrame) -> Pixels:
+    """uint8 or, from more than 8 bits, uint16, (H, W, 3)."""
+    name = "rgb48le" if _is_deep(frame) else "rgb24"
+    rgb = frame.reformat(
+        format=name, src_colorspace=_matrix(frame), src_color_range=_range(frame), interpolation=_exact()
+    )
+    return rgb.to_ndarray()
+
+
+def _exact() -> int:
+    from av.video.reformatter import Interpolation
+
+    return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+
+
+def _pixel_format(frame: av.VideoFrame) -> str:
+    """The coded format nearest to the source's: its chroma sampling, at 8 or 10 bits."""
+    sampling = "420"  # gray too
+    if len(frame.format.components) > 2:
+        chroma = frame.format.components[1]
+        halved = chroma.width < frame.width, chroma.height < frame.height
+        sampling = {(True, True): "420", (True, False): "422"}.get(halved, "444")
+    return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"
+
+
+def _write_segment(
+    path: Path,
+    frames: Iterator[av.VideoFrame],
+    stream: Any,
+    enhance: Callable[[Pixels], Pixels],
+    coding: Coding,
+    done: int,
+) -> Iterator[int]:
+    """Enhances and codes frames into a file of their own; gives the number of frames done after each."""
+    import av
+
+    encoder = None
+    with av.open(str(path), "w", format="nut") as container:
+        for frame in frames:
+            turns = int(frame.rotation) // 90 % 4
+            out = np.rot90(enhance(_to_rgb(frame)), turns)
+            if encoder is None:
+                encoder = _add_encoder(container, frame, out.shape, stream, coding)
+            container.mux(encoder.encode(_to_frame(out, frame, encoder.codec_context)))
+            done += 1
+            yield done
+        if encoder is not None:
+            container.mux(encoder.encode(None))
+
+
+def _add_encoder(container: Any, frame: av.VideoFrame, shape: tuple[int, ...], stream: Any, coding: Coding) -> Any:
+    name, usual = _ENCODERS[coding.codec]
+    encoder = container.add_stream(name, rate=stream.average_rate or Fraction(25))
+    context = encoder.codec_context
+    context.height, context.width = shape[:2]
+    context.pix_fmt = _pixel_format(frame)
+    context.time_base = encoder.time_base = stream.time_base
+    context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
+    context.max_b_frames = 0  # timestamps of segments then follow each other whatever the rate
+    context.color_primaries, context.color_trc = stream.codec_context.color_primaries, stream.codec_context.color_trc
+    context.colorspace, context.color_range = int(frame.colorspace), _range(frame)
+    if coding.codec != "ffv1":
+        context.options = {"crf": str(usual if coding.crf is None else coding.crf), "preset": "medium"}
+    if coding.codec == "x265":
+        context.options = {**context.options, "x265-params": "log-level=error:bframes=0"}
+    return encoder
+
+
+def _to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
+    import av
+
+    name = "rgb48le" if out.dtype == np.uint16 else "rgb24"
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(out), name)
+    coded = rgb.reformat(
+        format=context.pix_fmt,
+        dst_colorspace=_matrix(frame),
+        dst_color_range=_range(frame),
+        interpolation=_exact(),
+    )
+    coded.pts, coded.time_base = frame.pts, frame.time_base
+    return coded
+
+
+# ---------------------------------------------------------------- joining
+
+
+def _join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> list[str]:
+    """Writes the result: pictures from the segments, all else from the source, in the order of time."""
+    import av
+
+    warnings: list[str] = []
+    muxer = {".mkv": "matroska", ".mov": "mov"}.get(suffix.lower(), "mp4")
+    first = folder / "000000.nut"
+    with _open(source) as given, av.open(str(first)) as coded, av.open(str(part), "w", format=muxer) as out:
+        picture = given.streams.video[0]
+        out.metadata.update(given.metadata)
+        result = out.add_stream_from_template(coded.streams.video[0])
+        result.time_base = picture.time_base
+        result.metadata.update(picture.metadata)
+        copies = {}
+        for stream in given.streams:
+            if stream is picture:
+                continue
+            if stream.type not in ("audio", "subtitle"):
+                warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
+                continue
+            if not _holds(muxer, stream.codec_context.name if stream.codec_context else ""):
+                warnings.append(
+                    f"stream {stream.index} ({stream.codec_context.name}) is not kept, {suffix} cannot hold it"
+                )
+                continue
+            copy = out.add_stream_from_template(stream)
+            copy.metadata.update(stream.metadata)
+            copies[stream.index] = copy
+        with suppress(AttributeError, NotImplementedError):
+            if chapters := given.chapters():
+                out.set_chapters(chapters)
+        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, segments))
+        others = _other_packets(given, [given.streams[index] for index in copies])
+        for _, _, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
+            packet.stream = result if packet.stream.type == "video" else copies[packet.stream.index]
+            out.mux(packet)
+    if muxer != "matroska":
+        _retag(part)
+    return warnings
+
+
+def _retag(part: Path) -> None:
+    """Says "hvc1" of HEVC where FFmpeg says "hev1", which QuickTime does not play; PyAV has no way to ask for it."""
+    with part.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        description = data.find(b"stsd", data.rfind(b"moov"))
+        place = data.find(b"hev1", description, description + 64) if description >= 0 else -1
+        if place >= 0:
+            data[place : place + 4] = b"hvc1"
+
+
+def _holds(muxer: str, codec: str) -> bool:
+    """Whether a container can hold a stream as it is; Matroska holds all but the subtitles of MP4."""
+    if muxer == "matroska":
+        return codec != "mov_text"
+    return codec in ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mov_text") or codec.startswith("pcm_s")
+
+
+def _packets_of(folder: Path, segments: int) -> Iterator[Any]:
+    import av
+
+    for number in range(segments):
+        with av.open(str(folder / f"{number:06d}.nut")) as container:
+            for packet in container.demux(video=0):
+                if packet.size:  # the last one is empty
+                    yield packet
+
+
+def _other_packets(container: Any, streams: list[Any]) -> Iterator[tuple[float, int, Any]]:
+    if not streams:
+        return
+    for packet in container.demux(streams):
+        if packet.size:
+            yield _seconds(packet), 1, packet
+
+
+def _seconds(packet: Any) -> float:
+    time = packet.pts if packet.dts is None else packet.dts
+    return float((time or 0) * packet.time_base)

@@ -1,0 +1,58 @@
+"""What rests in a video stays at rest."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from subjectiveqe.enhancing.steady import Steadier
+
+
+def flicker(frames):
+    return np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairwise(frames)])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_what_rests_changes_no_more_than_the_input(dtype):
+    rng = np.random.default_rng(0)
+    scale = np.iinfo(dtype).max // 255
+    still = rng.integers(50, 200, (48, 64, 3))
+    lqs = [((still + (rng.random(still.shape) < 0.1)) * scale).astype(dtype) for _ in range(20)]
+    outs = [((still + rng.integers(-4, 5, still.shape)) * scale).astype(dtype) for _ in lqs]
+    steady = Steadier()
+    results = [steady(lq, out) for lq, out in zip(lqs, outs, strict=True)]
+    assert results[0].dtype == dtype
+    assert np.array_equal(results[0], outs[0])
+    assert flicker(outs) > 10 * flicker(lqs)
+    assert flicker(results) <= 1.1 * flicker(lqs)
+
+
+def test_a_cut_and_what_moves_are_left_alone():
+    rng = np.random.default_rng(1)
+    pictures = rng.integers(0, 256, (3, 32, 40, 3)).astype(np.uint8)
+    steady = Steadier()
+    for picture in pictures:
+        assert np.array_equal(steady(picture, 255 - picture), 255 - picture)
+
+
+def test_a_slow_change_is_followed():
+    steady = Steadier()
+    for level in range(60, 90):
+        frame = np.full((16, 16, 3), level, np.uint8)
+        assert np.abs(steady(frame, frame + 5).astype(int) - (frame + 5)).max() == 0
+
+
+def test_it_goes_on_from_a_file(tmp_path):
+    rng = np.random.default_rng(2)
+    frames = rng.integers(100, 103, (4, 16, 16, 3)).astype(np.uint8)
+    outs = rng.integers(90, 110, frames.shape).astype(np.uint8)
+    whole, first, second = Steadier(), Steadier(), Steadier()
+    expected = [whole(*pair) for pair in zip(frames, outs, strict=True)]
+    for k in (0, 1):
+        first(frames[k], outs[k])
+    first.save(tmp_path / "state.npz")
+    second.load(tmp_path / "state.npz")
+    for k in (2, 3):
+        assert np.array_equal(second(frames[k], outs[k]), expected[k])

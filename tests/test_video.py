@@ -1,0 +1,260 @@
+"""Videos: what goes in comes out, frame for frame, with better frames."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from subjectiveqe.cli import app
+from subjectiveqe.enhancing import video
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.images import read_rgb
+from subjectiveqe.samples import samples
+
+TICK = Fraction(1, 90000)
+
+
+def uneven(count):
+    """Timestamps of a variable rate."""
+    return [3000 * k + 700 * (k % 3) for k in range(count)]
+
+
+def make_clip(path, count=20, size=(64, 96), pix_fmt="yuv420p", times=None, sounds=0, codec="libx264", **tags):
+    """A photo that moves by a pixel a frame, coded with B-frames."""
+    photo = read_rgb(samples()[0])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        context = stream.codec_context
+        context.height, context.width, context.pix_fmt, context.time_base = *size, pix_fmt, TICK
+        context.options = {"crf": "38", "x265-params": "log-level=error"} if "26" in codec else {}
+        for name, value in tags.items():
+            setattr(context, name, value)
+        audio = [container.add_stream("aac", rate=48000, layout="mono") for _ in range(sounds)]
+        for language, track in zip(("deu", "fra"), audio, strict=False):
+            track.metadata["language"] = language
+        for k, pts in enumerate(times or [3000 * k for k in range(count)]):
+            picture = np.ascontiguousarray(photo[k : k + size[0], 100 : 100 + size[1]])
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+                format=pix_fmt, dst_colorspace=tags.get("colorspace"), dst_color_range=tags.get("color_range")
+            )
+            frame.pts, frame.time_base = pts, TICK
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        for track in audio:
+            for k in range(count):
+                wave = np.sin(np.arange(1024, dtype=np.float32)[None] / 20)
+                frame = av.AudioFrame.from_ndarray(wave, "fltp", "mono")
+                frame.sample_rate, frame.pts, frame.time_base = 48000, k * 1024, Fraction(1, 48000)
+                container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    return path
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return [*container.decode(video=0)]
+
+
+def times_of(path):
+    return [round(float(frame.pts * frame.time_base), 5) for frame in frames_of(path)]
+
+
+def packets_of(path, kind):
+    """The bytes of all packets, stream by stream."""
+    with av.open(str(path)) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        found = {stream.index: [] for stream in streams}
+        for packet in container.demux(streams):
+            if packet.size:
+                found[packet.stream.index].append(bytes(packet))
+        return [*found.values()]
+
+
+def difference(path, other):
+    pairs = zip(frames_of(path), frames_of(other), strict=True)
+    return np.mean([np.abs(a.to_ndarray(format="rgb24").astype(int) - b.to_ndarray(format="rgb24")) for a, b in pairs])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("codec", ["x264", "x265"])
+def test_times_sound_and_pictures_come_along(tmp_path, enhancer, suffix, codec):
+    source = make_clip(tmp_path / f"clip{suffix}", times=uneven(20), sounds=2)
+    target = tmp_path / f"better{suffix}"
+    result = enhance_video(source, target, enhancer, Coding(codec, 10))
+    assert (result.frames, result.resumed, result.warnings) == (20, 0, ())
+    assert times_of(target) == times_of(source)
+    assert packets_of(target, "audio") == packets_of(source, "audio")
+    assert 0.2 < difference(source, target) < 8
+    with av.open(str(source)) as given, av.open(str(target)) as container:
+        languages = [[s.metadata.get("language") for s in c.streams.audio] for c in (given, container)]
+        assert languages[0] == languages[1]
+        assert "fra" in languages[0]
+        assert container.streams.video[0].codec_context.name == {"x264": "h264", "x265": "hevc"}[codec]
+    if codec == "x265" and suffix != ".mkv":
+        assert b"hvc1" in target.read_bytes()
+        assert b"hev1" not in target.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((source.name, target.name))
+
+
+def test_frames_are_those_of_the_enhancer(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mkv", pix_fmt="yuv444p", count=3)
+    enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"))
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "better.mkv"), strict=True):
+        expected = enhancer(before.to_ndarray(format="rgb24")).astype(int)
+        off = np.abs(after.to_ndarray(format="rgb24") - expected)
+        assert off.mean() < 1  # two ways between RGB and YCbCr
+        assert np.percentile(off, 99) <= 3
+
+
+@pytest.mark.parametrize(("matrix", "span"), [(1, 1), (5, 1), (9, 1), (1, 2), (2, 1)])
+def test_colours_stay_whatever_the_matrix_and_the_range(tmp_path, enhancer, matrix, span):
+    tags = {"colorspace": matrix, "color_range": span, "color_primaries": 1, "color_trc": 1}
+    source = make_clip(tmp_path / "clip.mp4", count=4, **(tags if matrix != 2 else {}))
+    target = tmp_path / "better.mp4"
+    enhance_video(source, target, enhancer, Coding("x264", 5))
+    for before, after in zip(frames_of(source), frames_of(target), strict=True):
+        for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+            assert getattr(after, name) == getattr(before, name), name
+        planes = [np.array([np.asarray(plane).mean() for plane in frame.planes]) for frame in (before, after)]
+        assert np.abs(planes[0] - planes[1]).max() < 0.6
+
+
+def test_ten_bits_and_chroma_stay(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mkv", pix_fmt="yuv422p10le", codec="libx265", count=6)
+    enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"))
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "better.mkv"), strict=True):
+        assert after.format.name == "yuv422p10le"
+        luma = [np.frombuffer(frame.planes[0], np.uint16).astype(int) for frame in (before, after)]
+        assert len(np.unique(luma[1] % 4)) == 4  # not eight bits in disguise
+        assert np.abs(luma[0] - luma[1]).mean() < 40
+
+
+def test_a_turned_clip_lies_upright(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mp4", count=3)
+    data = bytearray(source.read_bytes())
+    place = data.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 8
+    upright = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    assert data[place : place + 36] == upright
+    turn = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30], ">i4").tobytes()  # a quarter, clockwise
+    data[place : place + 36] = turn
+    source.write_bytes(data)
+    enhance_video(source, tmp_path / "better.mp4", enhancer, Coding("x264", 5))
+    before, after = (
+        frames_of(path)[0].to_ndarray(format="rgb24").astype(int) for path in (source, tmp_path / "better.mp4")
+    )
+    assert after.shape == (96, 64, 3)
+    assert np.abs(np.rot90(before, -1) - after).mean() < 8
+
+
+def test_subtitles_and_chapters_are_copied(tmp_path, enhancer):
+    plain = make_clip(tmp_path / "plain.mkv")
+    source = tmp_path / "clip.mkv"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        picture = out.add_stream_from_template(given.streams.video[0])
+        words = out.add_mux_stream("subrip", time_base=Fraction(1, 1000))
+        out.set_chapters(
+            [{"id": 1, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}]
+        )
+        out.metadata["title"] = "a clip"
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+        line = av.Packet(b"hello")
+        line.pts = line.dts = 100
+        line.duration, line.time_base, line.stream = 200, Fraction(1, 1000), words
+        out.mux(line)
+    enhance_video(source, tmp_path / "better.mkv", enhancer)
+    assert packets_of(tmp_path / "better.mkv", "subtitle") == [[b"hello"]]
+    with av.open(str(tmp_path / "better.mkv")) as container:
+        assert container.metadata["title"] == "a clip"
+        assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["one"]
+    result = enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert result.warnings == ("stream 1 (srt) is not kept, .mp4 cannot hold it",)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, tiny_model):
+    source = make_clip(tmp_path / "clip.mkv", count=40)
+    script = f"""
+import time
+from pathlib import Path
+from subjectiveqe.enhancing import video
+from subjectiveqe.enhancing.enhancer import Enhancer
+video._SEGMENT_FRAMES = 8
+enhancer = Enhancer({str(tiny_model)!r}, "onnxruntime")
+slow = lambda done, total: time.sleep(0.05)
+video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}), enhancer, progress=slow)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script])
+    parts = tmp_path / ".better.mkv.parts"
+    deadline = time.monotonic() + 60
+    while not (parts / "000001.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "better.mkv").exists()
+    enhancer = Enhancer(tiny_model, "onnxruntime")
+    result = enhance_video(source, tmp_path / "better.mkv", enhancer)
+    assert result.frames == 40
+    assert result.resumed in (16, 24)
+    assert times_of(tmp_path / "better.mkv") == times_of(source)
+    assert not parts.exists()
+    enhance_video(source, tmp_path / "whole.mkv", enhancer)
+    assert difference(tmp_path / "better.mkv", tmp_path / "whole.mkv") < 1
+
+
+def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch):
+    source, target = make_clip(tmp_path / "clip.mkv"), tmp_path / "better.mkv"
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "_join", fail)
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, target, enhancer)
+    monkeypatch.undo()
+    assert enhance_video(source, target, enhancer, Coding("ffv1")).resumed == 0
+    assert not (tmp_path / ".better.mkv.parts").exists()
+
+
+def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mp4", count=2)
+    (tmp_path / "there.mp4").write_bytes(b"mine")
+    (tmp_path / "text.mp4").write_text("no video")
+    for target, coding, message in [
+        ("better.avi", Coding(), "cannot write .avi"),
+        ("better.mp4", Coding("ffv1"), "name the result .mkv"),
+        ("there.mp4", Coding(), "exists already"),
+        ("clip.mp4", Coding(), "is the source"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            enhance_video(source, tmp_path / target, enhancer, coding)
+    assert (tmp_path / "there.mp4").read_bytes() == b"mine"
+    for name in ("text.mp4", "gone.mp4"):
+        with pytest.raises(ImageError, match=name):
+            enhance_video(tmp_path / name, tmp_path / "better.mp4", enhancer)
+    with pytest.raises(ConfigError, match="unknown video codec"):
+        Coding("av1")
+    with pytest.raises(ConfigError, match="out of range"):
+        Coding("x264", 60)
+
+
+def test_the_command_enhances_a_video(tmp_path, tiny_model):
+    source = make_clip(tmp_path / "clip.mp4", count=4)
+    options = ["-o", str(tmp_path / "better.mp4"), "--model", str(tiny_model), "--video-codec", "x265", "--crf", "20"]
+    told = CliRunner().invoke(app, ["enhance", str(source), *options])
+    assert told.exit_code == 0, told.output
+    assert "better.mp4: 4 frames" in told.output
+    told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
+    assert isinstance(told.exception, ConfigError)
