@@ -134,6 +134,68 @@ def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, 
     assert np.array_equal(np.concatenate(strips), enhancer(image))
 
 
+@pytest.mark.parametrize("message", ["Failed to allocate memory for requested buffer", None])
+def test_a_tile_that_does_not_fit_into_memory_is_cut_again(unet_onnx, monkeypatch, draw_image, message):
+    image = draw_image((300, 420))
+    enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=0)
+    whole, sizes = enhancer(image), []
+    network = enhancer._network
+
+    def short_of_memory(lq, *rest):
+        sizes.append(lq.shape[2] * lq.shape[3])
+        if sizes[-1] > 40_000:
+            raise RuntimeError(message) if message else MemoryError
+        return network.run(lq, *rest)
+
+    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(network, run=short_of_memory))
+    assert np.abs(enhancer(image).astype(int) - whole).max() <= 1
+    assert max(sizes) > 40_000 > min(sizes)
+    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(network, run=lambda *_: [][:1].index(0)))
+    with pytest.raises(ModelError, match="failed on a tile of 420x300 px"):
+        enhancer(image)
+
+
+def test_memory_that_never_suffices_is_one_line(unet_onnx, monkeypatch, draw_image):
+    def fail(*_):
+        raise MemoryError
+
+    enhancer = Enhancer(unet_onnx, "onnxruntime")
+    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, run=fail))
+    with pytest.raises(ModelError, match=r"unet\.onnx: failed on a tile of \d+x\d+ px \(MemoryError\)"):
+        enhancer(draw_image((300, 420)))
+
+
+def test_tiles_are_small_where_memory_is(unet_onnx, monkeypatch, draw_image):
+    enhancer, areas = Enhancer(unet_onnx, "onnxruntime"), []
+    run = enhancer._network.run
+
+    def watch(lq, *rest):
+        areas.append(lq.shape[2] * lq.shape[3])
+        return run(lq, *rest)
+
+    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, run=watch))
+    bytes_px = enhancer._network.bytes_px + 36
+    monkeypatch.setattr("subjectiveqe.enhancing.enhancer.memory_bytes", lambda: 4 * 50_000 * bytes_px)
+    enhancer(draw_image((400, 500)))
+    assert len(areas) > 1
+    assert max(areas) <= 50_000
+
+
+def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
+    (tmp_path / "proc").mkdir()
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    assert runtimes.memory_bytes(tmp_path) is None
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert runtimes.memory_bytes(tmp_path) == 5000 * 1024
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("70000\n")
+    assert runtimes.memory_bytes(tmp_path) == 5000 * 1024
+    (group / "memory.max").write_text("100000\n")
+    assert runtimes.memory_bytes(tmp_path) == 30000
+    assert runtimes.memory_bytes() > 2**20
+
+
 def test_an_estimate_that_is_no_number_is_caught(unet_onnx, monkeypatch, draw_image):
     enhancer = Enhancer(unet_onnx, "onnxruntime")
     nothing = dataclasses.replace(enhancer._network, estimate=lambda lq: np.full((len(lq), 2, 2), np.nan, np.float32))

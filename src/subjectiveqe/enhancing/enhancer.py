@@ -15,11 +15,17 @@ from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
 from ..photos import Pixels
 from .colorlock import ColorLock
-from .runtime import Floats, open_network
-from .tiling import plan_tiles
+from .runtime import Floats, memory_bytes, open_network
+from .tiling import Tile, plan_tiles
 
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.3 GB."""
+
+_TILE_SHARE = 1 / 4
+"""Of the memory at hand, where that is short."""
+
+_LEAST_AREA = 128**2
+"""Tiles are not made smaller than this when memory runs out; in px."""
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
@@ -153,15 +159,10 @@ class Enhancer:
         Raises:
             ModelError: the network failed, or gave values that are not numbers.
         """
-        network = self._network
-        plan = plan_tiles(
-            height,
-            width,
-            overlap_px=network.receptive_px,
-            stride_px=network.stride_px,
-            tile_px=self._tile_px,
-            max_area=_TILE_BYTES // (network.bytes_px + _OWN_BYTES_PX),
-        )
+        memory = memory_bytes()
+        tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
+        area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
+        plan = self._plan(height, width, self._tile_px, area)
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
         seen, seen_top = read(0), 0
@@ -177,22 +178,54 @@ class Enhancer:
             for tile in band:
                 if progress is not None:
                     progress(done, len(plan))
-                tile.write(self._run(network.run, tile.read(seen), self.strength, coarseness), result)
+                tile.write(self._enhance(tile.read(seen), coarseness), result)
                 done += 1
             result, fading = np.split(result, [end - rows.keep_start])
             lq = seen[rows.keep_start - rows.start :][: len(result)]
             yield lock(lq, result) if self._lock_colors else _round(result, seen.dtype)
 
+    def _plan(self, height: int, width: int, tile_px: int | None, area: int) -> list[Tile]:
+        network = self._network
+        overlap_px, stride_px = network.receptive_px, network.stride_px
+        return plan_tiles(height, width, overlap_px=overlap_px, stride_px=stride_px, tile_px=tile_px, max_area=area)
+
+    def _enhance(self, lq: Floats, coarseness: Floats | None) -> Floats:
+        """The network's output for a tile, which is cut again where memory does not suffice."""
+        try:
+            return self._run(self._network.run, lq, self.strength, coarseness)
+        except OutOfMemoryError:
+            height, width = lq.shape[2:]
+            parts = self._plan(height, width, None, height * width // 4)
+            if len(parts) < 2 or height * width <= _LEAST_AREA:
+                raise
+        out = np.empty_like(lq)
+        for rows, cols in ((part.rows, part.cols) for part in parts):
+            better = self._enhance(lq[:, :, rows.start : rows.stop, cols.start : cols.stop].copy(), coarseness)
+            kept = better[:, :, rows.keep_start - rows.start :, cols.keep_start - cols.start :]
+            place = out[:, :, rows.keep_start : rows.keep_stop, cols.keep_start : cols.keep_stop]
+            place[...] = kept[:, :, : place.shape[2], : place.shape[3]]
+        return out
+
     def _run(self, compute: Callable[..., Floats], lq: Floats, *rest: Any) -> Floats:
         """What the network or its estimator makes of a tile; their failures get one line."""
         try:
             values = compute(lq, *rest)
-        except Exception as error:  # each runtime has its own classes; out of memory is the usual cause
-            size = f"{lq.shape[3]}x{lq.shape[2]}"
-            raise ModelError(f"{self._name}: failed on a tile of {size} px ({first_line(error)})") from error
+        except Exception as error:  # each runtime has its own classes
+            size, reason = f"{lq.shape[3]}x{lq.shape[2]}", first_line(error)
+            kind = OutOfMemoryError if _is_of_memory(error) else ModelError
+            raise kind(f"{self._name}: failed on a tile of {size} px ({reason})") from error
         if not np.isfinite(values.sum(dtype=np.float64)):
             raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
         return values
+
+
+class OutOfMemoryError(ModelError):
+    """The network did not fit into memory with a tile of this size."""
+
+
+def _is_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text
 
 
 def _reader(image: Pixels) -> Callable[[int], Pixels]:

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -125,6 +126,28 @@ def cpu_count() -> int:
     except (OSError, ValueError):
         pass  # no control group, or one of another layout: no quota known
     return count
+
+
+def memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory this process may still take: what the machine has free, or less where its control group has a limit.
+
+    Args:
+        root: of the file system that says so.
+    Returns:
+        None on systems that do not say.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    groups = root / "sys/fs/cgroup"
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            found.append(max(int((groups / limit).read_text()) - int((groups / usage).read_text()), 0))
+    return min(found, default=None)
 
 
 def _open_onnxruntime(path: Path) -> Network:
