@@ -117,6 +117,15 @@ def test_the_coarseness_is_that_of_the_pair(store):
     assert {len(values) for values in known} == {2}
 
 
+def test_noise_of_the_coarseness_is_drawn_for_each_patch_and_changes_nothing_else(store):
+    plain, noisy = (Patches([open_pairs(store)], 16, seed=0, coarseness_noise=noise) for noise in (0.0, 0.1))
+    off = np.array([np.subtract(noisy[k].coarseness, plain[k].coarseness) for k in range(400)])
+    assert off.std(0) == pytest.approx(0.1, rel=0.15)
+    assert abs(np.corrcoef(off.T)[0, 1]) < 0.2
+    assert np.array_equal(noisy[7].lq, plain[7].lq)
+    assert noisy[7].coarseness == noisy[7].coarseness
+
+
 @pytest.mark.parametrize(
     ("codec", "level", "expected"),
     [

@@ -36,6 +36,10 @@ class DataConfig(Section):
     pairs: list[Path] = Field(min_length=1, description="stores or paired folders, drawn from alike pair by pair")
     patch_px: PositiveInt = 128
     aligned: Share = Field(default=0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
+    coarseness_noise: Weight = Field(
+        default=0.0,
+        description="standard deviation of what is added to the coarseness; networks will be told an estimate of it",
+    )
     workers: Annotated[int, Field(ge=0)] = 2
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..codecs.coarseness import coarseness
+from ..codecs.coarseness import FAMILIES, coarseness
 from ..errors import ConfigError
 from ..images import RGB
 from .store import GRID_PX, PairSet
@@ -43,15 +43,23 @@ class Patches:
         patch_px: height and width of a patch.
         seed: >= 0.
         aligned: share of patches, 0..1, whose corner lies on the codec's 16-px grid; the rest lie anywhere.
+        coarseness_noise: standard deviation of what is added to the coarseness, for networks that are told an estimate.
     Raises:
         ConfigError: no pair is large enough, or an argument is out of range.
     """
 
-    def __init__(self, sets: Sequence[PairSet], patch_px: int, seed: int, aligned: float = 0.0) -> None:
+    def __init__(
+        self,
+        sets: Sequence[PairSet],
+        patch_px: int,
+        seed: int,
+        aligned: float = 0.0,
+        coarseness_noise: float = 0.0,
+    ) -> None:
         if patch_px < 1 or seed < 0 or not 0 <= aligned <= 1:
             expected = "patch_px >= 1, seed >= 0 and aligned in 0..1"
             raise ConfigError(f"expected {expected}, got {patch_px}, {seed} and {aligned}")
-        self.patch_px, self.seed, self.aligned = patch_px, seed, aligned
+        self.patch_px, self.seed, self.aligned, self.coarseness_noise = patch_px, seed, aligned, coarseness_noise
         self._sets = tuple(sets)
         self._usable = np.array(
             [
@@ -80,7 +88,8 @@ class Patches:
         flip_rows, flip_columns, transpose = rng.random(3) < 0.5
         lq, gt = (_augment(picture, flip_rows, flip_columns, transpose) for picture in (lq, gt))
         grid = _augment_grid(grid, size, flip_rows, flip_columns, transpose)
-        return Patch(lq, gt, grid, coarseness(info.codec, info.level))
+        noise = self.coarseness_noise * rng.standard_normal(len(FAMILIES))
+        return Patch(lq, gt, grid, tuple(np.add(coarseness(info.codec, info.level), noise).tolist()))
 
 
 def _augment(picture: RGB, flip_rows: bool, flip_columns: bool, transpose: bool) -> RGB:

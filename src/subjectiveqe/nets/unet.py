@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .estimator import Estimator
+
 NO_CHECKER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
 """Low-pass over the network's change, along both axes: 1 at the mean, 0.75 at 4 px, exactly 0 at 2 px.
 
@@ -69,43 +71,6 @@ class Gate(nn.Module):
         x = F.leaky_relu(self.look(x), 0.1)
         x = F.avg_pool2d(x, side, stride=1, padding=self.REACH, count_include_pad=False)
         return 2 * torch.sigmoid(self.decide(F.leaky_relu(self.think(x), 0.1)))
-
-
-class Estimator(nn.Module):
-    """Estimates from a picture how coarsely it was compressed, with how far it may be off.
-
-    A picture's coarseness is the same everywhere, and a few neighbourhoods with texture give it away, where the
-    surroundings of one pixel leave it open. Flat patches say so by their scale. The batch norms are part of the
-    convolutions in an exported network; without them it learns nothing in reasonable time.
-
-    Cost: 4 k multiply-adds a pixel of the patches that are looked at.
-    Shape: lq (N, 3, H, W), H and W multiples of 8 -> (N, 2, num_coarseness): value, and log of the scale of a Laplace
-    distribution around it.
-    """
-
-    WIDTHS = (32, 64, 96, 96)
-    STRIDES = (1, 2, 2, 1)
-
-    def __init__(self, num_coarseness: int) -> None:
-        super().__init__()
-        self.num_coarseness = num_coarseness
-        layers: list[nn.Module] = []
-        for num_in, num_out, stride in zip((12, *self.WIDTHS), self.WIDTHS, self.STRIDES, strict=False):
-            conv = nn.Conv2d(num_in, num_out, 3, stride=stride, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(num_out), nn.LeakyReLU(0.1)]
-        self.look = nn.Sequential(*layers)
-        self.think = nn.Sequential(
-            nn.Linear(2 * self.WIDTHS[-1], 64), nn.LeakyReLU(0.1), nn.Linear(64, 2 * num_coarseness)
-        )
-
-    def forward(self, lq: Tensor) -> Tensor:
-        """See class."""
-        detail = 8 * (lq - F.avg_pool2d(lq, 5, stride=1, padding=2, count_include_pad=False))
-        x = self.look(F.pixel_unshuffle(detail, 2))
-        mean = x.mean((2, 3))
-        deviation = ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-4).sqrt()
-        estimate: Tensor = self.think(torch.cat((mean, deviation), dim=1))
-        return estimate.view(-1, 2, self.num_coarseness)
 
 
 class Tell(nn.Module):
@@ -199,7 +164,7 @@ class UNet(nn.Module):
 
     def estimate(self, lq: Tensor) -> Tensor:
         """How coarsely pictures were compressed, (N, 2, num_coarseness): see `Estimator`; any H, W >= 1."""
-        estimate: Tensor = self.estimator(pad_to_multiple(lq, self.stride_px))
+        estimate: Tensor = self.estimator(pad_to_multiple(lq, Estimator.CELL_PX))
         return estimate
 
     def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor | None = None) -> Tensor:

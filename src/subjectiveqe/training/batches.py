@@ -58,7 +58,8 @@ def stream(
     config: DataConfig, seed: int, batch: int, start_step: int, rank: int, world_size: int, device: torch.device
 ) -> Iterator[Batch]:
     """Yields this process's share of the batches start_step, start_step + 1, ... without end."""
-    patches = Patches([open_pairs(path) for path in config.pairs], config.patch_px, seed, config.aligned)
+    sets = [open_pairs(path) for path in config.pairs]
+    patches = Patches(sets, config.patch_px, seed, config.aligned, config.coarseness_noise)
     loader = DataLoader(
         _PatchDataset(patches),
         batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),
