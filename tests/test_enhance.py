@@ -6,12 +6,14 @@ import dataclasses
 import importlib.util
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
@@ -292,6 +294,27 @@ def test_the_input_is_left_alone_and_any_memory_order_will_do(enhancer, draw_ima
     assert np.array_equal(image, before)
     turned = enhancer(np.asfortranarray(image)[::-1])  # the stand-in blurs alike in all directions
     assert np.abs(turned.astype(int) - out[::-1]).max() <= 1  # rounding only
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_pictures_of_pillow_come_back_as_such(enhancer, draw_image, mode):
+    image = Image.fromarray(draw_image((40, 50))).convert(mode)
+    image.info["icc_profile"] = b"a profile"
+    out = enhancer(image)
+    assert (out.mode, out.size, out.info) == (mode, image.size, image.info)
+    expected = enhancer(np.asarray(image.convert("RGB")))
+    assert np.abs(np.asarray(out.convert("RGB")).astype(int) - expected).max() <= (1 if "L" in mode else 0)
+    if "A" in mode:
+        assert np.array_equal(out.getchannel("A"), image.getchannel("A"))
+    palette = enhancer(image.convert("RGB").convert("P"))
+    assert palette.mode == "RGB"
+
+
+def test_an_enhancer_can_be_sent_to_another_process(tiny_model, draw_image):
+    enhancer = Enhancer(tiny_model, "onnxruntime", 0.5, 32)
+    copy = pickle.loads(pickle.dumps(enhancer))
+    assert np.array_equal(copy(draw_image((40, 50))), enhancer(draw_image((40, 50))))
+    assert copy.strength == 0.5
 
 
 def test_threads_share_an_enhancer(unet_onnx, draw_image):

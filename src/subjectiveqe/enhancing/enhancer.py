@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from ..photos import Pixels
 from .colorlock import ColorLock
 from .runtime import Floats, memory_bytes, open_network
 from .tiling import Tile, plan_tiles
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.3 GB."""
@@ -72,9 +75,14 @@ class Enhancer:
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
         self.strength = float(strength)
+        self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self._name = str(model or "bundled model")
         self._network = open_network(None if model is None else Path(model), runtime)
+
+    def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
+        """A copy in another process loads the network anew."""
+        return Enhancer, self._arguments
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -113,20 +121,42 @@ class Enhancer:
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         return mean
 
-    def __call__(self, image: Pixels) -> Pixels:
+    @overload
+    def __call__(self, image: Pixels) -> Pixels: ...
+
+    @overload
+    def __call__(self, image: Image.Image) -> Image.Image: ...
+
+    def __call__(self, image: Pixels | Image.Image) -> Pixels | Image.Image:
         """Gives the enhanced picture.
 
         Args:
-            image: uint8 or uint16, (H, W, 3), any size from 1x1 on.
+            image: uint8 or uint16, (H, W, 3), any size from 1x1 on; or a picture of Pillow's, whose alpha and `info`
+                stay as they are, and whose mode does if it is L, LA, RGB or RGBA.
         Returns:
-            The same type and shape, a new array.
+            The same type and shape, a new array or picture.
         Raises:
             ShapeError: an array that is no such picture.
             ModelError: the network failed, or gave values that are not numbers.
         """
+        if not isinstance(image, np.ndarray):
+            return self._enhance_pillow(image)
         if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
         return self.with_coarseness(image, self.estimate(image))
+
+    def _enhance_pillow(self, image: Image.Image) -> Image.Image:
+        from PIL import Image
+
+        if not isinstance(image, Image.Image):
+            raise ShapeError(f"expected an array or a picture of Pillow's, got {type(image).__name__}")
+        out = Image.fromarray(self(np.asarray(image.convert("RGB"))))
+        if image.mode in ("L", "LA"):
+            out = out.convert("L")
+        if image.mode in ("LA", "RGBA"):
+            out.putalpha(image.getchannel("A"))
+        out.info = dict(image.info)
+        return out
 
     def with_coarseness(self, image: Pixels, coarseness: Floats | None) -> Pixels:
         """As `__call__`, with the coarseness given, as of `strips`: frames of one clip have to agree about it."""
