@@ -43,12 +43,11 @@ def test_profile_tags_and_resolution_come_along(tmp_path, draw_image, name):
         source, quality=95, icc_profile=PROFILE, exif=exif(), xmp=XMP, dpi=(300, 300)
     )
     target = tmp_path / f"out{FORMATS[name][0]}"
-    lost = ("EXIF is not kept, TIFF is written here without it",) if name == "tiff" else ()
-    assert copy(source, target).warnings == lost
+    assert copy(source, target).warnings == ()
     assert sniff_format(target) == name
     kept = open_photo(target, name)
     assert kept.attached["icc-profile-data"] == PROFILE
-    assert b"A Photographer" in kept.attached.get("exif-data", b"A Photographer" if lost else b"")
+    assert b"A Photographer" in kept.attached["exif-data"]
     assert b"<a>tags</a>" in kept.attached["xmp-data"]
     if name in ("jpeg", "png", "tiff"):
         assert kept.density[0] * 25.4 == pytest.approx(300, abs=0.1)
@@ -87,6 +86,31 @@ def test_the_thumbnail_of_the_old_pixels_is_dropped(tmp_path, draw_image):
     assert small.read_bytes()[-200:] in big.read_bytes()
     copy(big, tmp_path / "out.jpg")
     assert small.read_bytes()[-200:] not in (tmp_path / "out.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("names", [("jpeg", "tiff"), ("tiff", "tiff"), ("tiff", "jpeg"), ("tiff", "png")])
+def test_tables_of_exif_go_through_tiff(tmp_path, draw_image, names):
+    tags = exif()
+    tags[0x8769] = {0x829A: 0.02, 0x9003: "2019:02:03 04:05:06", 0x927C: b"a maker's note"}
+    tags[0x8825] = {1: "N", 2: (50.0, 30.0, 0.0)}
+    source, target = (tmp_path / f"{place}{FORMATS[name][0]}" for place, name in zip("io", names, strict=True))
+    Image.fromarray(draw_image((40, 50))).save(source, exif=tags.tobytes())
+    assert copy(source, target).warnings == ()
+    assert np.array_equal(read_rgb(target).shape, (40, 50, 3))
+    with Image.open(target) as picture:
+        kept = picture.getexif()
+        assert (kept[MAKER], kept[COPYRIGHT]) == ("A Maker", "A Photographer")
+        assert kept.get_ifd(0x8769)[0x9003] == "2019:02:03 04:05:06"
+        assert kept.get_ifd(0x8769)[0x927C] == b"a maker's note"
+        assert kept.get_ifd(0x8825)[2] == (50.0, 30.0, 0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((source.name, target.name))
+
+
+def test_damaged_exif_is_named_where_it_cannot_be_kept(tmp_path, draw_image):
+    source, target = tmp_path / "in.jpg", tmp_path / "out.tif"
+    Image.fromarray(draw_image((40, 50))).save(source, exif=b"Exif\0\0MM\0*\0\0\xff\xff")
+    assert copy(source, target).warnings == ("EXIF is damaged and not kept",)
+    assert read_rgb(target).shape == (40, 50, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])

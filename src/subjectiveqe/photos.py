@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, ImageError
+from .exif import add_to_tiff, can_go_into_tiff, exif_of_tiff, without_thumbnail
 from .files import atomic_path
 from .images import PNG_EFFORT, first_line, open_picture, sniff_format
 
@@ -179,15 +180,18 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
     density = (image.xres, image.yres)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     warnings = [f"{what} is not kept" for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b"")]
+    if kind == "tiff" and (exif := exif_of_tiff(path)):
+        attached["exif-data"] = exif
     if "exif-data" in attached:
-        attached["exif-data"] = _without_thumbnail(attached["exif-data"])
+        attached["exif-data"] = without_thumbnail(attached["exif-data"])
     if attached and format_out in _BARE:
         warnings.append(f"profile, EXIF and XMP are not kept, {format_out} has none")
         if "icc-profile-data" in attached and image.format == "uchar" and image.bands > 2:
             image = image.icc_transform("srgb", embedded=True)
         attached = {}
-    if ("exif-data" in attached and format_out == "tiff") or (kind == "tiff" and _has_tiff_exif(path)):
-        warnings.append("EXIF is not kept, TIFF is written here without it")
+    if format_out == "tiff" and "exif-data" in attached and not can_go_into_tiff(attached["exif-data"]):
+        warnings.append("EXIF is damaged and not kept")
+        del attached["exif-data"]
     page_height = image.get_page_height()
     if _count_pages(image) > image.height // page_height or (kind == "png" and _is_animated_png(path)):
         warnings.append("only the first page is kept")
@@ -275,34 +279,6 @@ def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], C
     return read, region.clear
 
 
-def _without_thumbnail(exif: bytes) -> bytes:
-    """Cuts the link from the first table of an EXIF block to the second, which holds a small copy of the old pixels."""
-    start = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = ">" if exif[start : start + 2] == b"MM" else "<"
-    try:
-        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
-    except struct.error:  # damaged; viewers will not find a thumbnail either
-        return exif
-    link = start + table + 2 + 12 * count
-    return exif[:link] + b"\0" * len(exif[link : link + 4]) + exif[link + 4 :]
-
-
-_TIFF_EXIF = (0x010F, 0x0110, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
-"""Maker, model, time, artist, copyright, and where the EXIF and GPS tables are."""
-
-
-def _has_tiff_exif(path: Path) -> bool:
-    """Whether a TIFF file says more about the picture than libvips reads."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["TIFF"]) as picture:
-            return any(tag in picture.getexif() for tag in _TIFF_EXIF)
-    except (OSError, ValueError, SyntaxError):
-        return False  # of a kind that Pillow does not know; libvips does
-
-
 def _srgb_profile() -> bytes:
     import pyvips
 
@@ -360,6 +336,8 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
                     _save_by_pillow(aside, image, attached, saving, format_out)
                 else:
                     _save(aside, image, keep, saving, format_out)
+                if format_out == "tiff" and "exif-data" in attached:
+                    add_to_tiff(aside, attached["exif-data"])
         except (pyvips.Error, OSError, ValueError) as error:
             if failure:  # the rows ended early, of which the encoder knows only that they did
                 raise failure[0] from None

@@ -1,0 +1,74 @@
+"""What a camera says of a picture (EXIF): out of TIFF files and into them, and freed of the thumbnail.
+
+libvips carries an EXIF block through all formats but TIFF, where the same tags lie among those of the picture.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825)
+"""Title, maker, model, software, time, artist, computer, copyright, and the tables of EXIF and GPS; all other tags of a
+first table describe how the pixels are stored."""
+
+_START = b"Exif\0\0"
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """Cuts the link from the first table of an EXIF block to the second, which holds a small copy of the old pixels."""
+    start = len(_START) if exif.startswith(_START) else 0
+    order = ">" if exif[start : start + 2] == b"MM" else "<"
+    try:
+        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
+    except struct.error:  # damaged; viewers will not find a thumbnail either
+        return exif
+    link = start + table + 2 + 12 * count
+    return exif[:link] + b"\0" * len(exif[link : link + 4]) + exif[link + 4 :]
+
+
+def exif_of_tiff(path: Path) -> bytes | None:
+    """The EXIF block of a TIFF file's first picture; None where it says nothing, or is damaged."""
+    import tifftools
+
+    tags: dict[int, Any] = {}
+    with suppress(Exception):  # tifftools has no common root for what damaged files make it raise
+        table = tifftools.read_tiff(str(path))["ifds"][0]
+        tags = {tag: value for tag, value in table["tags"].items() if tag in _TAGS}
+        if tags:
+            block = io.BytesIO()
+            tifftools.write_tiff([{**table, "tags": tags}], block, bigtiff=False, allowExisting=True)
+            return _START + block.getvalue()
+    return None
+
+
+def can_go_into_tiff(exif: bytes) -> bool:
+    """Whether `add_to_tiff` will understand a block."""
+    return bool(_tags_of(exif))
+
+
+def add_to_tiff(path: Path, exif: bytes) -> None:
+    """Puts an EXIF block among the tags of a TIFF file's first picture; the file is written anew."""
+    import tifftools
+
+    tiff = tifftools.read_tiff(str(path))
+    tiff["ifds"][0]["tags"].update(_tags_of(exif))
+    aside = path.with_name(f"{path.name}.exif")
+    try:
+        tifftools.write_tiff(tiff, str(aside))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _tags_of(exif: bytes) -> dict[int, Any]:
+    import tifftools
+
+    with suppress(Exception):
+        tags = tifftools.read_tiff(io.BytesIO(exif.removeprefix(_START)))["ifds"][0]["tags"]
+        return {tag: value for tag, value in tags.items() if tag in _TAGS}
+    return {}
