@@ -8,7 +8,7 @@ import torch
 
 from subjectiveqe.errors import ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
-from subjectiveqe.nets.checkpoint import load_net, save_net
+from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
 
 TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
@@ -253,3 +253,21 @@ def test_the_estimator_sees_the_dct_of_ycbcr_blocks():
     luma = 65.481 * block[0, 0] + 128.553 * block[0, 1] + 24.966 * block[0, 2]
     expected = dctn(luma.numpy(), norm="ortho").ravel()[1:]
     assert torch.allclose(2 ** seen[0][0, 1:64, 0, 0] - 0.5, torch.from_numpy(expected).abs(), atol=1e-3)
+
+
+def test_weights_of_one_network_can_be_averaged(tmp_path):
+    nets = [UNet(num_feat=(4, 4), num_block=(1, 1), num_coarseness=2) for _ in range(3)]
+    paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for k, (path, net) in enumerate(zip(paths, nets, strict=True)):
+        save_net(path, net, {"recipe": f"number {k}"})
+    average_nets(paths, tmp_path / "mean.safetensors")
+    mean, metadata = load_net(tmp_path / "mean.safetensors")
+    assert (metadata["recipe"], metadata["averaged"]) == ("number 2", "3")
+    expected = sum(net.head.weight for net in nets) / 3
+    assert torch.allclose(mean.head.weight, expected, atol=1e-6)
+    save_net(tmp_path / "other.safetensors", UNet(num_feat=(4, 8), num_block=(1, 1)))
+    with pytest.raises(ModelError, match=r"other\.safetensors: holds another network"):
+        average_nets([paths[0], tmp_path / "other.safetensors"], tmp_path / "out.safetensors")
+    with pytest.raises(ModelError, match="two checkpoints or more"):
+        average_nets(paths[:1], tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

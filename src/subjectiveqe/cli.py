@@ -329,6 +329,18 @@ def export(
     typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
 
 
+@app.command()
+def average(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Two or more of the same network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
+) -> None:
+    """Make the mean of several weights, which is often better than each of them."""
+    from .nets.checkpoint import average_nets
+
+    average_nets(checkpoints, out, half)
+
+
 weights_app = typer.Typer(help="List, fetch and import weights of judges and losses.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 

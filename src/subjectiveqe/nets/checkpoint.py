@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,33 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
         lines = str(error).strip().splitlines()
         raise ModelError(f"{path}: not the weights of net '{metadata['net']}' ({lines[-1].strip()})") from None
     return net.eval(), metadata
+
+
+def average_nets(paths: Sequence[Path], out: Path, half: bool = False) -> None:
+    """Writes the mean of several weights of one network; where they lie in one valley it is better than each of them.
+
+    Source: Wortsman et al., "Model soups", ICML 2022 (arXiv:2203.05482).
+
+    Args:
+        paths: two or more checkpoints of the same network, trained from the same weights.
+        out: a `.safetensors` file; its header is that of the last checkpoint, and "averaged" counts them.
+        half: see `save_net`.
+    Raises:
+        ModelError: a file that is none, or networks that differ.
+    """
+    if len(paths) < 2:
+        raise ModelError(f"expected two checkpoints or more to average, got {len(paths)}")
+    nets, headers = zip(*map(load_net, paths), strict=True)
+    for path, other in zip(paths, nets, strict=True):
+        if describe(other) != describe(nets[0]):
+            raise ModelError(f"{path}: holds another network than {paths[0]}")
+    net, states = nets[-1], [other.state_dict() for other in nets]
+    mean = {
+        key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
+        for key, value in states[-1].items()
+    }
+    net.load_state_dict(mean)
+    save_net(out, net, {**headers[-1], "averaged": str(len(paths))}, half)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
