@@ -259,10 +259,11 @@ def test_weights_of_one_network_can_be_averaged(tmp_path):
     nets = [UNet(num_feat=(4, 4), num_block=(1, 1), num_coarseness=2) for _ in range(3)]
     paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
     for k, (path, net) in enumerate(zip(paths, nets, strict=True)):
-        save_net(path, net, {"recipe": f"number {k}"})
+        save_net(path, net, {"recipe": f"number {k}", "valid_lpips": "0.1"})
     average_nets(paths, tmp_path / "mean.safetensors")
     mean, metadata = load_net(tmp_path / "mean.safetensors")
     assert (metadata["recipe"], metadata["averaged"]) == ("number 2", "3")
+    assert "valid_lpips" not in metadata
     expected = sum(net.head.weight for net in nets) / 3
     assert torch.allclose(mean.head.weight, expected, atol=1e-6)
     save_net(tmp_path / "other.safetensors", UNet(num_feat=(4, 8), num_block=(1, 1)))

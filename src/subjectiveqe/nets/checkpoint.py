@@ -105,7 +105,8 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False) -> None:
 
     Args:
         paths: two or more checkpoints of the same network, trained from the same weights.
-        out: a `.safetensors` file; its header is that of the last checkpoint, and "averaged" counts them.
+        out: a `.safetensors` file; its header is that of the last checkpoint but for what was measured on that, and
+            "averaged" counts them.
         half: see `save_net`.
     Raises:
         ModelError: a file that is none, or networks that differ.
@@ -122,7 +123,9 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False) -> None:
         for key, value in states[-1].items()
     }
     net.load_state_dict(mean)
-    save_net(out, net, {**headers[-1], "averaged": str(len(paths))}, half)
+    measured = ("valid_psnr_db", "valid_lpips")  # of one of them, not of their mean
+    header = {key: value for key, value in headers[-1].items() if key not in measured}
+    save_net(out, net, {**header, "averaged": str(len(paths))}, half)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
