@@ -121,6 +121,16 @@ def test_the_estimate_loss_by_hand():
     assert estimate.grad[1, :, 1].abs().sum() == 0
 
 
+def test_an_estimate_that_is_too_coarse_may_count_more():
+    truth = torch.zeros(2, 1)
+    plain, cautious = (
+        estimate_loss(torch.tensor([[[0.1], [0.0]], [[-0.1], [0.0]]]), truth, too_coarse=weight)
+        for weight in (1.0, 3.0)
+    )
+    assert plain.item() == pytest.approx(100 * 0.01 + 0.1)
+    assert cautious.item() == pytest.approx(100 * 0.01 * (3 + 1) / 2 + 0.1)
+
+
 def test_balance_gives_fine_levels_their_say():
     gt = torch.zeros(4, 3, 8, 8)
     lq = torch.tensor([0.04, 0.02, 0.01, 0.001]).view(4, 1, 1, 1).expand(4, 3, 8, 8)

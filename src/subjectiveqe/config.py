@@ -67,6 +67,9 @@ class LossConfig(Section):
     estimate: Weight = Field(
         default=0.0, description="how well the network estimates the coarseness of its input, where it is told one"
     )
+    too_coarse: PositiveFloat = Field(
+        default=1.0, description="how much more estimate counts what is taken for coarser than it is"
+    )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
     )

@@ -129,7 +129,7 @@ def _log_border_ratio(steps: Tensor, is_border: Tensor) -> Tensor:
     return torch.log(at_border + noise) - torch.log(inside.detach() + noise)
 
 
-def estimate_loss(estimate: Tensor, truth: Tensor) -> Tensor:
+def estimate_loss(estimate: Tensor, truth: Tensor, too_coarse: float = 1.0) -> Tensor:
     """How far an `Estimator` is off: squared error of its values, and how badly its scales foretell that error.
 
     The values learn from the squared error alone, since most of them are either 0 or far from it, and the absolute
@@ -139,6 +139,8 @@ def estimate_loss(estimate: Tensor, truth: Tensor) -> Tensor:
     Args:
         estimate: (N, 2, K), value and log of the scale; carries the gradient.
         truth: (N, K' >= K); NaN where unknown, which counts nothing.
+        too_coarse: how much more a value counts that is above the truth than one below. More than 1 turns doubt into
+            caution: what is sure stays as it is, what is not becomes finer (an expectile in place of the mean).
     Returns:
         Scalar: 100 times the mean squared error, and nats without the constant, which may be negative.
     """
@@ -146,7 +148,11 @@ def estimate_loss(estimate: Tensor, truth: Tensor) -> Tensor:
     truth = truth[:, : value.shape[1]]
     log_scale = log_scale.clamp(-5, 1)
     off = value - truth.nan_to_num()
-    terms = 100 * off.square() + off.detach().abs() * torch.exp(-log_scale) + log_scale
+    terms = (
+        100 * torch.where(off > 0, too_coarse, 1.0) * off.square()
+        + off.detach().abs() * torch.exp(-log_scale)
+        + log_scale
+    )
     known = ~truth.isnan()
     return (terms * known).sum() / known.sum().clamp(min=1)
 

@@ -167,7 +167,8 @@ def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tens
 def _estimate_term(net_g: Any, part: Batch, stage: StageConfig) -> dict[str, Tensor]:
     if not stage.loss.estimate or not net_g.num_coarseness:
         return {}
-    return {"estimate": stage.loss.estimate * estimate_loss(net_g.estimate(part.lq), part.coarseness)}
+    loss = estimate_loss(net_g.estimate(part.lq), part.coarseness, stage.loss.too_coarse)
+    return {"estimate": stage.loss.estimate * loss}
 
 
 def _weighted_mean(distances: Tensor, part: Batch, stage: StageConfig) -> Tensor:
