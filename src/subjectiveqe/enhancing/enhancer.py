@@ -21,7 +21,7 @@ from .tiling import Tile, plan_tiles
 if TYPE_CHECKING:
     from PIL import Image
 
-_TILE_BYTES = 448 * 2**20
+_TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
 _TILE_SHARE = 1 / 4
