@@ -250,6 +250,9 @@ def enhance(
     if any(map(is_video, inputs)):
         if len(inputs) != 1 or out is None:
             raise ConfigError("one video at a time, and --out for its result")
+        if dry_run:
+            typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
+            return
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
         with _bar("frames") as progress:
             video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import __version__
 from .enhancing.enhancer import Enhancer
-from .enhancing.runtime import choose_runtime, cpu_count, gpu_providers
+from .enhancing.runtime import choose_runtime, cpu_count, gpu_providers, openvino_core
 from .errors import SubjectiveQEError
 from .images import first_line
 
@@ -87,9 +87,7 @@ def _instructions() -> str:
     """What decides about speed, where OpenVINO is there to say it."""
     if importlib.util.find_spec("openvino") is None:
         return ""
-    import openvino
-
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16 instructions" if "BF16" in capabilities else "no bfloat16 instructions"
 
 

@@ -187,7 +187,7 @@ def _open_onnxruntime(path: Path) -> Network:
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """The one core of this process, which lives as long as it does.
 
     Its CPU plugin gives the thread that loads it a signal stack of its own and frees it with itself. Were that another
@@ -201,7 +201,7 @@ def _openvino_core() -> Any:
 def _open_openvino(path: Path) -> Network:
     import openvino as ov
 
-    core = _openvino_core()
+    core = openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most.
     precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
     settings = {

@@ -11,7 +11,7 @@ import json
 import mmap
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -170,20 +170,15 @@ def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -
         raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
 
 
-class _errors_of:  # noqa: N801  (reads as a clause)
+@contextmanager
+def _errors_of(source: Path) -> Iterator[None]:
     """Gives FFmpeg's errors the name of the file and one line."""
+    import av
 
-    def __init__(self, source: Path) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import av
-
-        if isinstance(error, av.FFmpegError):
-            raise ImageError(f"{self.source}: {first_line(error)}") from error
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise ImageError(f"{source}: {first_line(error)}") from error
 
 
 def _open(source: Path) -> Any:
@@ -386,10 +381,9 @@ def _join(source: Path, folder: Path, segments: int, part: Path, suffix: str) ->
             if stream.type not in ("audio", "subtitle"):
                 warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
                 continue
-            if not _holds(muxer, stream.codec_context.name if stream.codec_context else ""):
-                warnings.append(
-                    f"stream {stream.index} ({stream.codec_context.name}) is not kept, {suffix} cannot hold it"
-                )
+            name = stream.codec_context.name if stream.codec_context else "unknown"
+            if not stream.codec_context or not _holds(muxer, name):
+                warnings.append(f"stream {stream.index} ({name}) is not kept, {suffix} cannot hold it")
                 continue
             copy = out.add_stream_from_template(stream)
             copy.metadata.update(stream.metadata)
