@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from datetime import date
 from pathlib import Path
 
+from subjectiveqe.machine import cpu_count
+
 
 def describe() -> str:
     """Processor, cores this process may use, Python, commit and date."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
+    return (
+        f"{_processor()}, {cpu_count()} cores, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
+    )
 
 
 def _processor() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
-import os
 import pickle
 import subprocess
 import sys
@@ -181,21 +180,6 @@ def test_tiles_are_small_where_memory_is(unet_onnx, monkeypatch, draw_image):
     enhancer(draw_image((400, 500)))
     assert len(areas) > 1
     assert max(areas) <= 50_000
-
-
-def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
-    (tmp_path / "proc").mkdir()
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    assert runtimes.memory_bytes(tmp_path) is None
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
-    assert runtimes.memory_bytes(tmp_path) == 5000 * 1024
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("70000\n")
-    assert runtimes.memory_bytes(tmp_path) == 5000 * 1024
-    (group / "memory.max").write_text("100000\n")
-    assert runtimes.memory_bytes(tmp_path) == 30000
-    assert runtimes.memory_bytes() > 2**20
 
 
 def test_an_estimate_that_is_no_number_is_caught(unet_onnx, monkeypatch, draw_image):
@@ -412,7 +396,3 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     torch.save({"state_dict": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"other\.pt"):
         Enhancer(tmp_path / "other.pt")
-
-
-def test_cores_are_those_of_the_affinity():
-    assert 1 <= runtimes.cpu_count() <= (os.cpu_count() or 1)

@@ -13,9 +13,10 @@ import numpy as np
 
 from . import __version__
 from .enhancing.enhancer import Enhancer
-from .enhancing.runtime import choose_runtime, cpu_count, gpu_providers, openvino_core
+from .enhancing.runtime import choose_runtime, gpu_providers, openvino_core
 from .errors import SubjectiveQEError
 from .images import first_line
+from .machine import cpu_count
 
 _MEASURED_PX = 512
 _EXTRAS = {"onnxruntime": "", "openvino": "[openvino]", "torch": "[train]"}

@@ -7,7 +7,6 @@ Every function takes 8-bit RGB pictures, uint8 (H, W, 3), and gives one number. 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from .color import luma
 from .errors import ShapeError
 from .images import RGB
+from .machine import cpu_count
 from .weights import locate, read_arrays
 
 if TYPE_CHECKING:
@@ -264,16 +264,11 @@ def _planes(image: RGB) -> NDArray[np.float32]:
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
 
 
-def _threads() -> int:
-    """Cores this process may use; onnxruntime would otherwise count (and pin threads to) all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def _session_options() -> onnxruntime.SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = cpu_count()  # it would count, and pin threads to, all of the machine's
     options.log_severity_level = 3
     # Idle threads would spin on cores that the model under test or a training run needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -24,6 +24,7 @@ from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
 from ..errors import CodecError, ConfigError, ImageError, ShapeError, StoreError
 from ..images import RGB, list_images, read_rgb, write_png
+from ..machine import cpu_count
 from .store import (
     DATA,
     FORMAT,
@@ -134,7 +135,7 @@ def prepare(
             skipped = []
             report = progress or _ignore
             report(total - len(tasks), total)
-            for number, (task, made) in enumerate(_code_all(tasks, jobs or _cores()), start=total - len(tasks) + 1):
+            for number, (task, made) in enumerate(_code_all(tasks, jobs or cpu_count()), start=total - len(tasks) + 1):
                 if isinstance(made, str):
                     skipped.append((task.path.name, made))
                 else:
@@ -425,10 +426,6 @@ def _digest_of(paths: Sequence[Path]) -> str:
 def _result(source: Path, index: StoreIndex) -> PrepareResult:
     skipped = tuple((source / name, reason) for name, reason in index.skipped)
     return PrepareResult(len(index.infos), len(index.pictures), skipped)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ignore(done: int, total: int) -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
+from ..machine import memory_bytes
 from ..photos import Pixels
 from .colorlock import ColorLock
-from .runtime import Floats, memory_bytes, open_network
+from .runtime import Floats, open_network
 from .tiling import Tile, plan_tiles
 
 if TYPE_CHECKING:

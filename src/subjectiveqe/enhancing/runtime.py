@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError
 from ..images import first_line
+from ..machine import cpu_count
 
 Floats = NDArray[np.float32]
 
@@ -112,44 +111,6 @@ GPU_PROVIDERS = (
 )
 
 
-def cpu_count() -> int:
-    """CPUs this process may really use: its affinity and its control group's quota, not what the machine has."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    root = Path("/sys/fs/cgroup")
-    try:
-        if (root / "cpu.max").is_file():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        if quota != "max" and int(quota) > 0:
-            count = min(count, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no control group, or one of another layout: no quota known
-    return count
-
-
-def memory_bytes(root: Path = Path("/")) -> int | None:
-    """Memory this process may still take: what the machine has free, or less where its control group has a limit.
-
-    Args:
-        root: of the file system that says so.
-    Returns:
-        None on systems that do not say.
-    """
-    found = []
-    with suppress(OSError, ValueError, StopIteration):
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    groups = root / "sys/fs/cgroup"
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            found.append(max(int((groups / limit).read_text()) - int((groups / usage).read_text()), 0))
-    return min(found, default=None)
-
-
 def _open_onnxruntime(path: Path) -> Network:
     import onnxruntime as ort
 
@@ -163,27 +124,14 @@ def _open_onnxruntime(path: Path) -> Network:
         session = ort.InferenceSession(path, options, providers=[*gpu_providers(), "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
-    inputs = {value.name: len(value.shape) for value in session.get_inputs()}
+    inputs = {value.name: value.shape for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
-    _check_kind(path, inputs, outputs, metadata)
 
-    asked = ort.RunOptions()
-    asked.only_execute_path_to_fetches = True  # an estimate without the network, and the network without an estimate
+    def compute(output: str, feeds: dict[str, Floats]) -> Floats:
+        values: Floats = session.run([output], feeds)[0]
+        return values
 
-    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
-        feeds = _feeds(inputs, lq, strength, coarseness)
-        out: Floats = session.run(["out"], feeds, asked)[0]
-        return out
-
-    def estimate(lq: Floats) -> Floats:
-        # All inputs have to be there, though the estimate goes by the picture alone.
-        feeds = _feeds(inputs, lq, 1.0, np.zeros(count, np.float32))
-        out: Floats = session.run(["estimate"], feeds, asked)[0]
-        return out
-
-    count = next((value.shape[1] for value in session.get_inputs() if value.name == "coarseness"), 0)
-    return _described(path, run, estimate if count else None, metadata)
+    return _of_onnx(path, compute, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
 @functools.cache
@@ -199,8 +147,6 @@ def openvino_core() -> Any:
 
 
 def _open_openvino(path: Path) -> Network:
-    import openvino as ov
-
     core = openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most.
     precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
@@ -213,27 +159,21 @@ def _open_openvino(path: Path) -> Network:
         loaded = core.read_model(path)
         info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
         metadata = {str(key): str(getattr(value, "value", value)) for key, value in info.items()}
-        inputs = {value.any_name: len(value.partial_shape) for value in loaded.inputs}
+        inputs = {
+            value.any_name: [side.get_length() if side.is_static else None for side in value.partial_shape]
+            for value in loaded.inputs
+        }
         outputs = [value.any_name for value in loaded.outputs]
+        network = core.compile_model(loaded, "CPU", settings)
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
-    _check_kind(path, inputs, outputs, metadata)
-    # One model for each output, of what that output needs.
-    network, *rest = (
-        core.compile_model(ov.Model([loaded.output(name)], _needed(loaded, name)), "CPU", settings) for name in outputs
-    )
 
-    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+    def compute(output: str, feeds: dict[str, Floats]) -> Floats:
         request = network.create_infer_request()  # one a call: a request is not for two threads at once
-        result = request.infer(_feeds(inputs, lq, strength, coarseness))
-        out: Floats = result[0]
-        return out
+        values: Floats = request.infer(feeds)[output]
+        return values
 
-    def estimate(lq: Floats) -> Floats:
-        out: Floats = rest[0].create_infer_request().infer({"lq": lq})[0]
-        return out
-
-    return _described(path, run, estimate if rest else None, metadata)
+    return _of_onnx(path, compute, inputs, outputs, metadata)
 
 
 def _open_torch(path: Path) -> Network:
@@ -269,54 +209,59 @@ _OPENERS: dict[str, tuple[str, Callable[[Path], Network]]] = {
 }
 
 
-def _needed(model: Any, output: str) -> list[Any]:
-    """The parameters of an OpenVINO model that one of its outputs depends on."""
-    seen, ahead = set(), [model.output(output).get_node()]
-    while ahead:
-        node = ahead.pop()
-        if node.get_name() not in seen:
-            seen.add(node.get_name())
-            ahead += [value.get_source_output().get_node() for value in node.inputs()]
-    return [node for node in model.get_parameters() if node.get_name() in seen]
-
-
-def _check_kind(path: Path, inputs: Mapping[str, int], outputs: list[str], metadata: Mapping[str, str]) -> None:
+def _check_kind(
+    path: Path, inputs: Mapping[str, Sequence[Any]], outputs: list[str], metadata: Mapping[str, str]
+) -> None:
     kinds = (
         ({"lq": 4}, ["out"]),
         ({"lq": 4, "strength": 1}, ["out"]),
-        ({"lq": 4, "strength": 1, "coarseness": 2}, ["out", "estimate"]),
+        ({"lq": 4, "strength": 1, "coarseness": 2, "patches": 4}, ["out", "estimate"]),
     )
-    if (inputs, outputs) not in kinds:
+    if ({name: len(shape) for name, shape in inputs.items()}, outputs) not in kinds:
         found = f"inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
-        raise ModelError(f"{path}: another kind of model: expected inputs lq, strength and output out, found {found}")
+        raise ModelError(
+            f"{path}: another kind of model: expected inputs lq, strength and output out, found {found}; "
+            'export the checkpoint by "sqe export"'
+        )
     missing = [key for key in ("receptive_px", "stride_px") if not metadata.get(key, "").isdecimal()]
     if missing:
         raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
 
 
-def _feeds(inputs: Mapping[str, int], lq: Floats, strength: float, coarseness: Floats | None) -> dict[str, Floats]:
-    feeds = {"lq": lq}
-    if "strength" in inputs:
-        feeds["strength"] = np.full(len(lq), strength, np.float32)
-    if "coarseness" in inputs:
-        assert coarseness is not None
-        feeds["coarseness"] = np.tile(coarseness, (len(lq), 1))
-    return feeds
+_NOTHING = np.zeros((1, 3, 1, 1), np.float32)
+"""For the half of a network whose output is not wanted; an engine computes both."""
 
 
-def _described(
+def _of_onnx(
     path: Path,
-    run: Callable[[Floats, float, Floats | None], Floats],
-    estimate: Callable[[Floats], Floats] | None,
+    compute: Callable[[str, dict[str, Floats]], Floats],
+    inputs: Mapping[str, Sequence[Any]],
+    outputs: list[str],
     metadata: Mapping[str, str],
 ) -> Network:
+    """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
+    _check_kind(path, inputs, outputs, metadata)
+
+    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+        feeds = {"lq": lq}
+        if "strength" in inputs:
+            feeds["strength"] = np.full(len(lq), strength, np.float32)
+        if "coarseness" in inputs:
+            assert coarseness is not None
+            feeds |= {"coarseness": np.tile(coarseness, (len(lq), 1)), "patches": _NOTHING}
+        return compute("out", feeds)
+
+    def estimate(patches: Floats) -> Floats:
+        rest = {name: np.zeros((1, *inputs[name][1:]), np.float32) for name in ("strength", "coarseness")}
+        return compute("estimate", {"lq": _NOTHING, "patches": patches, **rest})
+
     stride_px = int(metadata["stride_px"])
     if stride_px < 1:
         raise ModelError(f"{path}: the metadata say stride_px {stride_px}, expected 1 or more")
     bytes_px = metadata.get("bytes_px", "")
     return Network(
         run,
-        estimate,
+        estimate if "patches" in inputs else None,
         int(metadata["receptive_px"]),
         stride_px,
         int(bytes_px) if bytes_px.isdecimal() else _DEFAULT_BYTES_PX,

@@ -8,7 +8,6 @@ import importlib.metadata
 import io
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from ..data.store import PairInfo, PairSet, open_pairs
 from ..errors import ConfigError, ShapeError, SubjectiveQEError
 from ..files import write_text
 from ..images import RGB, write_png
+from ..machine import cpu_count
 from ..weights import locate
 from .report import Cell, Comparison, Table, compare, write_report
 
@@ -227,12 +227,11 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
 
 def describe_machine() -> dict[str, str]:
     """Date, versions and hardware of this run, for people who want to repeat it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ("numpy", "onnxruntime", "openvino", "torch")
     versions = {"subjectiveqe": __version__} | {name: found for name in packages if (found := _version(name))}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": f"{_processor()}, {cores} cores for this process",
+        "processor": f"{_processor()}, {cpu_count()} cores for this process",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

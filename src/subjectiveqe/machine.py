@@ -1,0 +1,47 @@
+"""What of the machine this process may use."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def cpu_count(root: Path = Path("/")) -> int:
+    """CPUs this process may really use: its affinity and its control group's quota, not what the machine has.
+
+    Args:
+        root: of the file system that knows the quota.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    groups = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):  # no control group, or one of another layout: no quota known
+        if (groups / "cpu.max").is_file():
+            quota, period = (groups / "cpu.max").read_text().split()
+        else:
+            quota, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if quota != "max" and int(quota) > 0:
+            count = min(count, -(-int(quota) // int(period)))
+    return count
+
+
+def memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory this process may still take: what the machine has free, or less where its control group has a limit.
+
+    Args:
+        root: of the file system that says so.
+    Returns:
+        None on systems that do not say.
+    """
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    groups = root / "sys/fs/cgroup"
+    for limit, usage in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            found.append(max(int((groups / limit).read_text()) - int((groups / usage).read_text()), 0))
+    return min(found, default=None)

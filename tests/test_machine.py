@@ -1,0 +1,38 @@
+"""What of the machine a process may use."""
+
+from __future__ import annotations
+
+import os
+
+from subjectiveqe import machine
+
+
+def test_cores_are_those_of_the_affinity_and_the_quota(tmp_path):
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert machine.cpu_count(tmp_path) == mine
+    group = tmp_path / "sys/fs/cgroup"
+    (group / "cpu").mkdir(parents=True)
+    (group / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    (group / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert machine.cpu_count(tmp_path) == mine
+    (group / "cpu/cpu.cfs_quota_us").write_text("50000\n")
+    assert machine.cpu_count(tmp_path) == 1
+    (group / "cpu.max").write_text("max 100000\n")
+    assert machine.cpu_count(tmp_path) == mine
+    (group / "cpu.max").write_text("100000 100000\n")
+    assert machine.cpu_count(tmp_path) == 1
+
+
+def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
+    (tmp_path / "proc").mkdir()
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    assert machine.memory_bytes(tmp_path) is None
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert machine.memory_bytes(tmp_path) == 5000 * 1024
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("70000\n")
+    assert machine.memory_bytes(tmp_path) == 5000 * 1024
+    (group / "memory.max").write_text("100000\n")
+    assert machine.memory_bytes(tmp_path) == 30000
+    assert machine.memory_bytes() > 2**20
