@@ -65,14 +65,31 @@ def test_the_onnx_file_equals_pytorch_at_every_size(checkpoint, tmp_path, half):
             feeds["coarseness"] = np.array([[0, 0.5], [1, 0], [0.2, 0.9]], np.float32)
         with torch.inference_mode():
             expected = net(*map(torch.from_numpy, feeds.values())).numpy()
+        if net.num_coarseness:
+            feeds["patches"] = rng.random((2, 3, *size[::-1]), np.float32)
         got = session.run(["out"], feeds)[0]
         assert got.shape == expected.shape == (3, 3, *size)
         assert np.abs(expected - feeds["lq"]).max() > 0.01  # there is something to compare
         assert np.abs(got - expected).max() < 1e-4
         if net.num_coarseness:
             with torch.inference_mode():
-                estimate = net.estimate(torch.from_numpy(feeds["lq"])).numpy()
+                estimate = net.estimate(torch.from_numpy(feeds["patches"])).numpy()
             assert np.abs(session.run(["estimate"], feeds)[0] - estimate).max() < 1e-4
+
+
+def test_skips_are_added_within_convolutions(tmp_path):
+    """In ONNX Runtime's layout in blocks of channels, which whatever comes between convolutions must not lose."""
+    net = UNet(num_feat=(16, 16, 32), num_block=(1, 2, 1), num_coarseness=2)
+    save_net(tmp_path / "net.safetensors", net, {})
+    export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3  # that such a file is for this CPU only
+    ort.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+    blocks = 1 + 2 + 1 + 2 + 1
+    with_skip = [node for node in nodes if node.domain == "com.microsoft.nchwc" and len(node.input) == 4]
+    assert len(with_skip) == blocks
 
 
 def test_the_file_says_what_it_is(checkpoint, tmp_path):

@@ -25,16 +25,20 @@ MAX_DIFFERENCE = 1e-4
 """Largest difference from PyTorch allowed, in units of the full range; a hundredth of an 8-bit level is 4e-5."""
 
 _OPSET = 18
+_BLOCK = 16
+"""Channels of a block in ONNX Runtime's layout with AVX-512; 8 without."""
+
 _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 
 
 def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
     """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
 
-    Inputs lq, float32 (N, 3, H, W) in [0, 1], where the network has the dial, strength, float32 (N,), and where it is
-    told how coarse the picture is, coarseness, float32 (N, K); output out, not clamped, and with the latter estimate,
-    float32 (N, 2, K), see `nets.unet.Estimator`. Besides the checkpoint's own header the file holds bytes_px, the
-    working memory per pixel.
+    Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network has the dial, strength, float32 (N,); output out,
+    not clamped. A network that is told how coarse the picture is also takes coarseness, float32 (N, K), and gives
+    estimate, float32 (M, 2, K), of patches, float32 (M, 3, h, w), see `nets.estimator.Estimator`: pixels of its own, so
+    that either half costs nothing when it is given a picture of one pixel. Besides the checkpoint's own header the file
+    holds bytes_px, the working memory per pixel.
 
     Args:
         checkpoint: .safetensors of this package, or a .pt or .pth that `load_net` knows.
@@ -62,6 +66,7 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         inputs["strength"] = torch.ones(2)
     if net.num_coarseness:
         inputs["coarseness"] = torch.rand(2, net.num_coarseness)
+        inputs["patches"] = torch.rand(3, 3, 24, 40)
     outputs = ["out", "estimate"] if net.num_coarseness else ["out"]
     with _silenced(), atomic_path(out) as aside:
         torch.onnx.export(
@@ -77,6 +82,7 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         )
         model = onnx.load(aside)
         header = {**metadata, **describe(net), "bytes_px": str(_working_bytes_px(model))}
+        _keep_blocked(model)
         if half:
             _store_half(model)
         onnx.helper.set_model_props(model, header)
@@ -95,7 +101,7 @@ _FREE = {4: {0: "batch", 2: "height", 3: "width"}, 2: {0: "batch"}, 1: {0: "batc
 
 
 def _with_estimate(net: Any) -> nn.Module:
-    """The network with a second output: what it estimates of its input."""
+    """The network with a second input and output: patches, and what it estimates of them."""
     from torch import Tensor, nn
 
     class WithEstimate(nn.Module):
@@ -103,8 +109,8 @@ def _with_estimate(net: Any) -> nn.Module:
             super().__init__()
             self.net = net
 
-        def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor) -> tuple[Tensor, Tensor]:
-            return self.net(lq, strength, coarseness), self.net.estimate(lq)
+        def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+            return self.net(lq, strength, coarseness), self.net.estimate(patches)
 
     return WithEstimate().eval()
 
@@ -144,6 +150,39 @@ def _rounded_to_half(net: nn.Module) -> nn.Module:
     return net.half().float()
 
 
+def _keep_blocked(model: onnx.ModelProto) -> None:
+    """Puts a depthwise 1x1 convolution by one where feature maps come from anything but a convolution.
+
+    ONNX Runtime keeps feature maps in blocks of channels between convolutions, and adds a skip within the convolution
+    before it if both are in this layout. What the network is told and a pixel shuffle lose it, and from there on every
+    residual block would reorder its input and its output and add them apart: a tenth of all time.
+    """
+    from onnx import helper, numpy_helper, shape_inference
+
+    maker = {name: node for node in model.graph.node for name in node.output}
+    shapes = {
+        value.name: value.type.tensor_type.shape.dim for value in shape_inference.infer_shapes(model).graph.value_info
+    }
+
+    def loses_layout(node: onnx.NodeProto) -> bool:
+        inputs = [maker[name].op_type for name in node.input if name in maker]
+        return node.op_type == "DepthToSpace" or (node.op_type == "Add" and "Split" in inputs)
+
+    nodes = []
+    for node in model.graph.node:
+        nodes.append(node)
+        name = node.output[0]
+        users = [user for user in model.graph.node if name in user.input]
+        if loses_layout(node) and not any(map(loses_layout, users)) and shapes[name][1].dim_value % _BLOCK == 0:
+            node.output[0] = f"{name}.plain"
+            ones = np.ones((shapes[name][1].dim_value, 1, 1, 1), np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(ones, f"{name}.ones"))
+            inputs = [node.output[0], f"{name}.ones"]
+            nodes.append(helper.make_node("Conv", inputs, [name], f"{name}.blocked", group=len(ones)))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def _store_half(model: onnx.ModelProto) -> None:
     """Replaces each float32 weight of rank 2 and up by a float16 one and a Cast, folded by runtimes when they load."""
     from onnx import TensorProto, helper, numpy_helper
@@ -174,7 +213,8 @@ def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = _session(probe.SerializeToString(), ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    values = session.run(names, _feeds(session, np.zeros((1, 3, side, side), np.float32), 1.0, 0.5))
+    lq = np.zeros((1, 3, side, side), np.float32)
+    values = session.run(names, _feeds(session, lq, 1.0, 0.5, patches=lq[..., :1, :1]))
     sizes = {name: value.nbytes for name, value in zip(names, values, strict=True)}
     last_use = {name: k for k, node in enumerate(probe.graph.node) for name in node.input}
     alive = peak = 0
@@ -222,11 +262,16 @@ def _session(model: Path | bytes, optimization: Any) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _feeds(session: Any, lq: np.ndarray, strength: float, coarseness: float) -> Mapping[str, np.ndarray]:
+def _feeds(
+    session: Any, lq: np.ndarray, strength: float, coarseness: float, patches: np.ndarray | None = None
+) -> Mapping[str, np.ndarray]:
+    """Whatever of this the session takes; patches are those of `lq` unless others are given."""
     feeds = {"lq": lq}
     for value in session.get_inputs():
         if value.name == "strength":
             feeds["strength"] = np.full(len(lq), strength, np.float32)
         elif value.name == "coarseness":
             feeds["coarseness"] = np.full((len(lq), value.shape[1]), coarseness, np.float32)
+        elif value.name == "patches":
+            feeds["patches"] = lq if patches is None else patches
     return feeds

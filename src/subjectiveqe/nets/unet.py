@@ -185,7 +185,7 @@ class UNet(nn.Module):
         x = self.middle(x)
         share = None if self.gate is None else self.gate(x)
         for up, layer in zip(self.ups, self.up_blocks, strict=True):
-            x = layer(up(x) + skips.pop() + told.pop(0))
+            x = layer(up(x) + told.pop(0) + skips.pop())
         change = F.pixel_shuffle(self.tail(x), 2)
         change = F.conv2d(change, self.smooth.to(change.dtype), padding=len(NO_CHECKER) // 2, groups=3)
         if share is not None:
