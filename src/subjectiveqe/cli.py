@@ -303,6 +303,24 @@ def enhance(
         raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
 
 
+@app.command("app")
+def web_page(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="The first free one from 7860 on if not given.")] = None,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
+) -> None:
+    """Serve a web page: drop a picture, see it before and after, download it."""
+    from .app import serve
+
+    def announce(address: str) -> None:
+        typer.echo(f"serving {address}; Ctrl-C ends it")
+
+    serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
+
+
 @app.command()
 def doctor(
     no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
