@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from subjectiveqe import metrics
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing.faithful import Faithfulness, LumaIntervals
 from subjectiveqe.enhancing.files import enhance_files
@@ -65,6 +66,7 @@ def test_coding_the_result_again_gives_the_luma_of_the_file(tmp_path, qf, subsam
     assert (after == wanted).mean() >= 0.999
     assert abs(after - wanted).max() <= 1
     assert report.missed / report.coefficients < 0.001
+    assert report.lpips == pytest.approx(metrics.lpips(out, result), abs=1e-6)
 
 
 def test_no_more_is_changed_than_has_to_be(tmp_path):

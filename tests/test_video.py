@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -253,8 +254,16 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):
 def test_the_command_enhances_a_video(tmp_path, tiny_model):
     source = make_clip(tmp_path / "clip.mp4", count=4)
     options = ["-o", str(tmp_path / "better.mp4"), "--model", str(tiny_model), "--video-codec", "x265", "--crf", "20"]
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run"])
+    assert told.output == f"{source} -> {tmp_path / 'better.mp4'}\n"
+    assert [path.name for path in tmp_path.iterdir() if "better" in path.name] == []
     told = CliRunner().invoke(app, ["enhance", str(source), *options])
     assert told.exit_code == 0, told.output
     assert "better.mp4: 4 frames" in told.output
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run"])
+    assert told.output.endswith("better.mp4 (exists)\n")
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--json"])
+    expected = {"source": str(source), "target": str(tmp_path / "better.mp4"), "status": "done"}
+    assert json.loads(told.output) == {**expected, "frames": 4, "resumed": 0, "warnings": []}
     told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
     assert isinstance(told.exception, ConfigError)

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -227,7 +228,7 @@ def enhance(
     jobs: Annotated[int, typer.Option(help="Pictures at a time; for many small ones.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
 ) -> None:
     """Enhance pictures and videos; everything but the pixels stays as it was.
 
@@ -254,8 +255,11 @@ def enhance(
             typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
             return
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        with _bar("frames") as progress:
+        with _bar("frames", is_drawn=not (quiet or as_json)) as progress:
             video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)
+        if as_json:
+            typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "done", **asdict(video)}))
+            return
         for warning in video.warnings if not quiet else ():
             typer.echo(f"warning: {inputs[0]}: {warning}", err=True)
         if not quiet:
@@ -420,7 +424,7 @@ def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> N
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Progress]:
+def _bar(what: str, is_drawn: bool = True) -> Iterator[Progress]:
     """A progress bar on stderr, drawn only if that is a terminal."""
     from rich import progress
     from rich.console import Console
@@ -428,7 +432,11 @@ def _bar(what: str) -> Iterator[Progress]:
     columns = (progress.TextColumn(what), progress.BarColumn(), progress.MofNCompleteColumn())
     console = Console(stderr=True)
     with progress.Progress(
-        *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (is_drawn and console.is_terminal),
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from ..images import first_line, open_picture, sniff_format
+from ..metrics import LPIPS_MIN_PX, lpips
 from ..photos import Pixels
 
 Floats = NDArray[np.float32]
 
 _BLOCK_PX = 8
+_JUDGED_PX = 512
+"""Side of the picture's middle that LPIPS is taken of."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-T T.871
 
 _MARGINS = np.geomspace(0.8, 5, 16)
@@ -46,16 +50,19 @@ class Faithfulness:
         coefficients: of luma in the file.
         moved: of these, how many the network had put outside their intervals.
         missed: how many still are; they are off by one step, where colours at the end of their range leave no room.
+        lpips: between the result without and with that, of the picture's middle; None for pictures too small to tell.
     """
 
     coefficients: int = 0
     moved: int = 0
     missed: int = 0
+    lpips: float | None = None
 
     def __str__(self) -> str:
         """One line."""
         moved, kept = (100 * part / max(self.coefficients, 1) for part in (self.moved, self.coefficients - self.missed))
-        return f"{moved:.2f} % of the luma coefficients were moved back, {kept:.3f} % agree with the file"
+        looks = "" if self.lpips is None else f", LPIPS to the result without is {self.lpips:.4f}"
+        return f"{moved:.2f} % of the luma coefficients were moved back, {kept:.3f} % agree with the file{looks}"
 
 
 class LumaIntervals:
@@ -88,6 +95,7 @@ class LumaIntervals:
         if jpeg.jpeg_color_space.name not in ("JCS_YCbCr", "JCS_GRAYSCALE"):
             raise ImageError(f"{path}: has no luma ({jpeg.jpeg_color_space.name}); leave --faithful away")
         self._levels = jpeg.Y
+        self._middle = tuple(_middle(side) for side in (image.height, image.width))
         self._steps = jpeg.get_component_qt(0).astype(np.float32)
 
     def keep(self, strips: Iterable[Pixels], report: Faithfulness) -> Iterator[Pixels]:
@@ -101,6 +109,7 @@ class LumaIntervals:
         """
         waiting: list[Pixels] = []
         block_row = 0
+        compared: tuple[list[Pixels], list[Pixels]] = ([], [])
         strips = iter(strips)
         strip: Pixels | None = next(strips)
         while strip is not None:
@@ -111,9 +120,18 @@ class LumaIntervals:
             waiting = [rows[whole:]]
             blocks = -(-whole // _BLOCK_PX)
             levels = self._levels[block_row : block_row + blocks]
-            block_row += blocks
             if whole:
-                yield self._project(rows[:whole], levels, report)
+                projected = self._project(rows[:whole], levels, report)
+                for pieces, piece in zip(compared, (rows[:whole], projected), strict=True):
+                    pieces.append(self._of_middle(piece, block_row * _BLOCK_PX))
+                yield projected
+            block_row += blocks
+        report.lpips = _distance(*map(np.concatenate, compared))
+
+    def _of_middle(self, rows: Pixels, top: int) -> Pixels:
+        """What of rows, of which the first is number `top`, belongs to the picture's middle."""
+        middle, cols = self._middle
+        return rows[max(middle.start - top, 0) : max(middle.stop - top, 0), cols].copy()
 
     def _project(self, rows: Pixels, levels: NDArray[np.int16], report: Faithfulness) -> Pixels:
         luma = rows @ _LUMA if rows.shape[2] == 3 else rows[..., 0].astype(np.float32)
@@ -143,6 +161,19 @@ class LumaIntervals:
     def _outside(self, blocks: Floats, wanted: Floats) -> NDArray[np.bool_]:
         outside: NDArray[np.bool_] = np.rint(_dct(np.rint(blocks)) / self._steps) != wanted
         return outside
+
+
+def _middle(side: int) -> slice:
+    first = max(side - _JUDGED_PX, 0) // 2
+    return slice(first, first + _JUDGED_PX)
+
+
+def _distance(before: Pixels, after: Pixels) -> float | None:
+    """LPIPS between two pictures, (H, W, 1 or 3)."""
+    if min(before.shape[:2]) < LPIPS_MIN_PX:
+        return None
+    first, second = (np.broadcast_to(rows, (*rows.shape[:2], 3)) for rows in (before, after))
+    return lpips(first, second)
 
 
 def _recolour(pixels: Pixels, luma: Floats, target: Floats) -> Pixels:
