@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -200,27 +202,50 @@ class Enhancer:
         plan = self._plan(height, width, self._tile_px, area)
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
-        seen, seen_top = read(0), 0
+        lock: ColorLock | None = None
         fading = np.zeros((0, width, 3), np.uint16)  # rows of the result that the next band fades into
-        lock = ColorLock(height, seen.dtype)
         done = 0
-        for band, end in zip(bands, ends, strict=True):
-            rows = band[0].rows
-            missing = min(rows.stop, height) - (seen_top + len(seen))
-            seen, seen_top = np.concatenate((seen[rows.start - seen_top :], read(missing))), rows.start
-            result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), np.uint16)
-            result[: len(fading)] = fading
-            for tile in band:
-                if progress is not None:
-                    progress(done, len(plan))
-                tile.write(self._enhance(tile.read(seen), coarseness), result)
-                done += 1
-            kept = end - rows.keep_start
-            result, fading = result[:kept], result[kept:].copy()  # a view would keep the whole band
-            lq = seen[rows.keep_start - rows.start :][: len(result)]
-            for first in range(0, len(result), _GIVEN_ROWS):
-                some = slice(first, first + _GIVEN_ROWS)
-                yield lock(lq[some], result[some]) if self._lock_colors else _round(result[some], seen.dtype)
+        with closing(self._compute(bands, read, height, coarseness)) as tiles:
+            for band, end in zip(bands, ends, strict=True):
+                rows = band[0].rows
+                result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), np.uint16)
+                result[: len(fading)] = fading
+                for tile in band:
+                    if progress is not None:
+                        progress(done, len(plan))
+                    lq, out = next(tiles)
+                    tile.write(out.result(), result)
+                    done += 1
+                kept = end - rows.keep_start
+                result, fading = result[:kept], result[kept:].copy()  # a view would keep the whole band
+                lq = lq[: len(result)]
+                lock = lock or ColorLock(height, lq.dtype)
+                for first in range(0, len(result), _GIVEN_ROWS):
+                    some = slice(first, first + _GIVEN_ROWS)
+                    yield lock(lq[some], result[some]) if self._lock_colors else _round(result[some], lq.dtype)
+
+    def _compute(
+        self, bands: list[list[Tile]], read: Callable[[int], Pixels], height: int, coarseness: Floats | None
+    ) -> Generator[tuple[Pixels, Future[Floats]], None, None]:
+        """Gives for each tile the input's rows from its `keep_start` on, and the network's output.
+
+        The network is one tile ahead, in a thread of its own, so that all its cores work while rows are read, finished
+        and written.
+        """
+        seen, top = read(0), 0
+        with ThreadPoolExecutor(1) as network:
+            ahead: tuple[Pixels, Future[Floats]] | None = None
+            for band in bands:
+                rows = band[0].rows
+                missing = min(rows.stop, height) - (top + len(seen))
+                seen, top = np.concatenate((seen[rows.start - top :], read(missing))), rows.start
+                for tile in band:
+                    out = network.submit(self._enhance, tile.read(seen), coarseness)
+                    if ahead:
+                        yield ahead
+                    ahead = seen[rows.keep_start - rows.start :], out
+            if ahead:
+                yield ahead
 
     def _plan(self, height: int, width: int, tile_px: int | None, area: int) -> list[Tile]:
         network = self._network
