@@ -14,7 +14,7 @@ from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import BatchProgress, enhance_files, plan_jobs
 from subjectiveqe.errors import ConfigError
 from subjectiveqe.images import write_png
-from subjectiveqe.photos import Saving
+from subjectiveqe.saving import Saving
 
 PNG = Saving("png")
 

@@ -15,8 +15,8 @@ from subjectiveqe.enhancing.faithful import Faithfulness, LumaIntervals
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import read_rgb
-from subjectiveqe.photos import Saving
 from subjectiveqe.samples import samples
+from subjectiveqe.saving import Saving
 
 jpeglib = pytest.importorskip("jpeglib")
 

@@ -10,7 +10,8 @@ from PIL import Image, ImageCms
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import read_rgb, sniff_format
-from subjectiveqe.photos import FORMATS, Saving, open_photo, write_photo
+from subjectiveqe.photos import FORMATS, open_photo
+from subjectiveqe.saving import Saving, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MAKER, ORIENTATION, COPYRIGHT = 0x010F, 0x0112, 0x8298

@@ -237,7 +237,7 @@ def enhance(
     from .enhancing.enhancer import Enhancer
     from .enhancing.files import enhance_files, enhance_stream, plan_jobs
     from .enhancing.video import Coding, enhance_video, is_video
-    from .photos import Saving
+    from .saving import Saving
 
     if overwrite and skip_existing:
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")

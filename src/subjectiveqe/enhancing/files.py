@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
-from ..photos import FORMATS, Photo, Pixels, Saving, open_photo, write_photo
+from ..photos import FORMATS, Photo, Pixels, open_photo
+from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 

@@ -1,0 +1,251 @@
+"""Writing people's picture files while their rows are made, with everything kept that is not a pixel."""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConfigError, ImageError
+from .exif import add_to_tiff
+from .files import atomic_path
+from .images import PNG_EFFORT, first_line
+from .photos import CARRIED, FORMATS, Photo, Pixels
+
+if TYPE_CHECKING:
+    import pyvips
+
+_QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
+_OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
+_SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
+
+_ROWS = 64
+"""Rows that are handed over at a time."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How a picture is written.
+
+    Attributes:
+        format: a key of `FORMATS`; None for that of the source.
+        quality: 1..100 for JPEG, WebP, AVIF and HEIC; None for 95, 92, 85 and 90.
+        chroma: "444" or "420", for JPEG, AVIF and HEIC.
+        lossless: for WebP, AVIF and HEIC; PNG, TIFF and BMP always are, JPEG never is.
+        strip: drop EXIF, XMP, IPTC and print resolution; the profile stays, since colours depend on it.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    chroma: str = "444"
+    lossless: bool = False
+    strip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise ConfigError(f'unknown format "{self.format}"; known: {", ".join(FORMATS)}')
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality {self.quality} is out of range, expected 1 to 100")
+        if self.chroma not in ("444", "420"):
+            raise ConfigError(f'chroma "{self.chroma}" is unknown, expected 444 or 420')
+        if self.lossless and self.format == "jpeg":
+            raise ConfigError("JPEG has no lossless mode here; take png, webp, avif or tiff")
+
+    def format_for(self, source_format: str) -> str:
+        """The format asked for, or the source's; PNG for what is read and not written (PPM)."""
+        return self.format or (source_format if source_format in FORMATS else "png")
+
+
+def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving, format_out: str) -> None:
+    """Writes a changed copy of a photo; the final name appears only when the file is complete.
+
+    JPEG, PNG and TIFF are written while the rows come; WebP, AVIF, HEIC and BMP hold the whole picture.
+
+    Args:
+        path: where to; an existing file is replaced.
+        photo: what the pixels belong to.
+        rows: from top to bottom, each (n, width, bands) of the photo's type; consumed in a thread of its own.
+        saving: how; see `Saving`.
+        format_out: key of `FORMATS`.
+    Raises:
+        ImageError: the format does not take such a picture, or the folder or disk does not take the file.
+    """
+    import pyvips
+
+    limit = _SIDE_LIMIT_PX.get(format_out)
+    if limit and max(photo.height, photo.width) > limit:
+        raise ImageError(
+            f"{path}: {photo.width}x{photo.height} px are more than the {limit} px a side that {format_out} can hold; "
+            "choose png or tiff"
+        )
+    with _as_image(photo, rows) as (image, failure):
+        attached = {
+            name: content for name, content in photo.attached.items() if not saving.strip or name == "icc-profile-data"
+        }
+        image = image.copy(xres=1.0, yres=1.0) if saving.strip else image
+        for name, content in attached.items():
+            image.set_type(pyvips.GValue.blob_type, name, content)
+        if not saving.strip or photo.orientation > 1:  # else a stripped picture would lie on its side
+            image.set_type(pyvips.GValue.gint_type, "orientation", photo.orientation)
+        # Nothing attached must mean nothing written: libvips would make up an EXIF block.
+        keep = "|".join(CARRIED[name] for name in attached) or "none"
+        if saving.strip and photo.orientation > 1:
+            keep += "|exif"
+        if photo.page_height < photo.height:
+            image.set_type(pyvips.GValue.gint_type, "page-height", photo.page_height)
+            for name, value in photo.timing.items():
+                image.set_type(
+                    pyvips.GValue.array_int_type if name == "delay" else pyvips.GValue.gint_type, name, value
+                )
+            keep += "|other"
+        try:
+            with atomic_path(path) as aside:
+                if format_out in _OF_PILLOW:
+                    _save_by_pillow(aside, image, attached, saving, format_out)
+                else:
+                    _save(aside, image, keep, saving, format_out)
+                if format_out == "tiff" and "exif-data" in attached:
+                    add_to_tiff(aside, attached["exif-data"])
+        except (pyvips.Error, OSError, ValueError) as error:
+            if failure:  # the rows ended early, of which the encoder knows only that they did
+                raise failure[0] from None
+            raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
+
+
+def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_out: str) -> None:
+    quality = saving.quality or _QUALITY.get(format_out, 0)
+    full_chroma = "off" if saving.chroma == "444" else "on"
+    if format_out == "jpeg":
+        if image.hasalpha():
+            image = image.flatten(background=255)
+        image.jpegsave(str(aside), Q=quality, subsample_mode=full_chroma, optimize_coding=True, keep=keep)
+    elif format_out == "png":
+        image.pngsave(str(aside), keep=keep, **PNG_EFFORT)
+    elif format_out == "webp":
+        image.webpsave(
+            str(aside), Q=quality, lossless=saving.lossless, exact=True, smart_subsample=True, alpha_q=100, keep=keep
+        )
+    elif format_out == "avif":
+        image.heifsave(
+            str(aside),
+            compression="av1",
+            Q=quality,
+            bitdepth=8,
+            lossless=saving.lossless,
+            subsample_mode=full_chroma,
+            keep=keep,
+        )
+    elif format_out == "gif":
+        image.gifsave(str(aside), keep=keep)
+    else:
+        huge = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > 2**31
+        image.tiffsave(str(aside), compression="deflate", predictor="horizontal", bigtiff=huge, keep=keep)
+
+
+def _save_by_pillow(
+    aside: Path, image: pyvips.Image, attached: Mapping[str, bytes], saving: Saving, format_out: str
+) -> None:
+    from PIL import Image
+
+    if format_out == "bmp":
+        Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy()).save(aside, "BMP")
+        return
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
+    options: dict[str, Any] = {names[name]: content for name, content in attached.items() if name in names}
+    quality = -1 if saving.lossless else saving.quality or _QUALITY["heic"]
+    chroma = 444 if saving.chroma == "444" else 420
+    Image.fromarray(image.numpy()).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
+
+
+@contextmanager
+def _as_image(photo: Photo, rows: Iterator[Pixels]) -> Iterator[tuple[pyvips.Image, list[BaseException]]]:
+    """A libvips picture whose pixels arrive while it is written, and where a failure of the rows is put.
+
+    libvips takes pixels from outside only as a file, so the rows become the cheapest file there is: a PNG that is not
+    compressed. It is made in a thread of its own, two pieces ahead, since an encoder asks from threads of its own.
+    """
+    import pyvips
+
+    pieces: queue.Queue[bytes] = queue.Queue(maxsize=2)
+    failure: list[BaseException] = []
+    is_over = threading.Event()
+
+    def put(piece: bytes) -> None:
+        while not is_over.is_set():
+            try:
+                pieces.put(piece, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for piece in _png_pieces(photo, rows):
+                put(piece)
+                if is_over.is_set():
+                    return
+        except BaseException as error:  # handed to the thread that writes
+            failure.append(error)
+        finally:
+            photo.close()
+        put(b"")
+
+    rest = memoryview(b"")
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        if not rest:
+            rest = memoryview(pieces.get())
+            if not rest:
+                pieces.put(b"")  # the end stays the end
+        taken, rest = bytes(rest[:size]), rest[size:]
+        return taken
+
+    source = pyvips.SourceCustom()
+    source.on_read(read)
+    producer = threading.Thread(target=produce, daemon=True)
+    producer.start()
+    try:
+        try:
+            image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error", unlimited=True)
+        except pyvips.Error:
+            if failure:
+                raise failure[0] from None
+            raise
+        yield image.copy(xres=photo.density[0], yres=photo.density[1]), failure
+    finally:
+        is_over.set()
+        producer.join()
+
+
+def _png_pieces(photo: Photo, rows: Iterator[Pixels]) -> Iterator[bytes]:
+    """An uncompressed PNG, piece by piece."""
+    bits = 16 if photo.dtype == np.uint16 else 8
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[photo.bands]
+    header = struct.pack(">IIBBBBB", photo.width, photo.height, bits, colour_type, 0, 0, 0)
+    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+    stored = zlib.compressobj(0)
+    for strip in rows:
+        for top in range(0, len(strip), _ROWS):  # a strip is large, and is copied a few times on its way
+            part = strip[top : top + _ROWS]
+            samples = part.astype(">u2", copy=False) if bits == 16 else part
+            lines = np.ascontiguousarray(samples).reshape(len(part), -1).view(np.uint8)
+            piece = stored.compress(np.pad(lines, ((0, 0), (1, 0))).tobytes())  # a line begins with its filter: 0, none
+            if piece:
+                yield _chunk(b"IDAT", piece)
+    yield _chunk(b"IDAT", stored.flush()) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
