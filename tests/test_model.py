@@ -76,6 +76,6 @@ def test_photos_keep_their_colours_as_seen_from_afar(triples):
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
-    assert header["recipe"] == "blind-told-cautious"
+    assert header["recipe"] == "blind-told-fine"
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
