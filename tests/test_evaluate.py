@@ -15,6 +15,7 @@ import pytest
 from subjectiveqe.data.store import PairInfo
 from subjectiveqe.errors import ConfigError, ImageError, StoreError, SubjectiveQEError, WeightsError
 from subjectiveqe.evaluating import evaluate as module
+from subjectiveqe.evaluating.bdrate import bd_rate
 from subjectiveqe.evaluating.evaluate import MEASURES, describe_machine, evaluate, is_better, open_sets
 from subjectiveqe.evaluating.report import SHOWN_PX, Table, compare, write_report
 from subjectiveqe.images import read_rgb, write_png
@@ -102,6 +103,25 @@ def test_the_summary_holds_means_per_set_codec_and_level(tmp_path):
         assert group["difference"][name] == pytest.approx(after - before, abs=4e-6)
     assert content["facts"]["command"] == "sqe evaluate a b"
     assert content["facts"]["processor"]
+
+
+def test_four_levels_tell_how_many_bits_are_saved(tmp_path):
+    sets = {"photos": draw_pairs(levels=(10, 20, 40, 70)), "few": draw_pairs(levels=(10, 20, 40))}
+    original = {lq.tobytes(): gt for pairs in sets.values() for lq, gt in pairs.pictures}
+
+    def restore_half(lq):
+        return ((lq.astype(int) + original[lq.tobytes()]) // 2).astype(np.uint8)
+
+    summary = evaluate(restore_half, sets, tmp_path)
+    (saved,) = json.loads(summary.json.read_text())["bd_rate_percent"]
+    assert (saved.pop("set"), saved.pop("codec")) == ("photos", "jpeg")
+    assert saved.keys() == {"psnr_db", "psnr_y_db", "ssim", "lpips", "lpips_legacy"}
+    groups = [group for group in summary.groups if group.set_name == "photos"]
+    bpp = [group.bpp for group in groups]
+    before, after = [g.before["psnr_db"] for g in groups], [g.after["psnr_db"] for g in groups]
+    assert saved["psnr_db"] == pytest.approx(bd_rate(bpp, before, bpp, after), abs=1e-6)
+    assert saved["psnr_db"] < -5
+    assert "BD-rate" in summary.html.read_text()
 
 
 def test_without_a_model_there_are_no_output_columns(tmp_path):

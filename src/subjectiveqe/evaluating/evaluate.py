@@ -22,6 +22,7 @@ from ..files import write_text
 from ..images import RGB, write_png
 from ..machine import cpu_count
 from ..weights import locate
+from .bdrate import bd_rate
 from .report import Cell, Comparison, Table, compare, write_report
 
 
@@ -238,7 +239,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def make_tables(summary: Summary) -> list[Table]:
-    """The two tables of the report: means per set, codec and level, then every picture."""
+    """The tables of the report: means per set, codec and level, what that is worth in bits, then every picture."""
     names = list(summary.rows[0].before)
     headings = [MEASURES[name].heading for name in names]
     means = [
@@ -262,10 +263,51 @@ def make_tables(summary: Summary) -> list[Table]:
         for row in summary.rows
     ]
     sense = "Compressed" if summary.rows[0].after is None else "Compressed → enhanced"
+    savings = [
+        [
+            Cell(f"{set_name}, {codec}"),
+            *(
+                Cell(_number(rate, "+.1f"), "better" if rate < 0 else "worse" if rate > 0 else "")
+                for rate in rates.values()
+            ),
+        ]
+        for (set_name, codec), rates in bd_rates(summary.groups).items()
+    ]
+    measured = [MEASURES[name].heading for name in names if MEASURES[name].higher_is_better is not None]
     return [
         Table(f"{sense}, means", ["pairs", "pictures", "bpp", *headings, "s per MP"], means),
+        *([Table("Bits at equal quality (BD-rate), per cent", ["pairs", *measured], savings)] if savings else []),
         Table(f"{sense}, every picture", ["picture", "bytes", "bpp", *headings, "s per MP"], pictures),
     ]
+
+
+_FEWEST_LEVELS = 4
+"""Points of a curve that a BD-rate needs to say something."""
+
+
+def bd_rates(groups: Sequence[Group]) -> dict[tuple[str, str], dict[str, float]]:
+    """What enhancing is worth in bits: the BD-rate of the enhanced pictures against the compressed ones.
+
+    Args:
+        groups: means per set, codec and level.
+    Returns:
+        For each set and codec with four levels or more, per cent by the name of the measure; negative where enhanced
+        pictures need fewer bits for the same quality, NaN where the curves do not meet.
+    """
+    curves: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        if group.after is not None and group.level >= 0:
+            curves.setdefault((group.set_name, group.codec), []).append(group)
+    found = {}
+    for key, levels in curves.items():
+        if len(levels) >= _FEWEST_LEVELS:
+            bpp = [group.bpp for group in levels]
+            found[key] = {
+                name: bd_rate(bpp, [g.before[name] for g in levels], bpp, [g.after[name] for g in levels if g.after])
+                for name in levels[0].before
+                if MEASURES[name].higher_is_better is not None
+            }
+    return found
 
 
 def is_better(name: str, before: float, after: float) -> bool:
@@ -361,7 +403,11 @@ def _json(summary: Summary, facts: Mapping[str, str]) -> dict[str, Any]:
             }
         )
     failed = [{"name": str(path), "reason": reason} for path, reason in summary.failed]
-    return {"format": 1, "facts": dict(facts), "groups": groups, "failed": failed}
+    savings = [
+        {"set": set_name, "codec": codec, **(clean(rates) or {})}
+        for (set_name, codec), rates in bd_rates(summary.groups).items()
+    ]
+    return {"format": 1, "facts": dict(facts), "groups": groups, "bd_rate_percent": savings, "failed": failed}
 
 
 def _change(name: str, row: Row | Group) -> Cell:
@@ -392,7 +438,7 @@ def _title(set_name: str, info: PairInfo) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+    return "" if value is None or math.isnan(value) else format(value, form)
 
 
 def _version(package: str) -> str | None:
