@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyvips
 from PIL import Image
 
 from subjectiveqe.samples import samples
@@ -29,12 +30,13 @@ class Measured:
 
 
 def make_picture(path: Path, height: int, width: int) -> None:
-    """Writes a JPEG of the bundled samples side by side, mirrored at each seam and repeated."""
+    """Writes the bundled samples side by side, mirrored at each seam and repeated, as JPEG, or as the name says."""
     parts = [np.asarray(Image.open(source).convert("RGB"))[:300, :400] for source in samples()]
     block = np.concatenate([np.concatenate([part, part[:, ::-1]], axis=1) for part in parts])
     block = np.concatenate([block, block[::-1]])
-    times = (-(-height // block.shape[0]), -(-width // block.shape[1]), 1)
-    Image.fromarray(np.tile(block, times)[:height, :width]).save(path, quality=QF)
+    down, across = (-(-side // length) for side, length in zip((height, width), block.shape, strict=False))
+    picture = pyvips.Image.new_from_array(block).replicate(across, down).crop(0, 0, width, height)  # never in memory
+    picture.write_to_file(str(path), **({"Q": QF} if path.suffix == ".jpg" else {}))
 
 
 def measure(command: Sequence[str]) -> Measured:
