@@ -198,7 +198,7 @@ def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onn
     network = runtimes.open_network(unet_onnx, "onnxruntime")
     monkeypatch.setattr(module, "_TILE_BYTES", (network.bytes_px + 36) * 64 * 64)
     tiled = Enhancer(unet_onnx, "onnxruntime")(image)
-    assert 4 * network.receptive_px > 64
+    assert 4 * network.reach_px > 64
     assert np.abs(whole.astype(int) - tiled.astype(int)).mean() < 0.5
 
 

@@ -100,8 +100,33 @@ def test_the_file_says_what_it_is(checkpoint, tmp_path):
     assert header["licence"] == "CC0-1.0"
     assert int(header["receptive_px"]) == net.receptive_px
     assert int(header["stride_px"]) == net.stride_px
+    assert net.stride_px <= int(header["reach_px"]) <= net.receptive_px
     assert 24 <= int(header["bytes_px"]) < 1000
     assert Enhancer(tmp_path / "net.onnx").metadata["net"] == metadata["net"]
+
+
+def test_noise_beyond_the_reach_is_not_heard(tmp_path):
+    """A faint network reaches less far than a loud one, and neither hears what lies beyond."""
+    net = UNet(num_feat=(4, 4), num_block=(1, 1))
+    save_net(tmp_path / "net.safetensors", net, {})
+    reaches = {}
+    for scale in (1, 30):
+        for weight in net.parameters():
+            weight.data *= scale**0.25
+        save_net(tmp_path / "net.safetensors", net, {})
+        export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+        model = onnx.load(tmp_path / "net.onnx")
+        reaches[scale] = next(int(p.value) for p in model.metadata_props if p.key == "reach_px")
+        session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+        side, reach = 2 * net.receptive_px + 8 * net.stride_px, reaches[scale]
+        lq = np.full((1, 3, side, side), 0.5, np.float32)
+        noisy = np.random.default_rng(5).integers(0, 2, lq.shape).astype(np.float32)
+        seen = slice(net.receptive_px - reach, side - net.receptive_px + reach)
+        noisy[..., seen, seen] = 0.5
+        middle = slice(net.receptive_px, side - net.receptive_px)
+        outs = [session.run(["out"], {"lq": x, "strength": np.ones(1, np.float32)})[0] for x in (lq, noisy)]
+        assert np.abs(outs[0] - outs[1])[..., middle, middle].max() * 255 < 0.1
+    assert reaches[1] < reaches[30] <= net.receptive_px
 
 
 def test_half_is_half_the_size(tmp_path):

@@ -5,8 +5,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from subjectiveqe import metrics
+from subjectiveqe.codecs import get_codec
 from subjectiveqe.demo import SamplePairs
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.images import read_rgb
+from subjectiveqe.samples import samples
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,18 @@ def test_drawn_pictures_keep_their_colours(name):
 
 def test_photos_keep_their_colours_as_seen_from_afar(triples):
     assert max(off_from_afar(out, lq) for _, lq, _, out in triples) < 0.25
+
+
+@pytest.mark.parametrize("coarseness", [(0.375, 0), (0.85, 0), (0, 1.02)])
+def test_no_tile_can_be_seen(coarseness):
+    """At hard content: noise, lines, and a photo at JPEG QF 10, between tiles of 64 px."""
+    photo = get_codec("jpeg").code(read_rgb(samples()[2]), 10).rgb[:300, :300]
+    photo[:100, :100] = np.random.default_rng(0).integers(0, 2, (100, 100, 3)) * 255
+    photo[200:, ::4] = 255 - photo[200:, ::4]
+    told = np.array(coarseness, np.float32)
+    whole, tiled = (Enhancer(runtime="onnxruntime", tile_px=side).with_coarseness(photo, told) for side in (0, 64))
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    assert (whole != tiled).mean() < 0.01
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():

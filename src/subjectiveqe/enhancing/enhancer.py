@@ -249,7 +249,7 @@ class Enhancer:
 
     def _plan(self, height: int, width: int, tile_px: int | None, area: int) -> list[Tile]:
         network = self._network
-        overlap_px, stride_px = network.receptive_px, network.stride_px
+        overlap_px, stride_px = network.reach_px, network.stride_px
         return plan_tiles(height, width, overlap_px=overlap_px, stride_px=stride_px, tile_px=tile_px, max_area=area)
 
     def _enhance(self, lq: Floats, coarseness: Floats | None) -> Floats:

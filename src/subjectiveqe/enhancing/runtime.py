@@ -33,7 +33,7 @@ class Network:
             as the first, not clamped; several threads may call it at a time.
         estimate: float32 (N, 3, H, W) -> float32 (N, 2, K): coarseness, and log of the scale of its error; None for a
             network that is not told the coarseness and ignores it.
-        receptive_px: no input pixel farther than this from an output pixel has a say in it.
+        reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
         stride_px: shifts by multiples of this shift the output alike.
         bytes_px: working memory per pixel of a tile.
         metadata: what the file says of itself.
@@ -41,7 +41,7 @@ class Network:
 
     run: Callable[[Floats, float, Floats | None], Floats]
     estimate: Callable[[Floats], Floats] | None
-    receptive_px: int
+    reach_px: int
     stride_px: int
     bytes_px: int
     metadata: Mapping[str, str]
@@ -262,7 +262,7 @@ def _of_onnx(
     return Network(
         run,
         estimate if "patches" in inputs else None,
-        int(metadata["receptive_px"]),
+        int(reach_px) if (reach_px := metadata.get("reach_px", "")).isdecimal() else int(metadata["receptive_px"]),
         stride_px,
         int(bytes_px) if bytes_px.isdecimal() else _DEFAULT_BYTES_PX,
         metadata,
