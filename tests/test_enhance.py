@@ -203,15 +203,24 @@ def test_neighbours_fade_into_each_other_where_the_overlap_does_not_fit(unet_onn
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "overlap_px", "stride_px", "tile_px", "max_area"),
+    ("height", "width", "overlap_px", "stride_px", "tile_px", "max_area", "max_rows"),
     [
-        (*size, *rest)
+        (*size, *rest, max_rows)
         for size in [(1, 1), (8, 300), (301, 203), (3000, 4000), (50, 9000)]
         for rest in [(1, 1, 16, 0), (13, 8, 32, 0), (13, 8, 0, 0), (136, 8, None, 10**6), (345, 1, None, 250_000)]
+        for max_rows in (None, 800)
     ],
 )
-def test_tiles_have_one_shape_and_keep_every_pixel(height, width, overlap_px, stride_px, tile_px, max_area):
-    tiles = plan_tiles(height, width, overlap_px=overlap_px, stride_px=stride_px, tile_px=tile_px, max_area=max_area)
+def test_tiles_have_one_shape_and_keep_every_pixel(height, width, overlap_px, stride_px, tile_px, max_area, max_rows):
+    tiles = plan_tiles(
+        height,
+        width,
+        overlap_px=overlap_px,
+        stride_px=stride_px,
+        tile_px=tile_px,
+        max_area=max_area,
+        max_rows=max_rows,
+    )
     assert len({(t.rows.stop - t.rows.start, t.cols.stop - t.cols.start) for t in tiles}) == 1
     for spans, side in (({t.rows for t in tiles}, height), ({t.cols for t in tiles}, width)):
         ordered = sorted(spans, key=lambda span: span.start)
@@ -226,6 +235,8 @@ def test_tiles_have_one_shape_and_keep_every_pixel(height, width, overlap_px, st
                 assert after.keep_start - after.start >= overlap_px
     if max_area:
         assert (tiles[0].rows.stop - tiles[0].rows.start) * (tiles[0].cols.stop - tiles[0].cols.start) <= max_area
+    if max_rows and overlap_px == 136:
+        assert tiles[0].rows.stop - tiles[0].rows.start <= max_rows
 
 
 def test_a_plan_with_hardly_any_memory_still_covers_the_picture():

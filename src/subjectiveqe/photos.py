@@ -187,8 +187,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
     )
 
 
-_ROWS = 64
-"""Rows that are read at a time."""
+_ROWS, _LEAST_ROWS, _READ_PX = 64, 8, 2**18
+"""Rows that are read at a time, fewer of wide pictures: libvips holds dozens of copies of what it is asked for."""
 
 
 def _with_seen_colours(image: pyvips.Image) -> pyvips.Image:
@@ -221,9 +221,10 @@ def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], C
         if not region:
             region.append(pyvips.Region.new(image))
         strips = []
+        most = max(min(_READ_PX // image.width, _ROWS), _LEAST_ROWS)
         stop = min(top + count, image.height)
         while top < stop:
-            rows = min(_ROWS, stop - top)
+            rows = min(most, stop - top)
             try:
                 data = region[0].fetch(0, top, image.width, rows)
             except pyvips.Error as error:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
+_BAND_BYTES, _BAND_BYTES_PX = 256 * 2**20, 20
+"""Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
+
 _TILE_SHARE = 1 / 4
 """Of the memory at hand, where that is short."""
 
@@ -51,8 +54,8 @@ _GIVEN_ROWS = 256
 class Enhancer:
     """Enhances pictures by one network, tile by tile, so that memory does not grow with the picture; thread-safe.
 
-    Tiles overlap by as much as the network sees, so a tiled and a whole picture differ by rounding only. Where a
-    network sees too far for that to fit into memory, neighbouring tiles fade into each other instead.
+    Tiles overlap by as much as the network hears, so a tiled and a whole picture differ by rounding only. Where a
+    network hears too far for that to fit into memory, neighbouring tiles fade into each other instead.
 
     Args:
         model: .onnx, .safetensors or .pt file; None for the bundled model.
@@ -199,7 +202,7 @@ class Enhancer:
         memory = memory_bytes()
         tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
         area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
-        plan = self._plan(height, width, self._tile_px, area)
+        plan = self._plan(height, width, self._tile_px, area, _BAND_BYTES // (_BAND_BYTES_PX * width))
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
         lock: ColorLock | None = None
@@ -215,6 +218,7 @@ class Enhancer:
                         progress(done, len(plan))
                     lq, out = next(tiles)
                     tile.write(out.result(), result)
+                    del out  # a tile's worth of memory, while the next is waited for
                     done += 1
                 kept = end - rows.keep_start
                 result, fading = result[:kept], result[kept:].copy()  # a view would keep the whole band
@@ -247,10 +251,17 @@ class Enhancer:
             if ahead:
                 yield ahead
 
-    def _plan(self, height: int, width: int, tile_px: int | None, area: int) -> list[Tile]:
+    def _plan(self, height: int, width: int, tile_px: int | None, area: int, rows: int | None = None) -> list[Tile]:
         network = self._network
-        overlap_px, stride_px = network.reach_px, network.stride_px
-        return plan_tiles(height, width, overlap_px=overlap_px, stride_px=stride_px, tile_px=tile_px, max_area=area)
+        return plan_tiles(
+            height,
+            width,
+            overlap_px=network.reach_px,
+            stride_px=network.stride_px,
+            tile_px=tile_px,
+            max_area=area,
+            max_rows=rows,
+        )
 
     def _enhance(self, lq: Floats, coarseness: Floats | None) -> Floats:
         """The network's output for a tile, which is cut again where memory does not suffice."""

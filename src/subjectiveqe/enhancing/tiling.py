@@ -71,7 +71,14 @@ class Tile:
 
 
 def plan_tiles(
-    height: int, width: int, *, overlap_px: int, stride_px: int, tile_px: int | None, max_area: int
+    height: int,
+    width: int,
+    *,
+    overlap_px: int,
+    stride_px: int,
+    tile_px: int | None,
+    max_area: int,
+    max_rows: int | None = None,
 ) -> list[Tile]:
     """Cuts a picture into tiles that all have the same shape and start on multiples of the stride.
 
@@ -87,6 +94,7 @@ def plan_tiles(
             as `max_area` allows.
         max_area: largest tile in px, with its overlap. Where it leaves no room for the overlap, that is cut to a
             quarter of the tile and neighbours fade into each other.
+        max_rows: tallest tile in px where several rows of tiles are needed, but never less than five overlaps.
     """
     cells = tuple(-(-side // stride_px) for side in (height, width))  # the picture in cells of the stride
     overlap, fade = -(-overlap_px // stride_px), 0
@@ -99,7 +107,8 @@ def plan_tiles(
         if cells[0] * cells[1] > area and side < 4 * overlap:
             overlap = max(side // 4, 1)
             fade = overlap * stride_px
-        counts = _cheapest(cells, area, overlap)
+        tallest = cells[0] if max_rows is None else max(max_rows // stride_px, 5 * overlap)
+        counts = _cheapest(cells, area, overlap, tallest)
     rows, cols = (list(_spans(c, n, overlap, stride_px, fade)) for c, n in zip(cells, counts, strict=True))
     return [Tile(row, col) for row in rows for col in cols]
 
@@ -114,13 +123,15 @@ def _fewest(cells: int, tile: int, overlap: int) -> int:
     return 1 if cells <= tile else -(-(cells - 2 * overlap) // (tile - 2 * overlap))
 
 
-def _cheapest(cells: tuple[int, ...], area: int, overlap: int) -> list[int]:
-    """Counts of rows and columns of tiles, none larger than `area`, that together read the fewest cells."""
+def _cheapest(cells: tuple[int, ...], area: int, overlap: int, tallest: int) -> list[int]:
+    """Counts of rows and columns of tiles, none above `area` or `tallest`, that together read the fewest cells."""
     best: tuple[int, list[int]] | None = None
     for rows in range(1, cells[0] + 1):
         tall = _length(cells[0], rows, overlap)
         if rows > 1 and tall <= 2 * overlap:  # more rows do not make a tile shorter than its overlap
             break
+        if tall > tallest:
+            continue
         wide = area // tall
         if wide >= cells[1] or wide > 2 * overlap:
             cols = _fewest(cells[1], wide, overlap)
