@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -138,8 +139,11 @@ def test_what_is_wrong_is_said(page, photo, tmp_path):
 def test_the_table_says_what_the_metrics_say(photo, tmp_path):
     source, original = photo
     shares = []
-    out, table = app.enhance_and_measure(source, tmp_path, Enhancer(runtime="onnxruntime"), original, shares.append)
+    out, table, shown = app.enhance_and_measure(
+        source, tmp_path, Enhancer(runtime="onnxruntime"), original, shares.append
+    )
     pictures = [read_rgb(path) for path in (source, out)]
+    assert all(map(np.array_equal, shown, pictures))
     gt = read_rgb(original)
     assert f"| LPIPS | {' | '.join(f'{metrics.lpips(picture, gt):.4f}' for picture in pictures)} |" in table
     assert f"| bytes | {source.stat().st_size:,} | {out.stat().st_size:,} |" in table

@@ -102,14 +102,14 @@ def build_page(model: Path | None, runtime: str, max_megapixels: float) -> gr.Bl
         with tempfile.TemporaryDirectory(prefix="sqe-app-") as folder:  # Gradio copies what it is given
             try:
                 _check_size(Path(source), max_megapixels)
-                out, table = enhance_and_measure(
+                out, table, pictures = enhance_and_measure(
                     Path(source),
                     Path(folder),
                     enhancer_of(strength),
                     Path(original) if original else None,
                     lambda share: progress(share, desc="enhancing"),
                 )
-                shown = _show(Path(source), out, Path(folder))
+                shown = _show(pictures, Path(folder))
             except SubjectiveQEError as error:
                 raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
             yield shown, table, gr.DownloadButton(value=out, interactive=True)
@@ -152,7 +152,7 @@ def enhance_and_measure(
     enhancer: Enhancer,
     original: Path | None = None,
     progress: Callable[[float], object] = lambda _: None,
-) -> tuple[Path, str]:
+) -> tuple[Path, str, tuple[RGB, RGB]]:
     """Enhances a picture as the command does, and says in a table what became of it.
 
     Args:
@@ -162,7 +162,7 @@ def enhance_and_measure(
         original: what the picture was before it was compressed, if that is there.
         progress: called with the share that is done, 0..1.
     Returns:
-        The result, and a table in Markdown.
+        The result, a table in Markdown, and both pictures as pixels, before and after.
     Raises:
         SubjectiveQEError: a picture that cannot be read, or an original of another size.
     """
@@ -197,7 +197,7 @@ def enhance_and_measure(
     notes = [f"{width} x {height} px in {seconds:.1f} s", *outcome.warnings]
     if max(height, width) > SHOWN_PX:
         notes.append("the middle is shown, the download has all")
-    return out, "\n".join([*lines, "", "; ".join(notes)])
+    return out, "\n".join([*lines, "", "; ".join(notes)]), (lq, better)
 
 
 def _check_size(source: Path, max_megapixels: float) -> None:
@@ -210,11 +210,11 @@ def _check_size(source: Path, max_megapixels: float) -> None:
         )
 
 
-def _show(source: Path, out: Path, folder: Path) -> tuple[Path, Path]:
+def _show(pictures: tuple[RGB, RGB], folder: Path) -> tuple[Path, Path]:
     """Both pictures as PNG, which every browser shows."""
     shown = folder / "before.png", folder / "after.png"
-    for path, place in zip((source, out), shown, strict=True):
-        write_png(place, _middle(read_rgb(path)))
+    for picture, place in zip(pictures, shown, strict=True):
+        write_png(place, _middle(picture))
     return shown
 
 
