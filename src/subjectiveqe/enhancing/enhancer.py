@@ -237,7 +237,8 @@ class Enhancer:
         and written.
         """
         seen, top = read(0), 0
-        with ThreadPoolExecutor(1) as network:
+        network = ThreadPoolExecutor(1)
+        try:
             ahead: tuple[Pixels, Future[Floats]] | None = None
             for band in bands:
                 rows = band[0].rows
@@ -250,6 +251,8 @@ class Enhancer:
                     ahead = seen[rows.keep_start - rows.start :], out
             if ahead:
                 yield ahead
+        finally:
+            network.shutdown(cancel_futures=True)  # an interrupted picture waits for one tile, not for two
 
     def _plan(self, height: int, width: int, tile_px: int | None, area: int, rows: int | None = None) -> list[Tile]:
         network = self._network
