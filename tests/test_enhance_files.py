@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
+import sys
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -230,3 +234,21 @@ def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_mode
     with pytest.raises(KeyboardInterrupt):
         enhance_files([small, big], tmp_path / "out", Enhancer(tiny_model, tile_px=16), progress=Interrupt())
     assert names(tmp_path / "out") == ["a.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
+def test_an_impatient_ctrl_c_leaves_nothing_either(tmp_path, draw_image):
+    """The second one arrives while the first is obeyed: the network is still at work on a tile."""
+    write_png(tmp_path / "a.png", np.tile(draw_image((300, 400)), (4, 3, 1)))
+    words = [sys.executable, "-m", "subjectiveqe", "enhance", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # it does not if the tests run in the background
+    run = subprocess.Popen([*words, "--runtime", "onnxruntime", "--tile", "200", "--quiet"], stderr=subprocess.PIPE, preexec_fn=hears)
+    while run.poll() is None and not list((tmp_path / "out").glob(".*")):
+        time.sleep(0.01)
+    for _ in range(3):
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    _, errors = run.communicate(timeout=60)
+    assert errors == b""
+    assert run.returncode == 130
+    assert names(tmp_path / "out") == []

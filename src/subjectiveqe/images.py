@@ -97,6 +97,8 @@ def open_picture(path: Path) -> pyvips.Image:
             image = _open_by_pillow(path, kind)
         else:
             image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+            if kind == "avif" and image.format == "ushort":
+                image = _full_scale(image, image.get("bits-per-sample"))
     except Exception as error:  # Pillow's decoders raise SyntaxError, RuntimeError and more for damaged files
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
     most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
@@ -115,11 +117,15 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+    bits = 8
     with Image.open(path) as picture:  # refuses bombs by itself
         info = dict(picture.info)
         pages = getattr(picture, "n_frames", 1)
         is_plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
-        pixels = np.asarray(picture if is_plain else picture.convert("RGBA" if "transparency" in info else "RGB"))
+        if kind == "heic" and info["bit_depth"] > 8:  # of which Pillow would make 8
+            bits, pixels = info["bit_depth"], np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
+        else:
+            pixels = np.asarray(picture if is_plain else picture.convert("RGBA" if "transparency" in info else "RGB"))
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
     deep = pixels.dtype == np.uint16
     gray = image.bands < 3
@@ -129,7 +135,12 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
             image.set_type(pyvips.GValue.blob_type, name, bytes(info[key]))
     if pages > 1:
         image.set_type(pyvips.GValue.gint_type, "n-pages", pages)
-    return image
+    return _full_scale(image, bits) if bits > 8 else image
+
+
+def _full_scale(image: pyvips.Image, bits: int) -> pyvips.Image:
+    """Stretches samples that lie in the upper `bits` of 16, as HEIF libraries give them, so that white is 65535."""
+    return (image * (65535 / (65536 - 2 ** (16 - bits)))).rint().cast("ushort")
 
 
 def read_rgb(path: Path) -> RGB:

@@ -39,6 +39,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 
 _PAGED = ("webp", "tiff", "gif")
 _TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")  # formats whose EXIF orientation is obeyed everywhere
+_OF_10_BITS = ("avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "bmp")
 _BARE = ("gif", "bmp")
 
@@ -159,7 +160,9 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
         attached["icc-profile-data"] = _srgb_profile()
     if image.format not in ("uchar", "ushort"):
         warnings.append(f"{image.format} channels become 8-bit")
-    if image.format == "ushort" and format_out not in ("png", "tiff"):
+    if image.format == "ushort" and format_out in _OF_10_BITS and kind not in _OF_10_BITS:
+        warnings.append(f"16-bit channels become 10-bit, {format_out} has no more here")
+    if image.format == "ushort" and format_out not in ("png", "tiff", *_OF_10_BITS):
         warnings.append(f"16-bit channels become 8-bit, {format_out} has no more")
         image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
     depth = "ushort" if image.format == "ushort" else "uchar"

@@ -27,6 +27,10 @@ _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
 _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
 
+_HELD_PX = 2**24
+"""JPEG files of larger pictures get the standard's Huffman tables: for better ones, 5 % off their bytes, libjpeg holds all
+coefficients, 6 bytes a pixel."""
+
 _ROWS = 64
 """Rows that are handed over at a time."""
 
@@ -126,7 +130,8 @@ def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_ou
     if format_out == "jpeg":
         if image.hasalpha():
             image = image.flatten(background=255)
-        image.jpegsave(str(aside), Q=quality, subsample_mode=full_chroma, optimize_coding=True, keep=keep)
+        is_held = image.width * image.height <= _HELD_PX
+        image.jpegsave(str(aside), Q=quality, subsample_mode=full_chroma, optimize_coding=is_held, keep=keep)
     elif format_out == "png":
         image.pngsave(str(aside), keep=keep, **PNG_EFFORT)
     elif format_out == "webp":
@@ -134,11 +139,12 @@ def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_ou
             str(aside), Q=quality, lossless=saving.lossless, exact=True, smart_subsample=True, alpha_q=100, keep=keep
         )
     elif format_out == "avif":
-        image.heifsave(
+        is_deep = image.format == "ushort"
+        (_to_10_bits(image) if is_deep else image).heifsave(
             str(aside),
             compression="av1",
             Q=quality,
-            bitdepth=8,
+            bitdepth=10 if is_deep else 8,
             lossless=saving.lossless,
             subsample_mode=full_chroma,
             keep=keep,
@@ -148,6 +154,11 @@ def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_ou
     else:
         huge = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1) > 2**31
         image.tiffsave(str(aside), compression="deflate", predictor="horizontal", bigtiff=huge, keep=keep)
+
+
+def _to_10_bits(image: pyvips.Image) -> pyvips.Image:
+    """Rounds 16-bit samples to those of which HEIF libraries, which cut, take the upper 10 bits."""
+    return ((image * (1023 / 65535)).rint() * 64).cast("ushort")
 
 
 def _save_by_pillow(
@@ -165,7 +176,13 @@ def _save_by_pillow(
     options: dict[str, Any] = {names[name]: content for name, content in attached.items() if name in names}
     quality = -1 if saving.lossless else saving.quality or _QUALITY["heic"]
     chroma = 444 if saving.chroma == "444" else 420
-    Image.fromarray(image.numpy()).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
+    if image.format == "ushort":  # which Pillow has for gray only
+        image = _to_10_bits(image if image.bands > 2 else image.colourspace("rgb16"))
+        mode = {3: "RGB;16", 4: "RGBA;16"}[image.bands]
+        deep = pillow_heif.from_bytes(mode, (image.width, image.height), image.numpy().tobytes())
+        deep.save(aside, quality=quality, chroma=chroma, **options)
+    else:
+        Image.fromarray(image.numpy()).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -177,7 +179,8 @@ def enhance_files(
                 progress.advanced(len(result.outcomes) + sum(list(parts.values())))
         except BaseException:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            with _deaf_to_interrupts():
+                pool.shutdown(cancel_futures=True)
             raise
     return result
 
@@ -211,6 +214,19 @@ def enhance_stream(
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignores a second Ctrl-C for the seconds that obeying the first one takes: files are being put in order."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not this thread's business
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _StoppedError(SubjectiveQEError):
