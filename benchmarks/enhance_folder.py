@@ -55,7 +55,7 @@ def main() -> None:
     coarseness = np.full(2, 0.5, np.float32)
     start_s = time.perf_counter()
     for shape in shapes:
-        network.run(np.full(shape, 0.5, np.float32), 1.0, coarseness)
+        network.run(np.full(shape, 0.5, np.float32), coarseness)
     network_s = time.perf_counter() - start_s
     megapixels = HEIGHT * WIDTH * options.pictures / 1e6
     print(machine.describe())

@@ -241,8 +241,9 @@ def test_an_impatient_ctrl_c_leaves_nothing_either(tmp_path, draw_image):
     """The second one arrives while the first is obeyed: the network is still at work on a tile."""
     write_png(tmp_path / "a.png", np.tile(draw_image((300, 400)), (4, 3, 1)))
     words = [sys.executable, "-m", "subjectiveqe", "enhance", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    words += ["--runtime", "onnxruntime", "--tile", "200", "--quiet"]
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # it does not if the tests run in the background
-    run = subprocess.Popen([*words, "--runtime", "onnxruntime", "--tile", "200", "--quiet"], stderr=subprocess.PIPE, preexec_fn=hears)
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, preexec_fn=hears)
     while run.poll() is None and not list((tmp_path / "out").glob(".*")):
         time.sleep(0.01)
     for _ in range(3):

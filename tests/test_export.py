@@ -11,11 +11,12 @@ import onnx  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 
 from subjectiveqe import export  # noqa: E402
+from subjectiveqe.dial import turn  # noqa: E402
 from subjectiveqe.enhancing.enhancer import Enhancer  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.export import export_onnx  # noqa: E402
 from subjectiveqe.nets import RRDBNet, UNet  # noqa: E402
-from subjectiveqe.nets.checkpoint import load_net, save_net  # noqa: E402
+from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,45 @@ def test_the_onnx_file_equals_pytorch_at_every_size(checkpoint, tmp_path, half):
             with torch.inference_mode():
                 estimate = net.estimate(torch.from_numpy(feeds["patches"])).numpy()
             assert np.abs(session.run(["estimate"], feeds)[0] - estimate).max() < 1e-4
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", ["unet", "told"])
+def test_the_dial_runs_from_one_network_to_the_other(tmp_path, draw_image, kind, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    ends = {}
+    for strength, scale in ((0.0, 1.0), (1.0, 0.5)):
+        net = small_net(kind)
+        for name, weight in net.named_parameters():
+            weight.data *= 1 if name.startswith("estimator.") else scale
+        ends[strength] = tmp_path / f"{strength}.safetensors"
+        save_net(ends[strength], net, {"recipe": f"end {strength}"})
+    average_nets(list(ends.values()), tmp_path / "0.5.safetensors")
+    export_onnx(ends[1.0], tmp_path / "dial.onnx", faithful=ends[0.0])
+    image, seen = draw_image((40, 56)), []
+    for strength in (0.0, 0.5, 1.0):
+        enhancer = Enhancer(tmp_path / "dial.onnx", runtime, strength=strength, lock_colors=False)
+        # The network's own input says where the dial is, too.
+        alone = Enhancer(tmp_path / f"{strength}.safetensors", "torch", strength=strength, lock_colors=False)
+        seen.append(enhancer(image).astype(int))
+        assert np.abs(seen[-1] - alone(image)).max() <= (1 if runtime == "onnxruntime" else 2)  # bfloat16
+    assert min(np.abs(seen[0] - seen[1]).max(), np.abs(seen[1] - seen[2]).max()) > 4
+    assert (enhancer.metadata["recipe"], enhancer.metadata["faithful_recipe"]) == ("end 1.0", "end 0.0")
+
+
+def test_a_dial_needs_two_ends_of_one_network(tmp_path):
+    save_net(tmp_path / "a.safetensors", small_net("unet"), {})
+    save_net(tmp_path / "b.safetensors", UNet(num_feat=(4, 8), num_block=(1, 2)), {})
+    with pytest.raises(ModelError, match=r"b\.safetensors: holds another network than .*a\.safetensors"):
+        export_onnx(tmp_path / "a.safetensors", tmp_path / "dial.onnx", faithful=tmp_path / "b.safetensors")
+    assert not (tmp_path / "dial.onnx").exists()
+
+
+def test_a_file_without_a_dial_stays_as_it_is(checkpoint, tmp_path):
+    export_onnx(checkpoint, tmp_path / "net.onnx")
+    content = (tmp_path / "net.onnx").read_bytes()
+    assert turn(content, 0.3) == content
 
 
 def test_skips_are_added_within_convolutions(tmp_path):

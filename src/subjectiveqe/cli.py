@@ -346,11 +346,14 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors or .pt checkpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
+    faithful: Annotated[
+        Path | None, typer.Option(help="The same network for strength 0; CHECKPOINT is then strength 1.")
+    ] = None,
 ) -> None:
     """Make an ONNX file that needs no PyTorch."""
     from .export import export_onnx
 
-    difference = export_onnx(checkpoint, out, half)
+    difference = export_onnx(checkpoint, out, half, faithful)
     typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import dial
 from .codecs import get_codec
 from .errors import ConfigError, ModelError
 from .files import atomic_path
@@ -34,11 +35,11 @@ _BLOCK = 16
 _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 
 
-def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
+def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path | None = None) -> float:
     """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
 
-    Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network has the dial, strength, float32 (N,); output out,
-    not clamped. A network that is told how coarse the picture is also takes coarseness, float32 (N, K), and gives
+    Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network looks at the dial, strength, float32 (N,); output
+    out, not clamped. A network that is told how coarse the picture is also takes coarseness, float32 (N, K), and gives
     estimate, float32 (M, 2, K), of patches, float32 (M, 3, h, w), see `nets.estimator.Estimator`: pixels of its own, so
     that either half costs nothing when it is given a picture of one pixel. Besides the checkpoint's own header the file
     holds bytes_px, the working memory per pixel, and reach_px, see `_reach_px`.
@@ -47,6 +48,8 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         checkpoint: .safetensors of this package, or a .pt or .pth that `load_net` knows.
         out: the .onnx file; it appears only when it agrees with PyTorch.
         half: store the weights in float16, half the size; they are used in float32.
+        faithful: a checkpoint of the same network for strength 0; `checkpoint` is then strength 1, and the dial is no
+            input but a constant that mixes the weights of both, see `dial`.
     Returns:
         The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
     Raises:
@@ -54,7 +57,6 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         ModelError: a checkpoint that cannot be used, or a difference of 1e-4 or more.
     """
     import onnx
-    import torch
 
     from .nets.checkpoint import describe, load_net
 
@@ -62,8 +64,45 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
     net: Any
     net, metadata = load_net(checkpoint)
+    ends = [net]
+    if faithful is not None:
+        other, made_by = load_net(faithful)
+        if describe(other) != describe(net):
+            raise ModelError(f"{faithful}: holds another network than {checkpoint}; the ends of a dial are one network")
+        ends = [other, net]
+        metadata |= {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
     if half:  # rounded before the trace, so that what is compared is what is stored
-        net = _rounded_to_half(net)
+        ends = [_rounded_to_half(end) for end in ends]
+    with atomic_path(out) as aside:
+        models = [_trace(end, aside) for end in ends]
+        header = {**metadata, **describe(net), "bytes_px": str(_working_bytes_px(models[0]))}
+        for model in models:
+            _keep_blocked(model)
+        header["reach_px"] = str(max(_reach_px(model, net.receptive_px, net.stride_px) for model in models))
+        model = models[-1]
+        if len(models) > 1:
+            dial.join(*models)
+        if half:
+            _store_half(model)
+        onnx.helper.set_model_props(model, header)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, aside)
+        places = {1.0: ends[0]} if faithful is None else {0.0: ends[0], 0.5: _between(*ends), 1.0: ends[1]}
+        content = aside.read_bytes()
+        difference = max(_largest_difference(place, dial.turn(content, at), at) for at, place in places.items())
+        if not difference < MAX_DIFFERENCE:
+            raise ModelError(
+                f"{checkpoint}: the ONNX file differs from PyTorch by {difference:.1e}, expected below "
+                f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large?"
+            )
+    return difference
+
+
+def _trace(net: Any, aside: Path) -> onnx.ModelProto:
+    """The network as PyTorch exports it; `aside` is a place for the file."""
+    import onnx
+    import torch
+
     inputs = {"lq": torch.rand(2, 3, 32, 48)}
     if net.uses_strength:
         inputs["strength"] = torch.ones(2)
@@ -71,7 +110,7 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
         inputs["coarseness"] = torch.rand(2, net.num_coarseness)
         inputs["patches"] = torch.rand(3, 3, 24, 40)
     outputs = ["out", "estimate"] if net.num_coarseness else ["out"]
-    with _silenced(), atomic_path(out) as aside:
+    with _silenced():
         torch.onnx.export(
             _with_estimate(net) if net.num_coarseness else net,
             tuple(inputs.values()),
@@ -83,22 +122,16 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False) -> float:
             | {name: _FREE[4] if name == "out" else _FREE[1] for name in outputs},
             dynamo=False,
         )
-        model = onnx.load(aside)
-        header = {**metadata, **describe(net), "bytes_px": str(_working_bytes_px(model))}
-        _keep_blocked(model)
-        header["reach_px"] = str(_reach_px(model, net.receptive_px, net.stride_px))
-        if half:
-            _store_half(model)
-        onnx.helper.set_model_props(model, header)
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, aside)
-        difference = _largest_difference(net, aside)
-        if not difference < MAX_DIFFERENCE:
-            raise ModelError(
-                f"{checkpoint}: the ONNX file differs from PyTorch by {difference:.1e}, expected below "
-                f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large?"
-            )
-    return difference
+    return onnx.load(aside)
+
+
+def _between(faithful: nn.Module, pleasing: nn.Module) -> nn.Module:
+    """The network half-way between two."""
+    net, states = copy.deepcopy(pleasing), (faithful.state_dict(), pleasing.state_dict())
+    net.load_state_dict(
+        {key: (states[0][key] + value) / 2 if value.is_floating_point() else value for key, value in states[1].items()}
+    )
+    return net
 
 
 _FREE = {4: {0: "batch", 2: "height", 3: "width"}, 2: {0: "batch"}, 1: {0: "batch"}}
@@ -276,22 +309,24 @@ _HEARD = 1 / 30
 _BAD_QF = 20
 
 
-def _largest_difference(net: Any, path: Path) -> float:
+def _largest_difference(net: Any, model: bytes, at: float) -> float:
+    """From PyTorch; of a model whose dial is a constant with the dial there, else anywhere."""
     import onnxruntime as ort
     import torch
 
-    session = _session(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    session = _session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     rng = np.random.default_rng(0)
     differences = []
     for k, size in enumerate(_CHECKED_SIZES):
         lq = rng.random((1 + k % 2, 3, *size), np.float32)
-        strength = k / (len(_CHECKED_SIZES) - 1)
-        coarseness = 1 - strength
+        share = k / (len(_CHECKED_SIZES) - 1)
+        strength = share if dial.DIAL in (value.name for value in session.get_inputs()) else at
+        coarseness = 1 - share
         with torch.inference_mode():
             pixels = torch.from_numpy(lq)
             told = (torch.full((len(lq), net.num_coarseness), coarseness),) if net.num_coarseness else ()
-            dial = (torch.full((len(lq),), strength),) if net.uses_strength else ()
-            expected = [net(pixels, *dial, *told).numpy()]
+            place = (torch.full((len(lq),), strength),) if net.uses_strength else ()
+            expected = [net(pixels, *place, *told).numpy()]
             if told:
                 expected.append(net.estimate(pixels).numpy())
         got = session.run(None, _feeds(session, lq, strength, coarseness))
@@ -302,7 +337,7 @@ def _largest_difference(net: Any, path: Path) -> float:
     return float(np.max(differences))  # NaN stays NaN
 
 
-def _session(model: Path | bytes, optimization: Any) -> Any:
+def _session(model: bytes, optimization: Any) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -28,8 +28,8 @@ _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
 
 _HELD_PX = 2**24
-"""JPEG files of larger pictures get the standard's Huffman tables: for better ones, 5 % off their bytes, libjpeg holds all
-coefficients, 6 bytes a pixel."""
+"""JPEG files of larger pictures get the standard's Huffman tables: for better ones, which save 3 % of their bytes,
+libjpeg holds all coefficients, 6 bytes a pixel."""
 
 _ROWS = 64
 """Rows that are handed over at a time."""

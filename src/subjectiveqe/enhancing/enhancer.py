@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
-_BAND_BYTES, _BAND_BYTES_PX = 256 * 2**20, 20
+_BAND_BYTES, _BAND_BYTES_PX = 192 * 2**20, 20
 """Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
+
+_BROADEST = 4
+"""Times its height that a tile may be wide: where rows of tiles are low to save memory, tiles save too."""
 
 _TILE_SHARE = 1 / 4
 """Of the memory at hand, where that is short."""
@@ -88,7 +91,7 @@ class Enhancer:
         self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self._name = str(model or "bundled model")
-        self._network = open_network(None if model is None else Path(model), runtime)
+        self._network = open_network(None if model is None else Path(model), runtime, strength)
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""
@@ -193,7 +196,7 @@ class Enhancer:
             height: of the picture, in px.
             width: of the picture, in px.
             coarseness: of the picture, by `estimate` or `estimate_strips`, since the first tile has to know.
-            progress: called before each tile with the numbers of finished and all tiles; what it raises ends the work.
+            progress: called after each tile with the numbers of finished and all tiles; what it raises ends the work.
         Yields:
             The rows of the result from top to bottom, of the same type.
         Raises:
@@ -202,7 +205,8 @@ class Enhancer:
         memory = memory_bytes()
         tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
         area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
-        plan = self._plan(height, width, self._tile_px, area, _BAND_BYTES // (_BAND_BYTES_PX * width))
+        rows_px = max(_BAND_BYTES // (_BAND_BYTES_PX * width), 5 * self._network.reach_px)
+        plan = self._plan(height, width, self._tile_px, min(area, _BROADEST * rows_px**2), rows_px)
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]
         lock: ColorLock | None = None
@@ -214,12 +218,12 @@ class Enhancer:
                 result = np.zeros((min(rows.keep_stop, height) - rows.keep_start, width, 3), np.uint16)
                 result[: len(fading)] = fading
                 for tile in band:
-                    if progress is not None:
-                        progress(done, len(plan))
                     lq, out = next(tiles)
                     tile.write(out.result(), result)
                     del out  # a tile's worth of memory, while the next is waited for
                     done += 1
+                    if progress is not None:
+                        progress(done, len(plan))
                 kept = end - rows.keep_start
                 result, fading = result[:kept], result[kept:].copy()  # a view would keep the whole band
                 lq = lq[: len(result)]
@@ -269,7 +273,7 @@ class Enhancer:
     def _enhance(self, lq: Floats, coarseness: Floats | None) -> Floats:
         """The network's output for a tile, which is cut again where memory does not suffice."""
         try:
-            return self._run(self._network.run, lq, self.strength, coarseness)
+            return self._run(self._network.run, lq, coarseness)
         except OutOfMemoryError:
             height, width = lq.shape[2:]
             parts = self._plan(height, width, None, height * width // 4)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dial import turn
 from ..errors import ConfigError, ModelError
 from ..images import first_line
 from ..machine import cpu_count
@@ -29,8 +30,8 @@ class Network:
     """A loaded network and what tiling has to know of it.
 
     Attributes:
-        run: (float32 (N, 3, H, W) in [0, 1], strength in [0, 1], coarseness float32 (K,)) -> float32 of the same shape
-            as the first, not clamped; several threads may call it at a time.
+        run: (float32 (N, 3, H, W) in [0, 1], coarseness float32 (K,)) -> float32 of the same shape as the first, not
+            clamped; several threads may call it at a time.
         estimate: float32 (N, 3, H, W) -> float32 (N, 2, K): coarseness, and log of the scale of its error; None for a
             network that is not told the coarseness and ignores it.
         reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
@@ -39,7 +40,7 @@ class Network:
         metadata: what the file says of itself.
     """
 
-    run: Callable[[Floats, float, Floats | None], Floats]
+    run: Callable[[Floats, Floats | None], Floats]
     estimate: Callable[[Floats], Floats] | None
     reach_px: int
     stride_px: int
@@ -47,12 +48,13 @@ class Network:
     metadata: Mapping[str, str]
 
 
-def open_network(model: Path | None, runtime: str) -> Network:
+def open_network(model: Path | None, runtime: str, strength: float = 1.0) -> Network:
     """Loads a network into an engine.
 
     Args:
         model: .onnx, .safetensors, .pt or .pth; None for the one that comes with the package.
         runtime: "onnxruntime", "openvino", "torch", or "auto", see `choose_runtime`.
+        strength: the dial, 0..1; networks without one ignore it.
     Raises:
         ConfigError: an engine that is unknown, not installed or not for this kind of file.
         ModelError: a file that is missing, damaged or of another kind.
@@ -62,7 +64,7 @@ def open_network(model: Path | None, runtime: str) -> Network:
     if model is None:
         bundled = files("subjectiveqe") / "assets" / "sqe-fast.onnx"
         with as_file(bundled) as path:
-            return open_network(path, runtime)
+            return open_network(path, runtime, strength)
     if not model.is_file():
         raise ModelError(f"{model}: no such model file; give a .onnx, .safetensors or .pt file")
     of_torch = model.suffix.lower() in TORCH_SUFFIXES
@@ -75,7 +77,7 @@ def open_network(model: Path | None, runtime: str) -> Network:
     if importlib.util.find_spec(package) is None:
         extra = "train" if runtime == "torch" else runtime
         raise ConfigError(f'runtime "{runtime}" is not installed; run: pip install "subjectiveqe[{extra}]"')
-    return opener(model)
+    return opener(model, strength)
 
 
 def choose_runtime(of_torch: bool) -> str:
@@ -111,7 +113,7 @@ GPU_PROVIDERS = (
 )
 
 
-def _open_onnxruntime(path: Path) -> Network:
+def _open_onnxruntime(path: Path, strength: float) -> Network:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -120,8 +122,9 @@ def _open_onnxruntime(path: Path) -> Network:
     options.enable_mem_pattern = False  # it plans a second arena beside the first: 0.93 GB against 0.57 GB a tile
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no gain here, and others lose their core
     options.log_severity_level = 4  # what goes wrong arrives as an exception
+    providers = [*gpu_providers(), "CPUExecutionProvider"]
     try:
-        session = ort.InferenceSession(path, options, providers=[*gpu_providers(), "CPUExecutionProvider"])
+        session = ort.InferenceSession(turn(path.read_bytes(), strength), options, providers=providers)
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
         raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
     inputs = {value.name: value.shape for value in session.get_inputs()}
@@ -131,7 +134,7 @@ def _open_onnxruntime(path: Path) -> Network:
         values: Floats = session.run([output], feeds)[0]
         return values
 
-    return _of_onnx(path, compute, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
+    return _of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
 @functools.cache
@@ -146,7 +149,7 @@ def openvino_core() -> Any:
     return ov.Core()
 
 
-def _open_openvino(path: Path) -> Network:
+def _open_openvino(path: Path, strength: float) -> Network:
     core = openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most.
     precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
@@ -156,7 +159,7 @@ def _open_openvino(path: Path) -> Network:
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        loaded = core.read_model(path)
+        loaded = core.read_model(turn(path.read_bytes(), strength))
         info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
         metadata = {str(key): str(getattr(value, "value", value)) for key, value in info.items()}
         inputs = {
@@ -173,10 +176,10 @@ def _open_openvino(path: Path) -> Network:
         values: Floats = request.infer(feeds)[output]
         return values
 
-    return _of_onnx(path, compute, inputs, outputs, metadata)
+    return _of_onnx(path, compute, strength, inputs, outputs, metadata)
 
 
-def _open_torch(path: Path) -> Network:
+def _open_torch(path: Path, strength: float) -> Network:
     import torch
 
     from ..nets.checkpoint import load_net
@@ -184,7 +187,7 @@ def _open_torch(path: Path) -> Network:
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
 
-    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+    def run(lq: Floats, coarseness: Floats | None) -> Floats:
         with torch.inference_mode():
             extra = [torch.full((len(lq),), strength)] if net.uses_strength else []
             if net.num_coarseness:
@@ -202,7 +205,7 @@ def _open_torch(path: Path) -> Network:
     return Network(run, estimator, int(net.receptive_px), int(net.stride_px), _DEFAULT_BYTES_PX, metadata)
 
 
-_OPENERS: dict[str, tuple[str, Callable[[Path], Network]]] = {
+_OPENERS: dict[str, tuple[str, Callable[[Path, float], Network]]] = {
     "onnxruntime": ("onnxruntime", _open_onnxruntime),
     "openvino": ("openvino", _open_openvino),
     "torch": ("torch", _open_torch),
@@ -215,6 +218,7 @@ def _check_kind(
     kinds = (
         ({"lq": 4}, ["out"]),
         ({"lq": 4, "strength": 1}, ["out"]),
+        ({"lq": 4, "coarseness": 2, "patches": 4}, ["out", "estimate"]),
         ({"lq": 4, "strength": 1, "coarseness": 2, "patches": 4}, ["out", "estimate"]),
     )
     if ({name: len(shape) for name, shape in inputs.items()}, outputs) not in kinds:
@@ -235,6 +239,7 @@ _NOTHING = np.zeros((1, 3, 1, 1), np.float32)
 def _of_onnx(
     path: Path,
     compute: Callable[[str, dict[str, Floats]], Floats],
+    strength: float,
     inputs: Mapping[str, Sequence[Any]],
     outputs: list[str],
     metadata: Mapping[str, str],
@@ -242,7 +247,7 @@ def _of_onnx(
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
 
-    def run(lq: Floats, strength: float, coarseness: Floats | None) -> Floats:
+    def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}
         if "strength" in inputs:
             feeds["strength"] = np.full(len(lq), strength, np.float32)
@@ -252,7 +257,11 @@ def _of_onnx(
         return compute("out", feeds)
 
     def estimate(patches: Floats) -> Floats:
-        rest = {name: np.zeros((1, *inputs[name][1:]), np.float32) for name in ("strength", "coarseness")}
+        rest = {
+            name: np.zeros((1, *shape[1:]), np.float32)
+            for name, shape in inputs.items()
+            if name in ("strength", "coarseness")
+        }
         return compute("estimate", {"lq": _NOTHING, "patches": patches, **rest})
 
     stride_px = int(metadata["stride_px"])
