@@ -76,16 +76,24 @@ def test_photos_keep_their_colours_as_seen_from_afar(triples):
     assert max(off_from_afar(out, lq) for _, lq, _, out in triples) < 0.25
 
 
+@pytest.mark.parametrize(("model", "level"), [("fast", 1), ("fast-int8", 2)])
 @pytest.mark.parametrize("coarseness", [(0.375, 0), (0.85, 0), (0, 1.02)])
-def test_no_tile_can_be_seen(coarseness):
+def test_no_tile_can_be_seen(coarseness, model, level):
     """At hard content: noise, lines, and a photo at JPEG QF 10, between tiles of 64 px."""
     photo = get_codec("jpeg").code(read_rgb(samples()[2]), 10).rgb[:300, :300]
     photo[:100, :100] = np.random.default_rng(0).integers(0, 2, (100, 100, 3)) * 255
     photo[200:, ::4] = 255 - photo[200:, ::4]
     told = np.array(coarseness, np.float32)
-    whole, tiled = (Enhancer(runtime="onnxruntime", tile_px=side).with_coarseness(photo, told) for side in (0, 64))
-    assert np.abs(whole.astype(int) - tiled).max() <= 1
+    whole, tiled = (Enhancer(model, "onnxruntime", tile_px=side).with_coarseness(photo, told) for side in (0, 64))
+    assert np.abs(whole.astype(int) - tiled).max() <= level
     assert (whole != tiled).mean() < 0.01
+
+
+def test_integers_cost_little(triples):
+    """Both models on all pictures of the demo."""
+    integers = Enhancer("fast-int8", "onnxruntime")
+    lost = [metrics.lpips(integers(lq), gt) - metrics.lpips(out, gt) for _, lq, gt, out in triples]
+    assert np.mean(lost) < 0.002
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():

@@ -141,6 +141,24 @@ def test_ten_bits_and_chroma_stay(tmp_path, enhancer):
         assert np.abs(luma[0] - luma[1]).mean() < 40
 
 
+HDR = "log-level=error:max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(9000,1)"
+
+
+@pytest.mark.parametrize(
+    ("clip", "warning"),
+    [
+        ({"options": {"x264-params": "interlaced=1"}}, "interlaced frames are enhanced as they are"),
+        ({"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": HDR}}, "mastered on is not kept"),
+        ({}, None),
+    ],
+)
+def test_what_frames_lose_is_said(tmp_path, enhancer, clip, warning):
+    source = make_clip(tmp_path / "in.mp4", 3, (64, 96), **clip)
+    said = enhance_video(source, tmp_path / "out.mp4", enhancer).warnings
+    assert len(said) == (warning is not None)
+    assert warning is None or warning in said[0]
+
+
 def test_a_turned_clip_lies_upright(tmp_path, enhancer):
     source = make_clip(tmp_path / "clip.mp4", count=3)
     data = bytearray(source.read_bytes())

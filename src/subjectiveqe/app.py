@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import metrics
+from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
 from .errors import ConfigError, SubjectiveQEError
@@ -88,7 +89,7 @@ def build_page(model: Path | None, runtime: str, max_megapixels: float) -> gr.Bl
     def enhancer_of(strength: float) -> Enhancer:
         return Enhancer(model, runtime, strength)
 
-    enhancer_of(1.0)  # what is wrong with the model is said now
+    enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
 
     def work(
         source: str | None,
@@ -120,7 +121,12 @@ def build_page(model: Path | None, runtime: str, max_megapixels: float) -> gr.Bl
             with gr.Column(scale=1):
                 source = gr.File(label="Picture", file_types=sorted(EXTENSIONS), type="filepath", elem_id="source")
                 strength = gr.Slider(
-                    0, 1, 1, step=0.05, label="Strength", info="from the most faithful to the most pleasing"
+                    0,
+                    1,
+                    DEFAULT_STRENGTH,
+                    step=0.05,
+                    label="Strength",
+                    info="from the most faithful to the most pleasing",
                 )
                 original = gr.File(
                     label="Original, for PSNR, SSIM and LPIPS",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from . import __version__
+from .dial import DEFAULT_STRENGTH
 from .errors import ConfigError, SubjectiveQEError
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Out: TypeAlias = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-Model: TypeAlias = Annotated[Path | None, typer.Option(help="A model file; the bundled model if not given.")]
+Model: TypeAlias = Annotated[
+    Path | None, typer.Option(help="fast, fast-int8, or a model file; the faster if not given.")
+]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
 Progress: TypeAlias = Callable[[float, int], None]
@@ -168,7 +171,7 @@ def evaluate(
     pairs: Annotated[list[Path] | None, typer.Argument(help="Stores or paired folders.")] = None,
     out: Out = Path("evaluation"),
     model: Model = None,
-    strength: Strength = 1.0,
+    strength: Strength = DEFAULT_STRENGTH,
     runtime: Runtime = "auto",
     lq: Annotated[Path | None, typer.Option(help="Folder of compressed pictures, with --gt in place of PAIRS.")] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of their originals, paired by file name.")] = None,
@@ -191,7 +194,7 @@ def evaluate(
     else:
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
-    facts = {"model": str(model or "bundled"), "strength": str(strength), "command": " ".join(sys.argv)}
+    facts = {"model": enhancer.name if enhancer else "none", "strength": str(strength), "command": " ".join(sys.argv)}
     with _bar("pictures") as progress:
         summary = evaluate_pairs(
             enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
@@ -203,7 +206,7 @@ def evaluate(
 def enhance(
     inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.")] = None,
-    strength: Strength = 1.0,
+    strength: Strength = DEFAULT_STRENGTH,
     model: Model = None,
     runtime: Runtime = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
@@ -355,6 +358,22 @@ def export(
 
     difference = export_onnx(checkpoint, out, half, faithful)
     typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An .onnx file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    pairs: Annotated[
+        list[Path], typer.Option(help="Training pairs to find the ranges on; may be given several times.")
+    ],
+    strength: Strength = DEFAULT_STRENGTH,
+) -> None:
+    """Make an ONNX file that works in 8-bit integers: faster on a CPU, a little less exact."""
+    from .quantize import quantize_onnx
+
+    count = quantize_onnx(model, pairs, out, strength=strength)
+    typer.echo(f"{out}: {count} convolutions in integers, {out.stat().st_size / 1e6:.1f} MB")
 
 
 @app.command()

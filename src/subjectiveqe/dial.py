@@ -10,14 +10,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
 
 DIAL = "strength"
+DEFAULT_STRENGTH = 1.0
+"""From 0, most faithful, to 1, most pleasing."""
 
 _MARK = b"B\x08strengthJ\x04"
 """Name and data of the constant as ONNX files, which are protocol buffers, hold them: tag, length, content, each."""
@@ -47,6 +47,7 @@ def join(faithful: onnx.ModelProto, pleasing: onnx.ModelProto) -> None:
     Raises:
         ModelError: the graphs differ in more than the values of weights.
     """
+    import numpy as np
     from onnx import helper, numpy_helper
 
     graph = pleasing.graph

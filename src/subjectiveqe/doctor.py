@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import __version__
+from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
-from .enhancing.runtime import choose_runtime, gpu_providers, openvino_core
+from .enhancing.runtime import choose_model, choose_runtime, gpu_providers, openvino_core
 from .errors import SubjectiveQEError
 from .images import first_line
 from .machine import cpu_count
@@ -66,6 +67,7 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
         else Finding("GPU", "none that ONNX Runtime can use", _gpu_remedy())
     )
     findings.append(Finding("--runtime auto", choose_runtime(of_torch=False)))
+    findings.append(Finding("--model", choose_model("auto", DEFAULT_STRENGTH)))
     return findings
 
 

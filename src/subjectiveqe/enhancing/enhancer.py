@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
 from ..machine import memory_bytes
 from ..photos import Pixels
 from .colorlock import ColorLock
-from .runtime import Floats, open_network
+from .runtime import Floats, choose_model, open_network
 from .tiling import Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Enhancer:
     network hears too far for that to fit into memory, neighbouring tiles fade into each other instead.
 
     Args:
-        model: .onnx, .safetensors or .pt file; None for the bundled model.
+        model: "fast" or "fast-int8", which come with the package, or a .onnx, .safetensors or .pt file; None for the
+            faster one of the package (`runtime.choose_model`).
         runtime: "onnxruntime", "openvino", "torch" or "auto".
         strength: 0..1, from the most faithful to the most pleasing; networks without the dial ignore it.
         tile_px: side of what is kept of a tile; 0 for whole pictures at once; None for what keeps memory low.
@@ -79,7 +81,7 @@ class Enhancer:
         self,
         model: Path | str | None = None,
         runtime: str = "auto",
-        strength: float = 1.0,
+        strength: float = DEFAULT_STRENGTH,
         tile_px: int | None = None,
         lock_colors: bool = True,
     ) -> None:
@@ -90,8 +92,8 @@ class Enhancer:
         self.strength = float(strength)
         self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
-        self._name = str(model or "bundled model")
-        self._network = open_network(None if model is None else Path(model), runtime, strength)
+        self.name = str(model or choose_model(runtime, strength))
+        self._network = open_network(Path(self.name), runtime, strength)
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""
@@ -294,9 +296,9 @@ class Enhancer:
         except Exception as error:  # each runtime has its own classes
             size, reason = f"{lq.shape[3]}x{lq.shape[2]}", first_line(error)
             kind = OutOfMemoryError if _is_of_memory(error) else ModelError
-            raise kind(f"{self._name}: failed on a tile of {size} px ({reason})") from error
+            raise kind(f"{self.name}: failed on a tile of {size} px ({reason})") from error
         if not np.isfinite(values.sum(dtype=np.float64)):
-            raise ModelError(f"{self._name}: the network gave values that are not numbers; is the file damaged?")
+            raise ModelError(f"{self.name}: the network gave values that are not numbers; is the file damaged?")
         return values
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dial import turn
+from ..dial import DEFAULT_STRENGTH, turn
 from ..errors import ConfigError, ModelError
 from ..images import first_line
 from ..machine import cpu_count
 
 Floats = NDArray[np.float32]
+
+MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx"}
+"""The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
 
 TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
 _DEFAULT_BYTES_PX = 2048
@@ -48,11 +51,11 @@ class Network:
     metadata: Mapping[str, str]
 
 
-def open_network(model: Path | None, runtime: str, strength: float = 1.0) -> Network:
+def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) -> Network:
     """Loads a network into an engine.
 
     Args:
-        model: .onnx, .safetensors, .pt or .pth; None for the one that comes with the package.
+        model: .onnx, .safetensors, .pt or .pth, or a name of `MODELS`.
         runtime: "onnxruntime", "openvino", "torch", or "auto", see `choose_runtime`.
         strength: the dial, 0..1; networks without one ignore it.
     Raises:
@@ -61,12 +64,12 @@ def open_network(model: Path | None, runtime: str, strength: float = 1.0) -> Net
     """
     if runtime not in ("auto", *_OPENERS):
         raise ConfigError(f'unknown runtime "{runtime}"; known: auto, {", ".join(_OPENERS)}')
-    if model is None:
-        bundled = files("subjectiveqe") / "assets" / "sqe-fast.onnx"
-        with as_file(bundled) as path:
+    if str(model) in MODELS and not model.is_file():
+        with as_file(files("subjectiveqe") / "assets" / MODELS[str(model)]) as path:
             return open_network(path, runtime, strength)
     if not model.is_file():
-        raise ModelError(f"{model}: no such model file; give a .onnx, .safetensors or .pt file")
+        known = f"{', '.join(MODELS)}, or a .onnx, .safetensors or .pt file"
+        raise ModelError(f"{model}: no such model; give {known}")
     of_torch = model.suffix.lower() in TORCH_SUFFIXES
     if runtime == "auto":
         runtime = choose_runtime(of_torch)
@@ -78,6 +81,12 @@ def open_network(model: Path | None, runtime: str, strength: float = 1.0) -> Net
         extra = "train" if runtime == "torch" else runtime
         raise ConfigError(f'runtime "{runtime}" is not installed; run: pip install "subjectiveqe[{extra}]"')
     return opener(model, strength)
+
+
+def choose_model(runtime: str, strength: float) -> str:
+    """The fastest of `MODELS` here: the one in integers where there is no GPU and the dial is not turned."""
+    is_for_cpu = runtime == "openvino" or not gpu_providers()
+    return "fast-int8" if is_for_cpu and strength == DEFAULT_STRENGTH else "fast"
 
 
 def choose_runtime(of_torch: bool) -> str:

@@ -116,6 +116,7 @@ def enhance_video(
     with _errors_of(source), _open(source) as container:
         stream = container.streams.video[0]
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
+        warnings = _not_kept(next(container.decode(stream), None))
     folder = target.with_name(f".{target.name}.parts")
     state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
     state["model"] = dict(enhancer.metadata)
@@ -151,7 +152,7 @@ def enhance_video(
     if not frames:
         raise ImageError(f"{source}: has no frame that can be decoded")
     with _errors_of(source), atomic_path(target) as part:
-        warnings = _join(source, folder, segments, part, target.suffix)
+        warnings += _join(source, folder, segments, part, target.suffix)
     shutil.rmtree(folder)
     return Video(frames, resumed, tuple(warnings))
 
@@ -259,6 +260,21 @@ def _timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
             frame.pts = 0 if last is None else last + step
         last = frame.pts
         yield frame
+
+
+def _not_kept(frame: av.VideoFrame | None) -> list[str]:
+    """What the first frame says of the clip and no frame of the result will."""
+    if frame is None:
+        return []
+    warnings = []
+    if frame.interlaced_frame:
+        warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
+    described = {data.type.name for data in frame.side_data}
+    if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
+        warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
+    if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:
+        warnings.append("dynamic HDR metadata (Dolby Vision, HDR10+) are not kept")
+    return warnings
 
 
 def _is_deep(frame: av.VideoFrame) -> bool:

@@ -1,0 +1,171 @@
+"""The bundled models in every runtime beside the seed's RRDBNet in PyTorch (float32, eager), file to file, in one run.
+
+All read the same 12-megapixel JPEG and write a PNG, on the same cores. The seed's network works on tiles of 512 px
+without overlap, which is the least it can do; its weights are random, which costs the same time. Everything runs in
+turn several times, since a machine that is shared is not as fast at all times; the medians of the ratios count.
+"of the matrix product" is the rate of multiply-adds of the network over that of a 2048^3 product in float32: only what
+a picture needs is counted, not the overlap of tiles, and start, reading and writing take their share.
+With --pairs, LPIPS on whole pictures says what a runtime costs.
+
+python benchmarks/runtimes.py [--case MODEL:RUNTIME ...] [--seed-fraction 1.0] [--repeats 3] [--pairs STORE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import machine
+from measured import Measured, enhance_command, make_picture, measure
+from subjectiveqe import metrics
+from subjectiveqe.data.store import open_pairs
+from subjectiveqe.enhancing.enhancer import Enhancer
+
+HEIGHT, WIDTH = 3000, 4000
+SEED_TILE_PX = 512
+MULTIPLY_ADDS_PX = 60e3
+"""Of `UNet` at its default sizes."""
+MATRIX_SIDE = 2048
+CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "sqe-fast.safetensors"
+CASES = (
+    "fast-int8:openvino",
+    "fast-int8:onnxruntime",
+    "fast:openvino",
+    "fast:onnxruntime",
+    f"{CHECKPOINT}:torch",
+)
+
+
+def main() -> None:
+    """Measures all and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", action="append", help="MODEL:RUNTIME; all that are bundled when left out")
+    parser.add_argument(
+        "--seed-fraction", type=float, default=1.0, help="share of the rows given to the seed's network"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pairs", type=Path, action="append", default=[], help="measure LPIPS on these too")
+    parser.add_argument("--run-seed", nargs=2, type=Path, metavar=("IN", "OUT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run_seed:
+        return run_seed(*options.run_seed, options.seed_fraction)
+    cases = [tuple(case.rsplit(":", 1)) for case in options.case or CASES]
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in.jpg", Path(folder) / "out.png"
+        make_picture(source, HEIGHT, WIDTH)
+        rounds: list[list[Measured]] = []  # the seed's comes last
+        products_s: list[float] = []
+        for _ in range(options.repeats):
+            products_s.append(time_product())
+            rounds.append([measure(enhance_command(source, out, Path(model), runtime)) for model, runtime in cases])
+            rounds[-1].append(measure_seed(source, out, options.seed_fraction))
+    print(machine.describe())
+    print(f"{WIDTH}x{HEIGHT} px, file to file, medians of {options.repeats}")
+    if options.seed_fraction < 1:
+        print(f"the seed's network was given {options.seed_fraction:.0%} of the rows; its time on them is scaled up")
+    lost = [
+        format(lpips_lost(model, runtime, options.pairs), "+.4f") if options.pairs else "" for model, runtime in cases
+    ]
+    print(
+        "| model | runtime | s | MP/s | times the seed (spread) | by processor time | of the matrix product | peak GB |"
+        " LPIPS lost |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    work = HEIGHT * WIDTH * MULTIPLY_ADDS_PX / MATRIX_SIDE**3  # in matrix products
+    for number, (model, runtime) in enumerate(cases):
+        runs = [each[number] for each in rounds]
+        wall = [each[-1].wall_s / each[number].wall_s for each in rounds]
+        cpu = [each[-1].cpu_s / each[number].cpu_s for each in rounds]
+        share = statistics.median(work * s / run.wall_s for s, run in zip(products_s, runs, strict=True))
+        used = median(runs)
+        print(
+            f"| {Path(model).name} | {runtime} | {used.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / used.wall_s:.3f} | "
+            f"{statistics.median(wall):.1f} ({min(wall):.1f} to {max(wall):.1f}) | {statistics.median(cpu):.1f} | "
+            f"{share:.0%} | {used.peak_bytes / 1e9:.2f} | {lost[number]} |"
+        )
+    seed = median([each[-1] for each in rounds])
+    rate = f"{seed.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / seed.wall_s:.3f}"
+    print(f"| the seed's RRDBNet | PyTorch float32 | {rate} | 1 | 1 | | {seed.peak_bytes / 1e9:.2f} | |")
+
+
+def time_product() -> float:
+    """Seconds of a 2048^3 matrix product in float32, the best of five, by the BLAS of PyTorch on all cores."""
+    import torch
+
+    from subjectiveqe.machine import cpu_count
+
+    torch.set_num_threads(cpu_count())
+    a = torch.rand(MATRIX_SIDE, MATRIX_SIDE)
+    seconds = []
+    for _ in range(5):
+        start_s = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - start_s)
+    return min(seconds)
+
+
+def lpips_lost(model: str, runtime: str, pairs: Sequence[Path]) -> float:
+    """By how much the mean LPIPS is above that of "fast" in ONNX Runtime."""
+    both = (Enhancer("fast", "onnxruntime"), Enhancer(model, runtime))
+    lost = []
+    for path in pairs:
+        there = open_pairs(path)
+        for index in range(len(there)):
+            lq, gt = there.read(index)
+            floats, case = (metrics.lpips(enhancer(lq), gt) for enhancer in both)
+            lost.append(case - floats)
+    return float(np.mean(lost))
+
+
+def median(runs: list[Measured]) -> Measured:
+    """Each figure's own median."""
+    wall_s, cpu_s, peaks = zip(*((run.wall_s, run.cpu_s, run.peak_bytes) for run in runs), strict=True)
+    return Measured(statistics.median(wall_s), statistics.median(cpu_s), round(statistics.median(peaks)))
+
+
+def measure_seed(source: Path, out: Path, fraction: float) -> Measured:
+    """The seed's side; from a part of the rows it is scaled up, but not what start, reading and writing take."""
+    command = [sys.executable, __file__, "--run-seed", str(source), str(out), "--seed-fraction"]
+    part = measure([*command, str(fraction)])
+    if fraction == 1:
+        return part
+    fixed = measure([*command, "0"])
+    return Measured(
+        fixed.wall_s + (part.wall_s - fixed.wall_s) / fraction,
+        fixed.cpu_s + (part.cpu_s - fixed.cpu_s) / fraction,
+        part.peak_bytes,
+    )
+
+
+def run_seed(source: Path, out: Path, fraction: float) -> None:
+    """The other side: the seed's network as its users would run it."""
+    import torch
+
+    from subjectiveqe.images import read_rgb, write_png
+    from subjectiveqe.machine import cpu_count
+    from subjectiveqe.nets import RRDBNet
+
+    torch.set_num_threads(cpu_count())
+    torch.manual_seed(0)
+    net = RRDBNet().eval()
+    image = read_rgb(source)
+    result = image.copy()
+    bottom = round(len(image) * fraction)
+    with torch.inference_mode():
+        for top in range(0, bottom, SEED_TILE_PX):
+            for left in range(0, image.shape[1], SEED_TILE_PX):
+                part = (slice(top, min(top + SEED_TILE_PX, bottom)), slice(left, left + SEED_TILE_PX))
+                lq = torch.from_numpy(image[part]).permute(2, 0, 1)[None].float() / 255
+                values = net(lq)[0].mul(255).round().clamp(0, 255)
+                result[part] = values.to(torch.uint8).permute(1, 2, 0).numpy()
+    write_png(out, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""From an ONNX file of ours to one whose convolutions work in 8-bit integers, for processors without a GPU's floats."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .codecs.coarseness import coarseness
+from .data.store import open_pairs
+from .dial import DEFAULT_STRENGTH, turn
+from .errors import ConfigError, ModelError
+from .export import reach_px
+from .files import atomic_path
+from .images import first_line
+
+if TYPE_CHECKING:
+    import onnx
+
+_PATCH_PX = 192
+_PERCENTILE = 99.995
+"""Of the values met, kept within the range of 8 bits; rare larger ones are clipped, all others gain by finer steps."""
+
+_KEPT_FLOAT = ("head", "down_blocks.0", "tail", "estimator")
+"""What is nearest to the pixels, where 8 bits cost most, and what is run on a few patches only; by names in `UNet`."""
+
+
+def quantize_onnx(
+    model: Path, pairs: Sequence[Path], out: Path, patches: int = 32, strength: float = DEFAULT_STRENGTH
+) -> int:
+    """Writes a model with 8-bit weights and activations; its ranges are those met on real patches.
+
+    Weights are 7 bits and signed, one scale an output channel, since the instructions of older processors (AVX2) add
+    two products in 16 bits; activations are 8 bits. The first and the last convolution and all sums stay float32.
+
+    Args:
+        model: an ONNX file of this package, told how coarse its input is.
+        pairs: training stores or paired folders; patches are drawn evenly from each.
+        out: the .onnx file; it appears only when ONNX Runtime has run it.
+        patches: how many, of 192 px, in all.
+        strength: where the dial of `model` is set for good.
+    Returns:
+        The number of convolutions in integers.
+    Raises:
+        ConfigError: an output that is not named .onnx.
+        ModelError: a file that is no such model.
+        StoreError: pairs that cannot be read.
+    """
+    import onnx
+    import onnxruntime as ort
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+    with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
+        plain = Path(folder) / "plain.onnx"
+        header = _fold(model, strength, plain)
+        graph = onnx.load(plain)
+        _drop_identities(graph)
+        onnx.save(graph, plain)
+        chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
+        feeds = _draw_feeds(pairs, patches, {value.name for value in graph.graph.input})
+        with _quiet():
+            quantize_static(
+                plain,
+                aside,
+                _Reader(feeds),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_quantize=chosen,
+                calibrate_method=CalibrationMethod.Percentile,
+                extra_options={"CalibPercentile": _PERCENTILE},
+            )
+        quantized = onnx.load(aside)
+        header |= {"precision": "int8", "strength": f"constant {strength:g}"}
+        # Farther than in floats: what would be rounded away may tip an integer over.
+        header["reach_px"] = str(reach_px(quantized, int(header["receptive_px"]), int(header["stride_px"])))
+        onnx.helper.set_model_props(quantized, header)
+        onnx.save(quantized, aside)
+        ort.InferenceSession(aside, providers=["CPUExecutionProvider"]).run(["out"], feeds[0])
+    return len(chosen)
+
+
+def _fold(model: Path, strength: float, plain: Path) -> dict[str, str]:
+    """Writes the model with its weights computed; gives its header."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(plain)
+    options.log_severity_level = 4
+    try:
+        content = turn(model.read_bytes(), strength)
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class per cause and no common root of its own
+        raise ModelError(f"{model}: not a readable ONNX model ({first_line(error)})") from None
+    if "coarseness" not in [value.name for value in session.get_inputs()]:
+        raise ModelError(f"{model}: expected a model of this package that is told how coarse its input is")
+    return dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _drop_identities(model: onnx.ModelProto) -> None:
+    """Takes out the depthwise ones of `export._keep_blocked`, which serve floats only."""
+    from onnx import helper
+
+    for node in model.graph.node:
+        if node.name.endswith(".blocked"):
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output, node.name))
+    weights = [weight for weight in model.graph.initializer if not weight.name.endswith(".ones")]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+
+
+def _stays_float(node: onnx.NodeProto) -> bool:
+    """Also where no weights are learned: the low-pass over the change, which is a few levels of pixels."""
+    return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
+
+
+def _draw_feeds(pairs: Sequence[Path], patches: int, inputs: set[str]) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    sets = [open_pairs(path) for path in pairs]
+    feeds = []
+    for number in range(patches):
+        chosen = sets[number % len(sets)]
+        index = int(rng.integers(len(chosen)))
+        info = chosen.infos[index]
+        height, width = min(_PATCH_PX, info.height), min(_PATCH_PX, info.width)
+        lq, _ = chosen.crop(index, (info.height - height) // 2, (info.width - width) // 2, height, width)
+        pixels = np.ascontiguousarray(np.array(lq).transpose(2, 0, 1)[None], np.float32) / 255
+        feed = {
+            "lq": pixels,
+            "patches": pixels,
+            "coarseness": np.array([coarseness(info.codec, info.level)], np.float32),
+            "strength": np.ones(1, np.float32),
+        }
+        feeds.append({name: value for name, value in feed.items() if name in inputs})
+    return feeds
+
+
+class _Reader:
+    """The patches one by one, as ONNX Runtime asks for them."""
+
+    def __init__(self, feeds: Sequence[dict[str, Any]]) -> None:
+        self._left = iter(feeds)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._left, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back ONNX Runtime's advice to fold the model before, which has been done, and its prints."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

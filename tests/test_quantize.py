@@ -1,0 +1,69 @@
+"""From floats to 8-bit integers: how close, what the file says, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import onnx  # noqa: E402
+
+from subjectiveqe.data.prepare import prepare  # noqa: E402
+from subjectiveqe.enhancing.enhancer import Enhancer  # noqa: E402
+from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
+from subjectiveqe.export import export_onnx  # noqa: E402
+from subjectiveqe.images import write_png  # noqa: E402
+from subjectiveqe.nets import UNet  # noqa: E402
+from subjectiveqe.nets.checkpoint import save_net  # noqa: E402
+from subjectiveqe.quantize import quantize_onnx  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, draw_image):
+    folder = tmp_path_factory.mktemp("quantize")
+    for seed in range(2):
+        write_png(folder / "clean" / f"{seed}.png", draw_image((200, 240), seed))
+    prepare(folder / "clean", folder / "pairs.lmdb", "jpeg", [10, 50], jobs=1)
+    return folder / "pairs.lmdb"
+
+
+def model_of(tmp_path, num_coarseness=2):
+    torch.manual_seed(0)
+    net = UNet(num_feat=(8, 16), num_block=(1, 1), num_coarseness=num_coarseness)
+    for name, weight in net.named_parameters():
+        weight.data *= 1 if name.startswith("estimator.") else 1.5
+    save_net(tmp_path / "net.safetensors", net, {"licence": "CC0-1.0"})
+    export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_integers_are_close_to_floats(tmp_path, pairs, draw_image, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    model = model_of(tmp_path)
+    count = quantize_onnx(model, [pairs], tmp_path / "int8.onnx", patches=4)
+    quantized = onnx.load(tmp_path / "int8.onnx")
+    assert count == 2 + 2 + 2  # the deepest block, the way down and up, the block after it; none at the pixels
+    weights = [weight for weight in quantized.graph.initializer if len(weight.dims) == 4]
+    assert sum(weight.data_type == onnx.TensorProto.INT8 for weight in weights) == count
+    image = draw_image((120, 136), seed=7)
+    floats, integers = (
+        Enhancer(path, runtime, lock_colors=False)(image).astype(int) for path in (model, tmp_path / "int8.onnx")
+    )
+    change = np.abs(floats - image).mean()
+    assert 0 < np.abs(floats - integers).mean() < change / 10
+    header = Enhancer(tmp_path / "int8.onnx", runtime).metadata
+    assert (header["licence"], header["precision"], header["strength"]) == ("CC0-1.0", "int8", "constant 1")
+
+
+def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
+    with pytest.raises(ConfigError, match=r'name it "int8\.onnx"'):
+        quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.bin")
+    with pytest.raises(ModelError, match="told how coarse its input is"):
+        quantize_onnx(model_of(tmp_path, num_coarseness=0), [pairs], tmp_path / "int8.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ModelError, match=r"text\.onnx: not a readable ONNX model"):
+        quantize_onnx(tmp_path / "text.onnx", [pairs], tmp_path / "int8.onnx")
+    assert not (tmp_path / "int8.onnx").exists()
