@@ -14,8 +14,8 @@ from subjectiveqe.samples import samples
 
 @pytest.fixture(scope="module")
 def triples():
-    """(codec, lq, out, gt) of every picture of the demo."""
-    pairs, enhancer = SamplePairs(), Enhancer(runtime="onnxruntime")
+    """(codec, lq, out, gt) of every picture of the demo, at the pleasing end."""
+    pairs, enhancer = SamplePairs(), Enhancer("fast", "onnxruntime", strength=1.0)
     return [(info.codec, *pairs.read(k), enhancer(pairs.read(k)[0])) for k, info in enumerate(pairs.infos)]
 
 
@@ -89,16 +89,33 @@ def test_no_tile_can_be_seen(coarseness, model, level):
     assert (whole != tiled).mean() < 0.01
 
 
-def test_integers_cost_little(triples):
-    """Both models on all pictures of the demo."""
-    integers = Enhancer("fast-int8", "onnxruntime")
-    lost = [metrics.lpips(integers(lq), gt) - metrics.lpips(out, gt) for _, lq, gt, out in triples]
+def test_the_dial_trades_fidelity_for_looks(triples):
+    """From end to end PSNR falls and LPIPS falls; the faithful end is nearer to all originals than its inputs."""
+    pictures = [(lq, gt) for _, lq, gt, _ in triples]
+    enhancers = [Enhancer("fast", "onnxruntime", strength=strength) for strength in (0.0, 0.5, 1.0)]
+    psnrs = np.array([[metrics.psnr(e(lq), gt) - metrics.psnr(lq, gt) for lq, gt in pictures] for e in enhancers])
+    lpipss = [np.mean([metrics.lpips(enhancer(lq), gt) for lq, gt in pictures]) for enhancer in enhancers]
+    assert psnrs[0].min() > 0
+    assert (np.diff(psnrs.mean(1)) < -0.1).all()
+    assert (np.diff(lpipss) < 0).all()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_integers_are_the_default_and_cost_little(triples, runtime):
+    """Both models on all pictures of the demo, where the dial is unless it is turned."""
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    integers, floats = Enhancer(runtime=runtime), Enhancer("fast", "onnxruntime")
+    assert integers.metadata["precision"] == "int8"
+    outs = [(integers(lq), floats(lq), lq, gt) for _, lq, gt, _ in triples]
+    lost = [metrics.lpips(ours, gt) - metrics.lpips(theirs, gt) for ours, theirs, _, gt in outs]
     assert np.mean(lost) < 0.002
+    assert all(metrics.lpips(ours, gt) < metrics.lpips(lq, gt) for ours, _, lq, gt in outs)
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
-    assert header["recipe"] == "blind-told-fine"
+    assert (header["recipe"], header["faithful_recipe"]) == ("blind-told-fine", "blind-told-faithful")
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import onnx
 
 DIAL = "strength"
-DEFAULT_STRENGTH = 1.0
-"""From 0, most faithful, to 1, most pleasing."""
+DEFAULT_STRENGTH = 0.8
+"""From 0, most faithful, to 1, most pleasing: where mean DISTS was lowest on the validation pictures (docs/models.md)."""
+
+TRAINED_AT = "trained_at"
+"""Key of a model's header: the one place of the dial that it was trained at, and is run at whatever is asked for."""
 
 _MARK = b"B\x08strengthJ\x04"
 """Name and data of the constant as ONNX files, which are protocol buffers, hold them: tag, length, content, each."""

@@ -74,6 +74,8 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
             raise ModelError(f"{faithful}: holds another network than {checkpoint}; the ends of a dial are one network")
         ends = [other, net]
         metadata |= {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
+        metadata["strength"] = "0..1, a mixture of two networks"
+        metadata.pop(dial.TRAINED_AT, None)
     if half:  # rounded before the trace, so that what is compared is what is stored
         ends = [_rounded_to_half(end) for end in ends]
     with atomic_path(out) as aside:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .codecs.coarseness import coarseness
 from .data.store import open_pairs
-from .dial import DEFAULT_STRENGTH, turn
+from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .errors import ConfigError, ModelError
 from .export import reach_px
 from .files import atomic_path
@@ -81,7 +81,7 @@ def quantize_onnx(
                 extra_options={"CalibPercentile": _PERCENTILE},
             )
         quantized = onnx.load(aside)
-        header |= {"precision": "int8", "strength": f"constant {strength:g}"}
+        header |= {"precision": "int8", TRAINED_AT: f"{strength:g}"}
         # Farther than in floats: what would be rounded away may tip an integer over.
         header["reach_px"] = str(reach_px(quantized, int(header["receptive_px"]), int(header["stride_px"])))
         onnx.helper.set_model_props(quantized, header)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dial import DEFAULT_STRENGTH, turn
+from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError
 from ..images import first_line
 from ..machine import cpu_count
@@ -195,10 +195,11 @@ def _open_torch(path: Path, strength: float) -> Network:
 
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
+    place = float(metadata.get(TRAINED_AT, strength))
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         with torch.inference_mode():
-            extra = [torch.full((len(lq),), strength)] if net.uses_strength else []
+            extra = [torch.full((len(lq),), place)] if net.uses_strength else []
             if net.num_coarseness:
                 assert coarseness is not None
                 extra.append(torch.from_numpy(np.tile(coarseness, (len(lq), 1))))
@@ -255,11 +256,12 @@ def _of_onnx(
 ) -> Network:
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
+    place = float(metadata.get(TRAINED_AT, strength))
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}
         if "strength" in inputs:
-            feeds["strength"] = np.full(len(lq), strength, np.float32)
+            feeds["strength"] = np.full(len(lq), place, np.float32)
         if "coarseness" in inputs:
             assert coarseness is not None
             feeds |= {"coarseness": np.tile(coarseness, (len(lq), 1)), "patches": _NOTHING}

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,7 +269,7 @@ def _not_kept(frame: av.VideoFrame | None) -> list[str]:
     warnings = []
     if frame.interlaced_frame:
         warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
-    described = {data.type.name for data in frame.side_data}
+    described = {data.type.name for data in cast(Any, frame.side_data)}
     if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
         warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
     if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:

@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .. import __version__, distributed
 from ..config import NetConfig, Recipe, StageConfig
+from ..dial import TRAINED_AT
 from ..errors import ConfigError
 from ..files import write_text
 from ..nets import DISCRIMINATORS, NETS
@@ -210,6 +211,7 @@ def save_weights(path: Path, recipe: Recipe, stage: str, state: TrainState, scor
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "stage": stage,
+        TRAINED_AT: str(getattr(recipe, stage).strength),
         "step": str(state.step),
         "subjectiveqe": __version__,
     }
