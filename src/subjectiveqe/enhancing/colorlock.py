@@ -18,15 +18,19 @@ _SIGMA, _RADIUS = 2.0, 6
 """Of the Gaussian, in cells. Half the width behind which colours are promised to be kept, so that of any drift less
 than a fortieth is left behind that."""
 
-_REACH = 2 * _RADIUS + 1
+_ROUNDS = 3
+"""Times that what is left of the drift is taken out."""
+
+_REACH = _ROUNDS * _RADIUS + 1
 """How many rows of cells below a row have a say in its correction."""
 
 
 class ColorLock:
     """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
 
-    The correction is the drift behind a Gaussian of sigma 16 px, and what that leaves of it once more. Results wait for
-    the 104 rows below them.
+    The correction is the drift behind a Gaussian of sigma 16 px, and what that leaves of it twice more: white pixels
+    cannot become brighter and black ones not darker, so others have to make up for them. Results wait for the 152 rows
+    below them.
 
     Args:
         height: of the picture, in px.
@@ -40,8 +44,9 @@ class ColorLock:
         """Rows of the input and the result that make no whole cell yet."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
-        self._drift = np.zeros((0, 0, 3), np.float32)
-        """Input minus result in cells, from `_above` rows of cells above the first of `_rows`."""
+        self._drift = np.zeros((0, 0, 9), np.float32)
+        """In cells, from `_above` rows of cells above the first of `_rows`: input minus result, and the shares of
+        pixels that can become brighter and darker."""
         self._above = 0
 
     def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
@@ -74,7 +79,9 @@ class ColorLock:
         whole = len(lq) if self._missing == 0 else len(lq) // _CELL_PX * _CELL_PX
         self._unmeasured = (lq[whole:], out[whole:])
         scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
-        drift = (_cell_means(lq[:whole]) * scale - _cell_means(out[:whole])).astype(np.float32)
+        means = _cell_means(lq[:whole]) * scale - _cell_means(out[:whole])
+        room = [_cell_means(can_move) for can_move in (out[:whole] < np.iinfo(np.uint16).max, out[:whole] > 0)]
+        drift = np.concatenate((means, *room), axis=2).astype(np.float32)
         self._drift = np.concatenate((self._drift.reshape(-1, *drift.shape[1:]), drift))
 
 
@@ -92,9 +99,14 @@ def _cell_means(rows: Pixels) -> NDArray[np.float64]:
     return means
 
 
-def _smooth(drift: NDArray[np.float32]) -> NDArray[np.float32]:
-    once = _blur(drift)
-    return once + _blur(drift - once)
+def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(rows, columns, 9) as `ColorLock` has them -> the correction, (rows, columns, 3)."""
+    drift, brighter, darker = np.split(cells, 3, axis=2)
+    correction = _blur(drift)
+    for _ in range(_ROUNDS - 1):
+        done = correction * np.where(correction > 0, brighter, darker)
+        correction = correction + _blur(drift - done)
+    return correction
 
 
 def _blur(cells: NDArray[np.float32]) -> NDArray[np.float32]:
