@@ -64,8 +64,12 @@ def main() -> None:
         products_s: list[float] = []
         for _ in range(options.repeats):
             products_s.append(time_product())
-            rounds.append([measure(enhance_command(source, out, Path(model), runtime)) for model, runtime in cases])
+            rounds.append([])
+            for model, runtime in cases:
+                rounds[-1].append(measure(enhance_command(source, out, Path(model), runtime)))
+                out.unlink()
             rounds[-1].append(measure_seed(source, out, options.seed_fraction))
+            out.unlink()
     print(machine.describe())
     print(f"{WIDTH}x{HEIGHT} px, file to file, medians of {options.repeats}")
     if options.seed_fraction < 1:
