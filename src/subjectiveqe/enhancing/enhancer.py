@@ -31,7 +31,7 @@ _TILE_BYTES = 512 * 2**20
 _BAND_BYTES, _BAND_BYTES_PX = 192 * 2**20, 20
 """Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
 
-_BROADEST = 4
+_BROADEST = 2
 """Times its height that a tile may be wide: where rows of tiles are low to save memory, tiles save too."""
 
 _TILE_SHARE = 1 / 4
