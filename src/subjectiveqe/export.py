@@ -63,8 +63,7 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
 
     from .nets.checkpoint import describe, load_net
 
-    if out.suffix.lower() != ".onnx":
-        raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+    check_name(out)
     net: Any
     net, metadata = load_net(checkpoint)
     ends = [net]
@@ -101,6 +100,12 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
                 f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large?"
             )
     return difference
+
+
+def check_name(out: Path) -> None:
+    """ConfigError for an output that is not named .onnx."""
+    if out.suffix.lower() != ".onnx":
+        raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
 
 
 def _trace(net: Any, aside: Path) -> onnx.ModelProto:

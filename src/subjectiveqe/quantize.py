@@ -15,8 +15,8 @@ import numpy as np
 from .codecs.coarseness import coarseness
 from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from .errors import ConfigError, ModelError
-from .export import reach_px
+from .errors import ModelError
+from .export import check_name, reach_px
 from .files import atomic_path
 from .images import first_line
 
@@ -56,8 +56,7 @@ def quantize_onnx(
     import onnxruntime as ort
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    if out.suffix.lower() != ".onnx":
-        raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+    check_name(out)
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
         plain = Path(folder) / "plain.onnx"
         header = _fold(model, strength, plain)
@@ -65,7 +64,7 @@ def quantize_onnx(
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(pairs, patches, {value.name for value in graph.graph.input})
+        feeds = _draw_feeds(pairs, patches, strength, {value.name for value in graph.graph.input})
         with _quiet():
             quantize_static(
                 plain,
@@ -125,7 +124,7 @@ def _stays_float(node: onnx.NodeProto) -> bool:
     return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
 
 
-def _draw_feeds(pairs: Sequence[Path], patches: int, inputs: set[str]) -> list[dict[str, Any]]:
+def _draw_feeds(pairs: Sequence[Path], patches: int, strength: float, inputs: set[str]) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     sets = [open_pairs(path) for path in pairs]
     feeds = []
@@ -140,7 +139,7 @@ def _draw_feeds(pairs: Sequence[Path], patches: int, inputs: set[str]) -> list[d
             "lq": pixels,
             "patches": pixels,
             "coarseness": np.array([coarseness(info.codec, info.level)], np.float32),
-            "strength": np.ones(1, np.float32),
+            "strength": np.full(1, strength, np.float32),
         }
         feeds.append({name: value for name, value in feed.items() if name in inputs})
     return feeds
