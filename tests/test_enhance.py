@@ -366,6 +366,22 @@ def edited(tiny_model, path, change):
     return path
 
 
+def test_a_network_is_run_where_it_was_trained(tiny_model, tmp_path, draw_image):
+    image = draw_image((40, 50))
+
+    def at(place):
+        def note(model):
+            model.metadata_props.add(key="trained_at", value=place)
+
+        return edited(tiny_model, tmp_path / f"{place}.onnx", note)
+
+    trained_at_0 = Enhancer(at("0"), "onnxruntime", strength=1.0)
+    assert np.array_equal(trained_at_0(image), Enhancer(tiny_model, "onnxruntime", strength=0.0)(image))
+    assert not np.array_equal(trained_at_0(image), Enhancer(tiny_model, "onnxruntime", strength=1.0)(image))
+    with pytest.raises(ModelError, match=r"much\.onnx: the metadata say trained_at much, expected a number"):
+        Enhancer(at("much"), "onnxruntime")
+
+
 def test_a_model_of_another_kind_is_told_by_its_inputs(tiny_model, tmp_path):
     def rename(model):
         model.graph.input[1].name = model.graph.node[2].input[0] = "sigma"

@@ -195,7 +195,7 @@ def _open_torch(path: Path, strength: float) -> Network:
 
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
-    place = float(metadata.get(TRAINED_AT, strength))
+    place = _place(path, metadata, strength)
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         with torch.inference_mode():
@@ -242,6 +242,14 @@ def _check_kind(
         raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
 
 
+def _place(path: Path, metadata: Mapping[str, str], strength: float) -> float:
+    """Where the dial is for the network's own input: where it was trained, if that was at one place."""
+    try:
+        return float(metadata.get(TRAINED_AT, strength))
+    except ValueError:
+        raise ModelError(f"{path}: the metadata say {TRAINED_AT} {metadata[TRAINED_AT]}, expected a number") from None
+
+
 _NOTHING = np.zeros((1, 3, 1, 1), np.float32)
 """For the half of a network whose output is not wanted; an engine computes both."""
 
@@ -256,7 +264,7 @@ def _of_onnx(
 ) -> Network:
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
-    place = float(metadata.get(TRAINED_AT, strength))
+    place = _place(path, metadata, strength)
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}
