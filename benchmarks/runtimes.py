@@ -1,10 +1,11 @@
 """The bundled models in every runtime beside the seed's RRDBNet in PyTorch (float32, eager), file to file, in one run.
 
-All read the same 12-megapixel JPEG and write a PNG, on the same cores. The seed's network works on tiles of 512 px
+All read the same 12-megapixel JPEG and write a JPEG, on the same cores. The seed's network works on tiles of 512 px
 without overlap, which is the least it can do; its weights are random, which costs the same time. Everything runs in
 turn several times, since a machine that is shared is not as fast at all times; the medians of the ratios count.
-"of the matrix product" is the rate of multiply-adds of the network over that of a 2048^3 product in float32: only what
-a picture needs is counted, not the overlap of tiles, and start, reading and writing take their share.
+"of the matrix product" is the rate of multiply-adds of the network over that of a 2048^3 product in the same type, by
+PyTorch on all cores: only what a picture needs is counted, not the overlap of tiles, and start, reading and writing
+take their share.
 With --pairs, LPIPS on whole pictures says what a runtime costs.
 
 python benchmarks/runtimes.py [--case MODEL:RUNTIME ...] [--seed-fraction 1.0] [--repeats 3] [--pairs STORE ...]
@@ -27,12 +28,15 @@ from measured import Measured, enhance_command, make_picture, measure
 from subjectiveqe import metrics
 from subjectiveqe.data.store import open_pairs
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.runtime import openvino_core
+from subjectiveqe.machine import cpu_count
 
 HEIGHT, WIDTH = 3000, 4000
 SEED_TILE_PX = 512
 MULTIPLY_ADDS_PX = 60e3
 """Of `UNet` at its default sizes."""
 MATRIX_SIDE = 2048
+PRODUCTS = ("float32", "bfloat16", "int8")
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "sqe-fast.safetensors"
 CASES = (
     "fast-int8:openvino",
@@ -58,12 +62,12 @@ def main() -> None:
         return run_seed(*options.run_seed, options.seed_fraction)
     cases = [tuple(case.rsplit(":", 1)) for case in options.case or CASES]
     with tempfile.TemporaryDirectory() as folder:
-        source, out = Path(folder) / "in.jpg", Path(folder) / "out.png"
+        source, out = Path(folder) / "in.jpg", Path(folder) / "out.jpg"
         make_picture(source, HEIGHT, WIDTH)
         rounds: list[list[Measured]] = []  # the seed's comes last
-        products_s: list[float] = []
+        products_s: list[dict[str, float]] = []
         for _ in range(options.repeats):
-            products_s.append(time_product())
+            products_s.append({kind: time_product(kind) for kind in PRODUCTS})
             rounds.append([])
             for model, runtime in cases:
                 rounds[-1].append(measure(enhance_command(source, out, Path(model), runtime)))
@@ -86,30 +90,38 @@ def main() -> None:
         runs = [each[number] for each in rounds]
         wall = [each[-1].wall_s / each[number].wall_s for each in rounds]
         cpu = [each[-1].cpu_s / each[number].cpu_s for each in rounds]
-        share = statistics.median(work * s / run.wall_s for s, run in zip(products_s, runs, strict=True))
+        kind = type_of(model, runtime)
+        share = statistics.median(work * s[kind] / run.wall_s for s, run in zip(products_s, runs, strict=True))
         used = median(runs)
         print(
             f"| {Path(model).name} | {runtime} | {used.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / used.wall_s:.3f} | "
             f"{statistics.median(wall):.1f} ({min(wall):.1f} to {max(wall):.1f}) | {statistics.median(cpu):.1f} | "
-            f"{share:.0%} | {used.peak_bytes / 1e9:.2f} | {lost[number]} |"
+            f"{share:.0%} of {kind} | {used.peak_bytes / 1e9:.2f} | {lost[number]} |"
         )
     seed = median([each[-1] for each in rounds])
     rate = f"{seed.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / seed.wall_s:.3f}"
     print(f"| the seed's RRDBNet | PyTorch float32 | {rate} | 1 | 1 | | {seed.peak_bytes / 1e9:.2f} | |")
 
 
-def time_product() -> float:
-    """Seconds of a 2048^3 matrix product in float32, the best of five, by the BLAS of PyTorch on all cores."""
+def type_of(model: str, runtime: str) -> str:
+    """Key of `PRODUCTS`: what most multiply-adds are done in."""
+    if "int8" in model:
+        return "int8"
+    has_bfloat16 = runtime == "openvino" and "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def time_product(kind: str) -> float:
+    """Seconds of a 2048^3 matrix product, the best of five, by PyTorch on all cores; `kind` of `PRODUCTS`."""
     import torch
 
-    from subjectiveqe.machine import cpu_count
-
     torch.set_num_threads(cpu_count())
-    a = torch.rand(MATRIX_SIDE, MATRIX_SIDE)
+    a = torch.randint(-64, 64, (MATRIX_SIDE, MATRIX_SIDE)).to(getattr(torch, kind))
+    multiply = torch._int_mm if kind == "int8" else torch.mm
     seconds = []
     for _ in range(5):
         start_s = time.perf_counter()
-        a @ a
+        multiply(a, a)
         seconds.append(time.perf_counter() - start_s)
     return min(seconds)
 
@@ -150,9 +162,9 @@ def measure_seed(source: Path, out: Path, fraction: float) -> Measured:
 def run_seed(source: Path, out: Path, fraction: float) -> None:
     """The other side: the seed's network as its users would run it."""
     import torch
+    from PIL import Image
 
-    from subjectiveqe.images import read_rgb, write_png
-    from subjectiveqe.machine import cpu_count
+    from subjectiveqe.images import read_rgb
     from subjectiveqe.nets import RRDBNet
 
     torch.set_num_threads(cpu_count())
@@ -168,7 +180,7 @@ def run_seed(source: Path, out: Path, fraction: float) -> None:
                 lq = torch.from_numpy(image[part]).permute(2, 0, 1)[None].float() / 255
                 values = net(lq)[0].mul(255).round().clamp(0, 255)
                 result[part] = values.to(torch.uint8).permute(1, 2, 0).numpy()
-    write_png(out, result)
+    Image.fromarray(result).save(out, quality=95, subsampling=0)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,14 @@ def test_integers_are_the_default_and_cost_little(triples, runtime):
     assert all(metrics.lpips(ours, gt) < metrics.lpips(lq, gt) for ours, _, lq, gt in outs)
 
 
+def test_all_engines_take_a_picture_for_equally_coarse(triples):
+    """The estimate stays in floats of 32 bits, whatever type the processor is fastest in."""
+    pytest.importorskip("openvino")
+    theirs, ours = (Enhancer(runtime=runtime) for runtime in ("onnxruntime", "openvino"))
+    for _, lq, _, _ in triples:
+        assert np.allclose(theirs.estimate(lq), ours.estimate(lq), atol=1e-3)
+
+
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,3 +47,10 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
         with suppress(OSError, ValueError):  # no such group, or "max"
             found.append(max(int((groups / limit).read_text()) - int((groups / usage).read_text()), 0))
     return min(found, default=None)
+
+
+def trim_memory() -> None:
+    """Gives the system back what was freed; glibc keeps it, in pieces that libvips and large arrays seldom fit into."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # other C libraries have no such function
+            ctypes.CDLL(None).malloc_trim(0)

@@ -64,7 +64,7 @@ class ColorLock:
         cells = len(self._drift) if self._missing == 0 else max(len(self._drift) - _REACH, self._above)
         correction = _smooth(self._drift)[max(self._above - 1, 0) : cells + 1]
         rows = self._rows[: (cells - self._above) * _CELL_PX]
-        self._rows = self._rows[len(rows) :]
+        self._rows = self._rows[len(rows) :].copy()  # a view would keep all of them
         done = _add(rows, correction, first=min(self._above, 1), dtype=self._dtype)
         kept = min(cells, _REACH)
         self._drift, self._above = self._drift[cells - kept :], kept
@@ -77,7 +77,7 @@ class ColorLock:
             for old, new in zip(self._unmeasured or (lq[:0], out[:0]), (lq, out), strict=True)
         )
         whole = len(lq) if self._missing == 0 else len(lq) // _CELL_PX * _CELL_PX
-        self._unmeasured = (lq[whole:], out[whole:])
+        self._unmeasured = (lq[whole:].copy(), out[whole:].copy())
         scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
         means = _cell_means(lq[:whole]) * scale - _cell_means(out[:whole])
         room = [_cell_means(can_move) for can_move in (out[:whole] < np.iinfo(np.uint16).max, out[:whole] > 0)]
@@ -114,10 +114,12 @@ def _blur(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2).astype(np.float32)
     taps /= taps.sum()
     for axis in (0, 1):
-        if cells.shape[axis]:
+        if length := cells.shape[axis]:
             pad = [(_RADIUS, _RADIUS) if axis == number else (0, 0) for number in range(3)]
-            windows = np.lib.stride_tricks.sliding_window_view(np.pad(cells, pad, mode="symmetric"), len(taps), axis)
-            cells = windows @ taps
+            wide = np.pad(cells, pad, mode="symmetric")
+            cells = np.zeros_like(cells)
+            for first, tap in enumerate(taps):
+                cells += tap * (wide[:, first : first + length] if axis else wide[first : first + length])
     return cells
 
 

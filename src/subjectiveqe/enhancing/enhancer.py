@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError
 from ..images import first_line
-from ..machine import memory_bytes
+from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
 from .runtime import Floats, choose_model, open_network
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
-_BAND_BYTES, _BAND_BYTES_PX = 192 * 2**20, 20
+_BAND_BYTES, _BAND_BYTES_PX = 256 * 2**20, 20
 """Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
 
 _BROADEST = 2
@@ -48,10 +48,9 @@ _LOOK_PX, _LOOKS = 192, 5
 and a column at most."""
 
 _PASSING_ROWS = 64
-"""How many rows are read at a time on the way from one row of patches to the next."""
+"""How many rows are read at a time: those of a whole row of tiles would be held twice."""
 
-
-_GIVEN_ROWS = 256
+_GIVEN_ROWS = 128
 """How many rows are finished at a time; a whole row of tiles would be copied a few times on the way."""
 
 
@@ -131,6 +130,7 @@ class Enhancer:
             patches += [patch[:, col : col + _LOOK_PX].copy() for col in _looks(width)]
         scale = np.float32(np.iinfo(seen.dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
+        trim_memory()
         value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
@@ -233,6 +233,7 @@ class Enhancer:
                 for first in range(0, len(result), _GIVEN_ROWS):
                     some = slice(first, first + _GIVEN_ROWS)
                     yield lock(lq[some], result[some]) if self._lock_colors else _round(result[some], lq.dtype)
+                del lq, result  # before as much is taken for the next
 
     def _compute(
         self, bands: list[list[Tile]], read: Callable[[int], Pixels], height: int, coarseness: Floats | None
@@ -248,8 +249,8 @@ class Enhancer:
             ahead: tuple[Pixels, Future[Floats]] | None = None
             for band in bands:
                 rows = band[0].rows
-                missing = min(rows.stop, height) - (top + len(seen))
-                seen, top = np.concatenate((seen[rows.start - top :], read(missing))), rows.start
+                seen, top = _read_on(seen[rows.start - top :], read, min(rows.stop, height) - rows.start), rows.start
+                trim_memory()
                 for tile in band:
                     out = network.submit(self._enhance, tile.read(seen), coarseness)
                     if ahead:
@@ -304,6 +305,16 @@ class Enhancer:
 
 class OutOfMemoryError(ModelError):
     """The network did not fit into memory with a tile of this size."""
+
+
+def _read_on(seen: Pixels, read: Callable[[int], Pixels], count: int) -> Pixels:
+    """The first `count` rows from the first of `seen` on, as a new array; little more memory is held on the way."""
+    rows = np.empty((count, *seen.shape[1:]), seen.dtype)
+    rows[: len(seen)] = seen
+    for top in range(len(seen), count, _PASSING_ROWS):
+        stop = min(top + _PASSING_ROWS, count)
+        rows[top:stop] = read(stop - top)
+    return rows
 
 
 def _is_of_memory(error: Exception) -> bool:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from ..photos import Pixels
 
+_WRITTEN_ROWS = 64
+"""How many rows of a tile are put in their place at a time: the floats of all would be a second output in memory."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -57,17 +60,18 @@ class Tile:
         peak = np.iinfo(strip.dtype).max
         inner = out[0, :, rows.keep_start - rows.start :, cols.keep_start - cols.start :]
         place = strip[:, cols.keep_start : cols.keep_stop]
-        levels: NDArray[np.float32] = inner[:, : place.shape[0], : place.shape[1]].transpose(1, 2, 0) * np.float32(
-            peak
-        )  # a copy; `out` may be shared
-        if rows.fade_px or cols.fade_px:
-            weight = _ramp(place.shape[0], rows.fade_px)[:, None] * _ramp(place.shape[1], cols.fade_px)
-            levels -= place
-            levels *= weight[..., None]
-            levels += place
-        np.rint(levels, out=levels)
-        np.clip(levels, 0, peak, out=levels)
-        place[...] = levels
+        fades = bool(rows.fade_px or cols.fade_px)
+        down, across = _ramp(len(place), rows.fade_px), _ramp(place.shape[1], cols.fade_px)
+        for top in range(0, len(place), _WRITTEN_ROWS):
+            some = place[top : top + _WRITTEN_ROWS]
+            levels = inner[:, top : top + len(some), : some.shape[1]].transpose(1, 2, 0) * np.float32(peak)
+            if fades:
+                levels -= some
+                levels *= (down[top : top + len(some), None] * across)[..., None]
+                levels += some
+            np.rint(levels, out=levels)
+            np.clip(levels, 0, peak, out=levels)
+            some[...] = levels
 
 
 def plan_tiles(
