@@ -18,7 +18,7 @@ from statistics import mean
 
 from machine import describe
 from subjectiveqe.codecs import get_codec
-from subjectiveqe.evaluating.evaluate import MEASURES
+from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB, list_images, read_rgb
 from subjectiveqe.metrics import blockiness, grid_lines, lpips
 from subjectiveqe.weights import list_weights

@@ -16,8 +16,10 @@ from subjectiveqe.data.store import PairInfo
 from subjectiveqe.errors import ConfigError, ImageError, StoreError, SubjectiveQEError, WeightsError
 from subjectiveqe.evaluating import evaluate as module
 from subjectiveqe.evaluating.bdrate import bd_rate
-from subjectiveqe.evaluating.evaluate import MEASURES, describe_machine, evaluate, is_better, open_sets
+from subjectiveqe.evaluating.evaluate import evaluate, open_sets
+from subjectiveqe.evaluating.measures import MEASURES, is_better
 from subjectiveqe.evaluating.report import SHOWN_PX, Table, compare, write_report
+from subjectiveqe.evaluating.results import describe_machine
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.metrics import lpips, psnr
 

@@ -17,8 +17,22 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from subjectiveqe import metrics
 from subjectiveqe.errors import ShapeError, WeightsError
-from subjectiveqe.images import read_rgb
-from subjectiveqe.metrics import blockiness, dists, grid_lines, lpips, psnr, psnr_y, ssim
+from subjectiveqe.images import read_rgb, write_png
+from subjectiveqe.metrics import (
+    Original,
+    blockiness,
+    dists,
+    grid_lines,
+    lpips,
+    lpips_vgg,
+    ms_ssim,
+    psnr,
+    psnr_b,
+    psnr_y,
+    ssim,
+    ssimulacra2,
+)
+from subjectiveqe.perceptual import make_perceptual
 from subjectiveqe.samples import samples
 from subjectiveqe.weights import list_weights, locate
 
@@ -214,21 +228,15 @@ class TorchDists(torch.nn.Module):
 @pytest.fixture
 def no_session():
     """DISTS keeps its network for the life of the process."""
-    metrics._dists_session.cache_clear()
+    metrics._session.cache_clear()
     yield
-    metrics._dists_session.cache_clear()
+    metrics._session.cache_clear()
 
 
 @pytest.mark.usefixtures("no_session")
 def test_dists_agrees_with_pytorch(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    widths = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
-    widths |= {17: (512, 256)} | dict.fromkeys((19, 21, 24, 26, 28), (512, 512))
-    vgg16 = {}
-    for index, (fan_out, fan_in) in widths.items():
-        noise = rng.standard_normal((fan_out, fan_in, 3, 3), np.float32)
-        vgg16[f"features.{index}.weight"] = noise * np.float32(math.sqrt(2 / (9 * fan_in)))
-        vgg16[f"features.{index}.bias"] = rng.normal(0, 0.1, fan_out).astype(np.float32)
+    vgg16 = random_vgg16(rng)
     alpha, beta = rng.random((2, 1475), np.float32)
     np.savez(tmp_path / "vgg16.npz", **vgg16)
     np.savez(tmp_path / "dists.npz", alpha=alpha, beta=beta)
@@ -261,13 +269,103 @@ def test_dists_without_weights_says_how_to_get_them(tmp_path, monkeypatch):
         dists(draw(32, 32), draw(32, 32))
 
 
-@pytest.mark.parametrize("metric", [psnr, psnr_y, ssim, lpips, dists])
+def random_vgg16(rng):
+    widths = {0: (64, 3), 2: (64, 64), 5: (128, 64), 7: (128, 128), 10: (256, 128), 12: (256, 256), 14: (256, 256)}
+    widths |= {17: (512, 256)} | dict.fromkeys((19, 21, 24, 26, 28), (512, 512))
+    vgg16 = {}
+    for index, (fan_out, fan_in) in widths.items():
+        noise = rng.standard_normal((fan_out, fan_in, 3, 3), np.float32)
+        vgg16[f"features.{index}.weight"] = noise * np.float32(math.sqrt(2 / (9 * fan_in)))
+        vgg16[f"features.{index}.bias"] = rng.normal(0, 0.1, fan_out).astype(np.float32)
+    return vgg16
+
+
+@pytest.mark.usefixtures("no_session")
+def test_lpips_vgg_agrees_with_the_loss(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "vgg16.npz", **random_vgg16(rng))
+    heads = {f"lin{k}.weight": rng.random((1, c, 1, 1), np.float32) for k, c in enumerate((64, 128, 256, 512, 512))}
+    np.savez(tmp_path / "lpips-vgg.npz", **heads)
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    loss = make_perceptual("lpips-vgg", "pretrained", 0)
+    gt = draw(33, 50)
+    out = worsen(gt)
+    x, y = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (out, gt))
+    with torch.no_grad():
+        expected = loss(x, y, torch.Generator()).item()
+    assert lpips_vgg(out, gt) == pytest.approx(expected, rel=1e-4)
+    assert lpips_vgg(gt, gt) == 0
+
+
+def test_an_original_is_looked_at_once(monkeypatch):
+    gt = draw(40, 48)
+    original = Original(gt)
+    looks = []
+    see = metrics._see
+    monkeypatch.setattr(
+        metrics, "_see", lambda judge, image, *rest: looks.append(image is gt) or see(judge, image, *rest)
+    )
+    values = [lpips(worsen(gt), original), lpips(gt, original), lpips(worsen(gt), original, legacy=True)]
+    assert looks.count(True) == 1 + 1 + 1  # for each reading, and as the picture that is judged itself
+    assert values == [lpips(worsen(gt), gt), 0, lpips(worsen(gt), gt, legacy=True)]
+    assert psnr(worsen(gt), original) == psnr(worsen(gt), gt)
+
+
+def torch_ms_ssim(out, gt):
+    """With 2-D windows and average pooling by PyTorch."""
+    taps = torch.exp(-0.5 * (torch.arange(-5, 6) / 1.5).double() ** 2)
+    window = torch.outer(taps, taps).div(taps.sum() ** 2).expand(3, 1, -1, -1)
+    x, y = (torch.from_numpy(image).permute(2, 0, 1)[None].double() for image in (out, gt))
+    total = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        mx, my, xx, yy, xy = (F.conv2d(m, window, groups=3) for m in (x, y, x * x, y * y, x * y))
+        structure = (2 * (xy - mx * my) + 58.5225) / (xx - mx**2 + yy - my**2 + 58.5225)
+        luminance = (2 * mx * my + 6.5025) / (mx**2 + my**2 + 6.5025) if scale == 4 else 1
+        total *= (structure * luminance).mean().item() ** weight
+    return total
+
+
+def test_ms_ssim_agrees_with_pytorch():
+    gt = read_rgb(samples()[0])[:177, :200]
+    for out in (posterize(gt), worsen(gt)):
+        assert ms_ssim(out, gt) == pytest.approx(torch_ms_ssim(out, gt), abs=1e-9)
+    assert ms_ssim(gt, gt) == pytest.approx(1)
+
+
+def test_psnr_b_counts_steps_at_borders():
+    flat = np.full((16, 24, 3), 100, np.uint8)
+    blocks = flat.copy()
+    blocks[:, 8:16] += 10  # 10 levels of gray are 8.588 of limited-range luma
+    error = 10 * 219 / 255
+    mse = error**2 / 3
+    # Two borders of 16 px each, of 2 x 16 px down and one row of 24 px across; a step in 32 of these 56.
+    excess = error**2 * 32 / 56
+    expected = 10 * math.log10(255**2 / (mse + excess * 3 / 4))
+    assert psnr_b(blocks, flat) == pytest.approx(expected, abs=1e-5)
+    inside = flat.copy()
+    inside[:, 4:12] += 10
+    assert psnr_b(inside, flat) == pytest.approx(psnr_y(inside, flat), abs=1e-5)
+
+
+def test_ssimulacra2_is_that_of_its_package(tmp_path):
+    package = pytest.importorskip("ssimulacra2")
+    gt = read_rgb(samples()[0])[:64, :80]
+    out = posterize(gt)
+    for name, image in (("gt", gt), ("out", out)):
+        write_png(tmp_path / f"{name}.png", image)
+    assert ssimulacra2(out, gt) == package.compute_ssimulacra2(tmp_path / "gt.png", tmp_path / "out.png")
+    assert ssimulacra2(gt, gt) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("metric", [psnr, psnr_y, ssim, lpips, dists, ms_ssim, psnr_b, lpips_vgg, ssimulacra2])
 def test_pictures_of_two_shapes_are_refused(metric):
     with pytest.raises(ShapeError, match="one shape"):
         metric(draw(40, 48), draw(48, 40))
 
 
-@pytest.mark.parametrize(("metric", "least"), [(ssim, 11), (lpips, 31), (dists, 16)])
+@pytest.mark.parametrize(("metric", "least"), [(ssim, 11), (lpips, 31), (dists, 16), (lpips_vgg, 16), (psnr_b, 9)])
 def test_pictures_that_are_too_small_are_refused(metric, least):
     with pytest.raises(ShapeError, match=f"at least {least}x{least} px, got {least - 1}x40"):
         metric(draw(40, least - 1), draw(40, least - 1))

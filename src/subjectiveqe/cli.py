@@ -203,6 +203,52 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of clean pictures; each is a set of the tables.")],
+    out: Out = Path("benchmark"),
+    codecs: Annotated[
+        list[str] | None, typer.Option("--codec", help="hevc, jpeg, webp, avif, or with levels as in jpeg:10,20.")
+    ] = None,
+    model: Model = None,
+    strength: Strength = DEFAULT_STRENGTH,
+    runtime: Runtime = "auto",
+    also: Annotated[
+        list[str] | None, typer.Option(help="Measure ms_ssim, lpips_legacy, lpips_vgg or psnr_b_db too.")
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Leave out a measure, such as dists.")] = None,
+) -> None:
+    """Measure a model on clean pictures through codecs at several levels.
+
+    Draws rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
+    """
+    from .enhancing.enhancer import Enhancer
+    from .enhancing.runtime import checksum
+    from .evaluating.benchmark import LEVELS, choose_measures, parse_levels
+    from .evaluating.benchmark import benchmark as run_benchmark
+
+    measures = choose_measures(also or (), without or ())
+    levels = parse_levels(codecs) if codecs else LEVELS
+    enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
+    identity = {"model": "none"}
+    if enhancer:
+        digest = checksum(Path(enhancer.name))
+        identity = {"model": enhancer.name, "sha256": digest, "strength": str(strength), "runtime": runtime}
+    facts = {"command": " ".join(sys.argv)}
+    with _bar("pictures at a level") as progress:
+        summary = run_benchmark(
+            enhancer,
+            folders,
+            out,
+            levels=levels,
+            measures=measures,
+            identity=identity,
+            facts=facts,
+            progress=progress,
+        )
+    _close(f"report: {summary.html}", len(summary.rows), summary.failed)
+
+
+@app.command()
 def enhance(
     inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.")] = None,

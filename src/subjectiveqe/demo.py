@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from .codecs import crop_to_multiple, get_codec
 from .data.store import PairInfo
 from .enhancing.enhancer import Enhancer
-from .evaluating.evaluate import MEASURES, Row, Summary, evaluate
+from .evaluating.evaluate import evaluate
+from .evaluating.measures import MEASURES
+from .evaluating.results import Row, Summary
 from .images import RGB, read_rgb
 from .samples import samples
 

@@ -1,35 +1,55 @@
 """How close two pictures are, and how much of the codec's grid is left: NumPy and ONNX Runtime, no PyTorch.
 
 Every function takes 8-bit RGB pictures, uint8 (H, W, 3), and gives one number. `out` is the picture that is judged and
-`gt` the pristine one; all distances are symmetric in the two.
+`gt` the pristine one; all distances are symmetric in the two. Whoever compares many pictures with one original hands it
+over as an `Original`, and what a network sees in it is computed once.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .color import luma
-from .errors import ShapeError
+from .errors import ConfigError, ShapeError
 from .images import RGB
 from .machine import cpu_count
-from .weights import locate, read_arrays
+from .weights import read_arrays
 
 if TYPE_CHECKING:
     import onnxruntime
 
+Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
+
 SSIM_MIN_PX = 11
+MS_SSIM_MIN_PX = 11 * 2**4
 LPIPS_MIN_PX = 31  # below it AlexNet's second pooling has nothing left to pool
-DISTS_MIN_PX = 16
+VGG_MIN_PX = 16
 
 
-def psnr(out: RGB, gt: RGB) -> float:
+@dataclass(frozen=True)
+class Original:
+    """A pristine picture that several others are compared with.
+
+    Attributes:
+        rgb: uint8 RGB, (H, W, 3).
+        seen: what the networks have seen in it so far, by their names; about 500 bytes a pixel for those on VGG16.
+    """
+
+    rgb: RGB
+    seen: dict[str, Any] = field(default_factory=dict)
+
+
+def psnr(out: RGB, gt: RGB | Original) -> float:
     """Peak signal-to-noise ratio over the three channels together, 10 log10(255^2 / MSE).
 
     Args:
@@ -43,11 +63,11 @@ def psnr(out: RGB, gt: RGB) -> float:
         >>> round(psnr(np.full((8, 8, 3), 9, np.uint8), np.full((8, 8, 3), 8, np.uint8)), 4)
         48.1308
     """
-    _check(out, gt)
+    gt = _check(out, gt)
     return _psnr_of(float(np.mean(np.square(out.astype(np.float64) - gt))))
 
 
-def psnr_y(out: RGB, gt: RGB) -> float:
+def psnr_y(out: RGB, gt: RGB | Original) -> float:
     """PSNR of BT.601 luma in limited range (MATLAB `rgb2ycbcr`: 16 + 219 steps), peak 255, luma not rounded to 8 bits.
 
     This is what restoration papers print as "PSNR (Y)" (MATLAB on floats, BasicSR's `test_y_channel`). The HEVC world
@@ -61,13 +81,13 @@ def psnr_y(out: RGB, gt: RGB) -> float:
     Raises:
         ShapeError: the shapes differ or are not (H, W, 3).
     """
-    _check(out, gt)
+    gt = _check(out, gt)
     # The offset of 16 drops out of the difference.
     weights = np.array([65.481, 128.553, 24.966]) / 255
     return _psnr_of(float(np.mean(np.square((out.astype(np.float64) - gt) @ weights))))
 
 
-def ssim(out: RGB, gt: RGB) -> float:
+def ssim(out: RGB, gt: RGB | Original) -> float:
     """Structural similarity with an 11x11 Gaussian window of sigma 1.5, mean over pixels and the three channels.
 
     Only windows that lie wholly inside the picture count, as in scikit-image with `gaussian_weights=True, sigma=1.5,
@@ -83,19 +103,65 @@ def ssim(out: RGB, gt: RGB) -> float:
     Raises:
         ShapeError: the shapes differ, are not (H, W, 3) or are below 11x11.
     """
-    _check(out, gt, SSIM_MIN_PX, "SSIM")
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    total = 0.0
-    strip = 64  # rows at a time: the maps stay in the cache and memory does not grow with the picture
-    for top in range(0, out.shape[0] - SSIM_MIN_PX + 1, strip):
-        x, y = (image[top : top + strip + SSIM_MIN_PX - 1].astype(np.float64) for image in (out, gt))
-        mean_x, mean_y = _blur(x), _blur(y)
-        both = mean_x * mean_y
-        squares = mean_x**2 + mean_y**2
-        variances = _blur(x**2 + y**2) - squares
-        covariance = _blur(x * y) - both
-        total += float(np.sum((2 * both + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))))
-    return float(total / ((out.shape[0] - SSIM_MIN_PX + 1) * (out.shape[1] - SSIM_MIN_PX + 1) * 3))
+    gt = _check(out, gt, SSIM_MIN_PX, "SSIM")
+    return _similarity(out.astype(np.float64), gt.astype(np.float64))[0]
+
+
+_MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def ms_ssim(out: RGB, gt: RGB | Original) -> float:
+    """SSIM over five scales, each half as large as the one before (means of 2x2 pixels), mean over the channels.
+
+    Contrast and structure come from all scales, luminance from the coarsest one, with the published exponents. Windows
+    are those of `ssim`; an odd last row or column is left out when a picture is halved; what is negative counts as 0.
+
+    Source: Wang et al., "Multi-scale structural similarity for image quality assessment", Asilomar 2003.
+
+    Args:
+        out: uint8 RGB, (H, W, 3), at least 176x176.
+        gt: uint8 RGB, the same shape.
+    Returns:
+        0..1; 1 where the pictures are equal.
+    Raises:
+        ShapeError: the shapes differ, are not (H, W, 3) or are below 176x176.
+    """
+    gt = _check(out, gt, MS_SSIM_MIN_PX, "MS-SSIM")
+    x, y = out.astype(np.float64), gt.astype(np.float64)
+    product = 1.0
+    for scale, weight in enumerate(_MS_SSIM_WEIGHTS):
+        if scale:
+            x, y = _halve(x), _halve(y)
+        is_last = scale == len(_MS_SSIM_WEIGHTS) - 1
+        product *= max(_similarity(x, y)[0 if is_last else 1], 0.0) ** weight
+    return product
+
+
+def psnr_b(out: RGB, gt: RGB | Original) -> float:
+    """PSNR that counts steps across 8-px borders as an error of their own, on BT.601 luma in limited range.
+
+    Source: Yim and Bovik, "Quality assessment of deblocked images", IEEE TIP 2011, for blocks of 8 px: to the mean
+    squared error comes what the mean squared step at borders is above that elsewhere, times log2 8 / log2 min(H, W).
+
+    Args:
+        out: uint8 RGB, (H, W, 3), more than 8 px in both directions; its grid starts at the top left.
+        gt: uint8 RGB, the same shape.
+    Returns:
+        dB; inf where the luma is equal and shows no borders.
+    Raises:
+        ShapeError: the shapes differ, are not (H, W, 3) or are below 9x9.
+    """
+    gt = _check(out, gt, 9, "PSNR-B")
+    y = luma(out) * (219 / 255)  # the offset of 16 drops out of all differences
+    error = float(np.mean(np.square(y - luma(gt) * (219 / 255))))
+    at_borders, elsewhere = [], []
+    for axis in (0, 1):
+        steps = np.square(np.diff(y, axis=axis))
+        is_border = np.arange(1, y.shape[axis]) % 8 == 0
+        at_borders.append(np.compress(is_border, steps, axis).ravel())
+        elsewhere.append(np.compress(~is_border, steps, axis).ravel())
+    excess = float(np.concatenate(at_borders).mean() - np.concatenate(elsewhere).mean())
+    return _psnr_of(error + max(excess, 0.0) * 3 / math.log2(min(y.shape)))
 
 
 def blockiness(image: RGB) -> float:
@@ -123,7 +189,7 @@ def blockiness(image: RGB) -> float:
     return float(np.mean(ratios)) if ratios else 1.0
 
 
-def lpips(out: RGB, gt: RGB, legacy: bool = False) -> float:
+def lpips(out: RGB, gt: RGB | Original, legacy: bool = False) -> float:
     """Learned perceptual distance with AlexNet, version 0.1, whole picture.
 
     Weights are rounded to 16-bit floats on disk, which moves values by less than 1e-3.
@@ -143,15 +209,26 @@ def lpips(out: RGB, gt: RGB, legacy: bool = False) -> float:
         ShapeError: the shapes differ, are not (H, W, 3) or are below 31x31.
     """
     _check(out, gt, LPIPS_MIN_PX, "LPIPS")
-    scale, shift = (1 / 255, 0) if legacy else (2 / 255, -1)
-    feeds = {
-        name: _planes(image) * np.float32(scale) + np.float32(shift) for name, image in (("in0", out), ("in1", gt))
-    }
-    (distance,) = _lpips_session().run(["distance"], feeds)
-    return float(distance[0])
+    return _squared_distance(*_both_seen("lpips_alex", out, gt, *((1 / 255, 0) if legacy else (2 / 255, -1))))
 
 
-def dists(out: RGB, gt: RGB) -> float:
+def lpips_vgg(out: RGB, gt: RGB | Original) -> float:
+    """Learned perceptual distance with VGG16, version 0.1; otherwise as `lpips`.
+
+    Args:
+        out: uint8 RGB, (H, W, 3), at least 16x16.
+        gt: uint8 RGB, the same shape.
+    Returns:
+        Distance, 0 for equal pictures; lower is better.
+    Raises:
+        ShapeError: the shapes differ, are not (H, W, 3) or are below 16x16.
+        WeightsError: "vgg16" or "lpips-vgg" are not on this machine (`sqe weights`).
+    """
+    _check(out, gt, VGG_MIN_PX, "LPIPS-VGG")
+    return _squared_distance(*_both_seen("lpips_vgg", out, gt, 2 / 255, -1))
+
+
+def dists(out: RGB, gt: RGB | Original) -> float:
     """Deep image structure and texture similarity: VGG16 statistics, lenient with resampled texture.
 
     Source: Ding et al., "Image quality assessment: unifying structure and texture similarity", TPAMI 2020
@@ -166,10 +243,40 @@ def dists(out: RGB, gt: RGB) -> float:
         ShapeError: the shapes differ, are not (H, W, 3) or are below 16x16.
         WeightsError: "vgg16" or "dists" are not on this machine (`sqe weights`).
     """
-    _check(out, gt, DISTS_MIN_PX, "DISTS")
-    session = _dists_session()
-    (score,) = session.run(["distance"], {"in0": _planes(out) / 255, "in1": _planes(gt) / 255})
-    return float(score[0])
+    _check(out, gt, VGG_MIN_PX, "DISTS")
+    ours, theirs = _both_seen("dists", out, gt, 1 / 255, 0)
+    similar = np.concatenate([_statistics_alike(a, b) for a, b in zip(ours, theirs, strict=True)], axis=1)
+    weights = read_arrays("dists")
+    return float(1 - (similar * [weights["alpha"], weights["beta"]]).sum() / (weights["alpha"] + weights["beta"]).sum())
+
+
+def ssimulacra2(out: RGB, gt: RGB | Original) -> float:
+    """SSIMULACRA2 by the package of this name: 100 for equal pictures, 90 for hardly any difference, below 30 poor.
+
+    Args:
+        out: uint8 RGB, (H, W, 3).
+        gt: uint8 RGB, the same shape.
+    Raises:
+        ShapeError: the shapes differ or are not (H, W, 3).
+        ConfigError: the package is not installed.
+    """
+    from PIL import Image
+
+    files = []
+    for image in (_check(out, gt), out):
+        files.append(io.BytesIO())
+        Image.fromarray(image).save(files[-1], "BMP")
+    return float(import_ssimulacra2()(*files))
+
+
+def import_ssimulacra2() -> Callable[..., float]:
+    """The package's function, which takes two picture files; ConfigError where it is not installed."""
+    try:
+        from ssimulacra2 import compute_ssimulacra2
+    except ModuleNotFoundError:
+        raise ConfigError('SSIMULACRA2 needs a package; run: pip install "subjectiveqe[benchmark]"') from None
+    measure: Callable[..., float] = compute_ssimulacra2
+    return measure
 
 
 def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (2, 4, 8)) -> dict[int, float]:
@@ -230,17 +337,20 @@ def _ratio(line: float, neighbours: float) -> float:
     return float(line / neighbours) if neighbours > 0 else (math.inf if line > 0 else 1.0)
 
 
-def _check(out: RGB, gt: RGB, least_px: int = 1, name: str = "a metric") -> None:
-    for image in (out, gt):
+def _check(out: RGB, gt: RGB | Original, least_px: int = 1, name: str = "a metric") -> RGB:
+    """Refuses what cannot be compared; gives the pixels of `gt`."""
+    pixels = gt.rgb if isinstance(gt, Original) else gt
+    for image in (out, pixels):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ShapeError(f"{name} needs uint8 RGB pictures (H, W, 3), got {image.dtype} {image.shape}")
-    if out.shape != gt.shape:
+    if out.shape != pixels.shape:
         raise ShapeError(
-            f"{name} needs two pictures of one shape, got {out.shape} and {gt.shape}; crop one to the other"
+            f"{name} needs two pictures of one shape, got {out.shape} and {pixels.shape}; crop one to the other"
         )
     if min(out.shape[:2]) < least_px:
         height, width = out.shape[:2]
         raise ShapeError(f"{name} needs pictures of at least {least_px}x{least_px} px, got {width}x{height}")
+    return pixels
 
 
 def _psnr_of(mse: float) -> float:
@@ -260,8 +370,62 @@ def _blur(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(sum(w * rows[:, k : k + width] for k, w in enumerate(_gaussian())))
 
 
-def _planes(image: RGB) -> NDArray[np.float32]:
-    return np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
+def _similarity(x: Doubles, y: Doubles) -> tuple[float, float]:
+    """SSIM of two pictures (H, W, 3) in 0..255, and its part without luminance; means over pixels and channels."""
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    totals = np.zeros(2)
+    strip = 64  # rows at a time: the maps stay in the cache and memory does not grow with the picture
+    for top in range(0, x.shape[0] - SSIM_MIN_PX + 1, strip):
+        a, b = (image[top : top + strip + SSIM_MIN_PX - 1] for image in (x, y))
+        mean_a, mean_b = _blur(a), _blur(b)
+        both = mean_a * mean_b
+        squares = mean_a**2 + mean_b**2
+        variances = _blur(a**2 + b**2) - squares
+        structure = (2 * (_blur(a * b) - both) + c2) / (variances + c2)
+        totals += np.sum((2 * both + c1) / (squares + c1) * structure), np.sum(structure)
+    whole, structure = totals / ((x.shape[0] - SSIM_MIN_PX + 1) * (x.shape[1] - SSIM_MIN_PX + 1) * 3)
+    return float(whole), float(structure)
+
+
+def _halve(image: Doubles) -> Doubles:
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    means: Doubles = image[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean(axis=(1, 3))
+    return means
+
+
+def _both_seen(
+    judge: str, out: RGB, gt: RGB | Original, scale: float, shift: float
+) -> tuple[list[Floats], list[Floats]]:
+    """What a network sees in two pictures, scaled and shifted before: maps (1, C, h, w). The original keeps its own."""
+    if not isinstance(gt, Original):
+        return _see(judge, out, scale, shift), _see(judge, gt, scale, shift)
+    key = f"{judge} {scale:.6f}"
+    if key not in gt.seen:
+        gt.seen[key] = _see(judge, gt.rgb, scale, shift)
+    return _see(judge, out, scale, shift), gt.seen[key]
+
+
+def _see(judge: str, image: RGB, scale: float, shift: float) -> list[Floats]:
+    picture = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) * np.float32(scale) + np.float32(shift)
+    seen: list[Floats] = _session(judge).run(None, {"picture": picture})
+    return seen
+
+
+def _squared_distance(ours: list[Floats], theirs: list[Floats]) -> float:
+    """Sum over maps of the mean over their places of the squared distance there."""
+    return float(sum(np.square(a - b).sum(axis=1).mean() for a, b in zip(ours, theirs, strict=True)))
+
+
+def _statistics_alike(a: Floats, b: Floats) -> Doubles:
+    """DISTS's similarity of the means, and of structure, of two maps (1, C, h, w): (2, C)."""
+    x, y = (maps.reshape(maps.shape[1], -1) for maps in (a, b))
+    mean_x, mean_y = (maps.mean(axis=1, dtype=np.float64) for maps in (x, y))
+    # Of centred values: the published E[xy] - E[x] E[y] cancels.
+    x, y = x - mean_x[:, None].astype(np.float32), y - mean_y[:, None].astype(np.float32)
+    var_x, var_y, covariance = (np.einsum("cp,cp->c", m, n) / m.shape[1] for m, n in ((x, x), (y, y), (x, y)))
+    c = 1e-6
+    texture = (2 * mean_x * mean_y + c) / (mean_x**2 + mean_y**2 + c)
+    return np.stack((texture, (2 * covariance + c) / (var_x + var_y + c)))
 
 
 def _session_options() -> onnxruntime.SessionOptions:
@@ -275,23 +439,19 @@ def _session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-@cache
-def _lpips_session() -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(
-        str(locate("lpips-alex")), _session_options(), providers=["CPUExecutionProvider"]
-    )
+_NEEDED = {"lpips_alex": (), "lpips_vgg": ("vgg16", "lpips-vgg"), "dists": ("vgg16",)}
+"""Weights that do not ship, by graph; they are handed over as external initializers."""
 
 
 @cache
-def _dists_session() -> onnxruntime.InferenceSession:
-    """The graph is bundled, its weights are not: they are handed over as external initializers."""
+def _session(judge: str) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    arrays = read_arrays("vgg16") | read_arrays("dists")
     options = _session_options()
+    arrays: dict[str, Floats] = {}
+    for name in _NEEDED[judge]:
+        arrays |= read_arrays(name)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), values)
-    graph = Path(__file__).parent / "assets" / "dists.onnx"
+    graph = Path(__file__).parent / "assets" / f"{judge}.onnx"
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

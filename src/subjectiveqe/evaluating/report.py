@@ -58,6 +58,19 @@ class Comparison:
     gt: str
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A drawing of a report.
+
+    Args:
+        caption: one sentence.
+        svg: the drawing, an <svg> element that needs nothing from elsewhere.
+    """
+
+    caption: str
+    svg: str
+
+
 def compare(title: str, caption: str, lq: RGB, out: RGB | None, gt: RGB) -> Comparison:
     """Prepares one before/after slider; the pictures are embedded without loss.
 
@@ -84,6 +97,7 @@ def write_report(
     comparisons: Sequence[Comparison],
     facts: Mapping[str, str],
     failed: Sequence[tuple[str, str]] = (),
+    plots: Sequence[Plot] = (),
 ) -> None:
     """Writes the report; an existing file is replaced when the new one is complete.
 
@@ -94,6 +108,7 @@ def write_report(
         comparisons: sliders, shown between the first table and the others.
         facts: model, machine, command, ...: shown at the end.
         failed: name and reason of what could not be measured; shown at the top.
+        plots: shown after the first table.
     """
     import jinja2
 
@@ -102,7 +117,8 @@ def write_report(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2")
-    write_text(path, page.render(title=title, tables=tables, comparisons=comparisons, facts=facts, failed=failed))
+    shown = {"tables": tables, "plots": plots, "comparisons": comparisons, "facts": facts, "failed": failed}
+    write_text(path, page.render(title=title, **shown))
 
 
 def _data_uri(image: RGB) -> str:

@@ -1,0 +1,242 @@
+"""Measures a model on clean pictures through codecs at several levels, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..codecs import Codec, crop_to_multiple, get_codec
+from ..data.store import PairInfo
+from ..errors import ConfigError, SubjectiveQEError
+from ..files import write_text
+from ..images import RGB, list_images, read_rgb
+from ..metrics import Original
+from .evaluate import check_measures, measure_pair
+from .measures import MEASURES
+from .plots import rate_distortion
+from .report import Comparison, compare
+from .results import Row, Summary, caption_of, title_of, write_results
+
+LEVELS: dict[str, tuple[int, ...]] = {
+    "hevc": (22, 27, 32, 37, 42),
+    "jpeg": (10, 20, 40, 70),
+    "webp": (5, 20, 50, 80),
+    "avif": (15, 30, 50, 70),
+}
+"""What each codec is measured at unless told otherwise."""
+
+STANDARD_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "dists", "ssimulacra2", "blockiness")
+"""What is measured unless told otherwise; those of `MEASURES` that are not here are taken on request."""
+
+_ROWS = "rows.jsonl"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture at one level of one codec."""
+
+    set_name: str
+    path: Path
+    codec: Codec
+    level: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Tells the rows of one benchmark apart."""
+        return self.set_name, self.path.name, self.codec.name, self.level
+
+
+def benchmark(
+    model: Callable[[RGB], RGB] | None,
+    folders: Sequence[Path],
+    out_dir: Path,
+    *,
+    levels: Mapping[str, Sequence[int]] | None = None,
+    measures: Sequence[str] = STANDARD_MEASURES,
+    shown: int = 12,
+    identity: Mapping[str, str] | None = None,
+    facts: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Codes clean pictures, enhances them, and measures both against the originals.
+
+    Every row is kept in `rows.jsonl` as soon as it is measured, and the same call made again goes on behind it. What
+    the judges see in an original is computed once for all codecs and levels. Pictures are cut to multiples of 8 px.
+
+    Args:
+        model: an `Enhancer`, or any function from RGB to RGB; None measures the codecs alone.
+        folders: of clean pictures; each is a set of the tables, by its name.
+        out_dir: gets `rows.jsonl`, `images.csv`, `summary.json` and `report.html`.
+        levels: by codec (`CODECS`); `LEVELS` if not given.
+        measures: keys of `MEASURES`.
+        shown: number of pictures in the report, taken from all codecs and levels in turn.
+        identity: what tells this model from others (file, checksum, strength, runtime); rows of another are refused.
+        facts: what else the caller knows of the run, for the summary and the report.
+        progress: called with the numbers of finished and of all rows.
+    Returns:
+        All rows and means, the failures, and the paths of the files.
+    Raises:
+        ConfigError: no pictures, two folders of one name, an unknown codec or measure, a package is missing, or
+            `out_dir` holds rows of another benchmark.
+        WeightsError: weights of a measure are not on this machine.
+        SubjectiveQEError: not one picture could be measured.
+    """
+    check_measures(measures)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError('the curves need matplotlib; run: pip install "subjectiveqe[benchmark]"')
+    cases = _plan(folders, levels or LEVELS)
+    plan = {
+        "version": __version__,
+        "model": dict(identity or {}) if model is not None else "none",
+        "measures": list(measures),
+        "codecs": {case.codec.name: case.codec.settings() for case in cases},
+    }
+    known = _read_rows(out_dir / _ROWS, plan)
+    rows: list[Row] = []
+    failed: list[tuple[Path, str]] = []
+    is_warm = False
+    for path, of_picture in _by_picture(cases):
+        original: Original | None = None
+        for case in of_picture:
+            if case.key not in known:
+                try:
+                    original = original or Original(crop_to_multiple(read_rgb(path)))
+                    if model is not None and not is_warm:
+                        model(original.rgb[:64, :64])
+                        is_warm = True
+                    known[case.key] = _measure(model, case, original, measures)
+                except (SubjectiveQEError, OSError) as error:
+                    failed.append((Path(case.set_name) / f"{path.name}, {case.codec.name} {case.level}", str(error)))
+                else:
+                    _append(out_dir / _ROWS, known[case.key])
+            if case.key in known:
+                rows.append(known[case.key])
+            if progress:
+                progress(len(rows) + len(failed), len(cases))
+    if not rows:
+        raise SubjectiveQEError(f"none of {len(cases)} pictures could be measured; {failed[0][0]}: {failed[0][1]}")
+    by_key = {case.key: case for case in cases}
+    chosen = [by_key[row.set_name, row.info.name, row.info.codec, row.info.level] for row in _in_turns(rows)[:shown]]
+    comparisons = [_compare(model, case, known[case.key]) for case in chosen]
+    all_facts = {**getattr(model, "metadata", {}), **(identity or {}), **(facts or {})}
+    return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
+
+
+def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[Case]:
+    """All cases, those of one picture one after the other."""
+    codecs = {name: get_codec(name) for name in levels}
+    for name, codec in codecs.items():
+        low, high = codec.level_range
+        if wrong := [level for level in levels[name] if not low <= level <= high]:
+            raise ConfigError(f"{name}: {codec.level_name} must be {low}..{high}, got {wrong[0]}")
+    cases: list[Case] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: expected a folder of clean pictures")
+        name = folder.resolve().name
+        if any(case.set_name == name for case in cases):
+            raise ConfigError(f"{folder}: another set is called {name!r} too; rename one, since tables go by name")
+        cases += [
+            Case(name, path, codec, level)
+            for path in list_images(folder)
+            for codec in codecs.values()
+            for level in levels[codec.name]
+        ]
+    if not cases:
+        raise ConfigError(f"{', '.join(map(str, folders)) or 'no folder'}: no pictures found")
+    return cases
+
+
+def _by_picture(cases: Sequence[Case]) -> Iterator[tuple[Path, list[Case]]]:
+    found: dict[Path, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.path, []).append(case)
+    yield from found.items()
+
+
+def _measure(model: Callable[[RGB], RGB] | None, case: Case, original: Original, measures: Sequence[str]) -> Row:
+    coded = case.codec.code(original.rgb, case.level)
+    height, width = original.rgb.shape[:2]
+    info = PairInfo(case.path.name, case.codec.name, case.level, coded.num_bytes, height, width)
+    return measure_pair(model, case.set_name, info, coded.rgb, original, measures)[0]
+
+
+def _compare(model: Callable[[RGB], RGB] | None, case: Case, row: Row) -> Comparison:
+    """Made anew: what a stopped run has measured, it has not kept."""
+    gt = crop_to_multiple(read_rgb(case.path))
+    lq = case.codec.code(gt, case.level).rgb
+    out = None if model is None else model(lq)
+    return compare(title_of(row.set_name, row.info), caption_of(row), lq, out, gt)
+
+
+def _in_turns(rows: Sequence[Row]) -> list[Row]:
+    """The first picture at every codec and level, but each time another one, so that few pictures show much."""
+    kinds: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault((row.set_name, row.info.codec, row.info.level), []).append(row)
+    return [members[number % len(members)] for number, members in enumerate(kinds.values())]
+
+
+# ---------------------------------------------------------------- rows that are kept
+
+
+def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[tuple[str, str, str, int], Row]:
+    """Rows of an earlier run; starts the file where there is none.
+
+    Raises:
+        ConfigError: they are of another model, or measured otherwise.
+    """
+    head = json.dumps(plan, sort_keys=True)
+    if not path.is_file():
+        write_text(path, head + "\n")
+        return {}
+    first, *lines = path.read_text(encoding="utf-8").split("\n")
+    if first != head:
+        raise ConfigError(f"{path}: has rows of another benchmark; give another --out, or delete it to begin anew")
+    if lines[-1]:  # the line a killed run was writing
+        write_text(path, "\n".join([first, *lines[:-1]]) + "\n")
+    rows = {}
+    for line in lines[:-1]:
+        row = json.loads(line)
+        info = PairInfo(**row.pop("info"))
+        rows[row["set_name"], info.name, info.codec, info.level] = Row(info=info, **row)
+    return rows
+
+
+def _append(path: Path, row: Row) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Reads codecs as the command takes them: "jpeg" for its usual levels, or "jpeg:10,20".
+
+    Raises:
+        ConfigError: a codec without usual levels and without given ones, or what is no number.
+    Example:
+        >>> parse_levels(["jpeg:10,20", "webp"])
+        {'jpeg': (10, 20), 'webp': (5, 20, 50, 80)}
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, numbers = text.partition(":")
+        try:
+            found[name] = tuple(int(number) for number in numbers.split(",")) if numbers else LEVELS[name]
+        except ValueError:
+            raise ConfigError(f'--codec: expected levels such as jpeg:10,20, got "{text}"') from None
+        except KeyError:
+            raise ConfigError(f'--codec {name}: say at which levels, as in "{name}:30,50"') from None
+    return found
+
+
+def choose_measures(also: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The usual measures with some more or fewer; ConfigError for a name that is none of `MEASURES`."""
+    for name in (*also, *without):
+        if name not in MEASURES:
+            raise ConfigError(f'unknown measure "{name}"; known: {", ".join(MEASURES)}')
+    return [name for name in MEASURES if name in {*STANDARD_MEASURES, *also} - {*without}]

@@ -1,0 +1,53 @@
+"""What pictures are measured by, in tables and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import metrics
+from ..images import RGB
+from ..metrics import Original
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of the tables.
+
+    Args:
+        heading: as people read it, with the unit.
+        form: how its numbers are printed.
+        higher_is_better: what counts as an improvement; towards 1 for None.
+        of: takes `out` and `gt`, gives the value.
+        weights: what `sqe weights` has to have for it.
+    """
+
+    heading: str
+    form: str
+    higher_is_better: bool | None
+    of: Callable[[RGB, RGB | Original], float]
+    weights: tuple[str, ...] = ()
+
+
+MEASURES = {
+    "psnr_db": Measure("PSNR dB", ".2f", True, metrics.psnr),
+    "psnr_y_db": Measure("PSNR-Y dB", ".2f", True, metrics.psnr_y),
+    "ssim": Measure("SSIM", ".4f", True, metrics.ssim),
+    "lpips": Measure("LPIPS", ".4f", False, metrics.lpips),
+    "lpips_legacy": Measure("LPIPS legacy", ".4f", False, lambda out, gt: metrics.lpips(out, gt, legacy=True)),
+    "blockiness": Measure("blockiness", ".3f", None, lambda out, _: metrics.blockiness(out)),
+    "dists": Measure("DISTS", ".4f", False, metrics.dists, ("vgg16", "dists")),
+    "ssimulacra2": Measure("SSIMULACRA2", ".2f", True, metrics.ssimulacra2),
+    "ms_ssim": Measure("MS-SSIM", ".4f", True, metrics.ms_ssim),
+    "psnr_b_db": Measure("PSNR-B dB", ".2f", True, metrics.psnr_b),
+    "lpips_vgg": Measure("LPIPS-VGG", ".4f", False, metrics.lpips_vgg, ("vgg16", "lpips-vgg")),
+}
+"""All measures by the name they have in CSV and JSON."""
+
+
+def is_better(name: str, before: float, after: float) -> bool:
+    """Whether a measure improved: upwards, downwards, or, for blockiness, towards 1."""
+    higher_is_better = MEASURES[name].higher_is_better
+    if higher_is_better is None:
+        return abs(after - 1) < abs(before - 1)
+    return after > before if higher_is_better else after < before

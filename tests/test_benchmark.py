@@ -1,0 +1,152 @@
+"""The benchmark measures what `evaluate` measures, goes on after a kill, and refuses rows of another model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from subjectiveqe.codecs import get_codec
+from subjectiveqe.errors import ConfigError
+from subjectiveqe.evaluating import benchmark as module
+from subjectiveqe.evaluating.benchmark import LEVELS, benchmark, choose_measures, parse_levels
+from subjectiveqe.evaluating.evaluate import evaluate, open_sets
+from subjectiveqe.evaluating.measures import MEASURES
+from subjectiveqe.images import read_rgb, write_png
+from subjectiveqe.samples import samples
+
+pytest.importorskip("matplotlib")
+
+PLAIN = ("psnr_db", "ssim", "lpips", "blockiness")
+JPEG = {"jpeg": (10, 20, 40, 70)}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for number, path in enumerate(samples()):
+        write_png(tmp_path / "photos" / f"{number}.png", read_rgb(path)[:90, :99])
+    return tmp_path / "photos"
+
+
+def soften(image):
+    """Neither a good nor a bad model."""
+    return ((image.astype(np.uint16) + np.roll(image, 1, axis=1) + 1) // 2).astype(np.uint8)
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_are_those_of_evaluate_on_stored_pairs(photos, tmp_path):
+    found = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    for path in photos.iterdir():
+        gt = read_rgb(path)[:88, :96]
+        write_png(tmp_path / "pairs" / "gt" / path.name, gt)
+        write_png(tmp_path / "pairs" / "lq" / path.name, get_codec("jpeg").code(gt, 20).rgb)
+    expected = evaluate(soften, open_sets([tmp_path / "pairs"]), tmp_path / "evaluation")
+    at_20 = {row.info.name: row for row in found.rows if row.info.level == 20}
+    assert len(found.rows) == 3 * 4
+    for row in expected.rows:
+        for name in PLAIN:
+            assert at_20[row.info.name].before[name] == pytest.approx(row.before[name])
+            assert at_20[row.info.name].after[name] == pytest.approx(row.after[name])
+    assert at_20["0.png"].info.num_bytes == get_codec("jpeg").code(read_rgb(photos / "0.png")[:88, :96], 20).num_bytes
+
+
+def test_the_page_has_curves_and_bits_saved(photos, tmp_path):
+    summary = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    page = summary.html.read_text()
+    assert page.count("<svg") == 1
+    assert "photos, jpeg: means over the pictures" in page
+    assert ">LPIPS</text>" in page
+    assert "BD-rate" in page
+    saved = json.loads(summary.json.read_text())
+    assert set(saved["bd_rate_percent"][0]) == {"set", "codec", "psnr_db", "ssim", "lpips"}
+    assert len(read_csv(summary.csv)) == 12
+    assert page.count('class="stack"') == 4  # a picture of each level
+
+
+def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
+    first = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out" / "rows.jsonl").write_text("".join(rows[:6]) + rows[6][:40])  # killed while writing a row
+    measured = []
+    measure = module._measure
+    monkeypatch.setattr(module, "_measure", lambda *args: measured.append(args[1].key) or measure(*args))
+    again = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    assert len(measured) == 12 - 5
+    assert [row.before for row in again.rows] == [row.before for row in first.rows]
+    assert again.groups[0].after == first.groups[0].after
+    assert (tmp_path / "out" / "rows.jsonl").read_text().count("\n") == 13
+
+
+def test_a_killed_command_goes_on(photos, tmp_path):
+    words = [sys.executable, "-m", "subjectiveqe", "benchmark", str(photos), "-o", str(tmp_path / "out")]
+    words += ["--codec", "jpeg:10,40", "--runtime", "onnxruntime", "--without", "dists", "--without", "ssimulacra2"]
+    rows = tmp_path / "out" / "rows.jsonl"
+    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (rows.is_file() and rows.read_bytes().count(b"\n") > 2):
+        assert process.poll() is None or process.returncode == 0
+        if process.poll() is not None:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = rows.read_text().splitlines()
+    subprocess.run(words, check=True)
+    after = rows.read_text().splitlines()
+    assert len(after) == 1 + 3 * 2
+    assert after[: len(before) - 1] == before[:-1]
+    assert len(read_csv(tmp_path / "out" / "images.csv")) == 6
+
+
+def test_rows_of_another_model_are_refused(photos, tmp_path):
+    benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "one"})
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: has rows of another benchmark; give another --out"):
+        benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "two"})
+
+
+def test_more_levels_keep_the_rows_that_are_there(photos, tmp_path):
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+    summary = benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=PLAIN)
+    assert [group.level for group in summary.groups] == [10, 20]
+
+
+def test_a_picture_that_fails_is_listed(photos, tmp_path):
+    (photos / "1.png").write_bytes(b"no picture")
+    summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=PLAIN)
+    assert [str(path) for path, _ in summary.failed] == ["photos/1.png, jpeg 10", "photos/1.png, jpeg 20"]
+    assert len(summary.rows) == 4
+    assert summary.rows[0].after is None
+
+
+def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
+    with pytest.raises(ConfigError, match="expected a folder"):
+        benchmark(soften, [photos / "0.png"], tmp_path / "out", measures=PLAIN)
+    with pytest.raises(ConfigError, match="no pictures found"):
+        benchmark(soften, [], tmp_path / "out", measures=PLAIN)
+    with pytest.raises(ConfigError, match="another set is called 'photos' too"):
+        benchmark(soften, [photos, photos], tmp_path / "out", measures=PLAIN)
+    with pytest.raises(ConfigError, match=r"jpeg: qf must be 1\.\.100, got 0"):
+        benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (0,)}, measures=PLAIN)
+    assert not (tmp_path / "out").exists()
+
+
+def test_codecs_and_measures_as_the_command_takes_them():
+    assert parse_levels(["hevc"]) == {"hevc": LEVELS["hevc"]}
+    with pytest.raises(ConfigError, match=r'got "jpeg:a"'):
+        parse_levels(["jpeg:a"])
+    with pytest.raises(ConfigError, match='say at which levels, as in "hm:30,50"'):
+        parse_levels(["hm"])
+    assert choose_measures(["ms_ssim"], ["dists"])[-1] == "ms_ssim"
+    assert set(choose_measures(list(MEASURES), [])) == set(MEASURES)
+    with pytest.raises(ConfigError, match='unknown measure "vmaf"; known: psnr_db'):
+        choose_measures(["vmaf"], [])
