@@ -1,0 +1,65 @@
+"""Makes `sheet.jpg` for the README: details of photos as compressed, along the dial, and as they were.
+
+python docs/picture_sheet.py KODAK CID22_VALIDATION
+
+Under each detail stands LPIPS of the whole picture, lower is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from subjectiveqe.codecs import crop_to_multiple, get_codec
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.images import read_rgb
+from subjectiveqe.metrics import Original, lpips
+
+DETAILS = (
+    ("face", "kodim04", "jpeg", 10, (192, 168)),
+    ("text", "kodim10", "hevc", 37, (20, 200)),
+    ("foliage", "kodim13", "jpeg", 20, (150, 330)),
+    ("sky", "844297", "jpeg", 10, (200, 230)),
+    ("night", "2389166", "hevc", 37, (110, 80)),
+    ("drawing", "297394", "webp", 5, (290, 60)),
+)
+"""What it shows, the picture, codec and level, and the detail's top and left."""
+
+STRENGTHS = (0.0, 0.5, 1.0)
+SIDE, GAP, LINE = 176, 6, 20
+PAPER, INK = "#ffffff", "#333333"
+
+
+def main() -> None:
+    """Draws the sheet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+", help="where the pictures are")
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_name("sheet.jpg"))
+    options = parser.parse_args()
+    found = {path.stem: path for folder in options.folders for path in folder.iterdir()}
+    enhancers = [Enhancer("fast", "onnxruntime", strength=strength) for strength in STRENGTHS]
+    heads = ["compressed", *(f"enhanced, strength {strength:g}" for strength in STRENGTHS), "original"]
+    width = len(heads) * (SIDE + GAP) + GAP
+    sheet = Image.new("RGB", (width, LINE + len(DETAILS) * (SIDE + LINE + GAP)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for column, head in enumerate(heads):
+        draw.text((GAP + column * (SIDE + GAP), 3), head, INK, font)
+    for row, (what, name, codec, level, (top, left)) in enumerate(DETAILS):
+        gt = crop_to_multiple(read_rgb(found[name]))
+        lq = get_codec(codec).code(gt, level).rgb
+        original = Original(gt)
+        y = LINE + row * (SIDE + LINE + GAP)
+        for column, image in enumerate((lq, *(enhancer(lq) for enhancer in enhancers), gt)):
+            x = GAP + column * (SIDE + GAP)
+            sheet.paste(Image.fromarray(np.ascontiguousarray(image[top : top + SIDE, left : left + SIDE])), (x, y))
+            text = f"LPIPS {lpips(image, original):.3f}" if image is not gt else what
+            text = f"{codec.upper()} {level}: {text}" if column == 0 else text
+            draw.text((x, y + SIDE + 2), text, INK, font)
+    sheet.save(options.out, quality=92, subsampling=0, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
