@@ -151,9 +151,11 @@ def test_what_is_not_kept_is_said(tmp_path):
 
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert "only the first page is kept" in copy(tmp_path / "moving.gif", tmp_path / "still.png").warnings
+    assert "only the first page is kept" in copy(tmp_path / "moving.gif", tmp_path / "still.jpg").warnings
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
-    assert copy(tmp_path / "moving.png", tmp_path / "still.png").warnings == ("only the first page is kept",)
+    assert copy(tmp_path / "moving.png", tmp_path / "still.jpg").warnings == ("only the first page is kept",)
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    assert copy(tmp_path / "pages.tif", tmp_path / "still.png").warnings == ("only the first page is kept",)
     frames[1] = frames[1].resize((9, 9))
     frames[0].save(tmp_path / "sizes.tif", save_all=True, append_images=frames[1:])
     assert "only the first page is kept" in copy(tmp_path / "sizes.tif", tmp_path / "one.tif").warnings
@@ -215,14 +217,23 @@ def test_10_bits_stay_10_bits(tmp_path, name, channels):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "target"), [(".gif", ".gif"), (".webp", ".webp"), (".gif", ".webp"), (".tif", ".tif")]
+    ("suffix", "target"),
+    [
+        (".gif", ".gif"),
+        (".webp", ".webp"),
+        (".gif", ".webp"),
+        (".tif", ".tif"),
+        (".png", ".png"),
+        (".png", ".webp"),
+        (".gif", ".png"),
+    ],
 )
 def test_every_frame_comes_along_and_is_a_picture_of_its_own(tmp_path, enhancer, suffix, target):
     frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "blue", "white")]
     source = tmp_path / f"in{suffix}"
     timing = {} if suffix == ".tif" else {"duration": [100, 250, 400], "loop": 3}
     frames[0].save(source, save_all=True, append_images=frames[1:], **timing)
-    saving = Saving({".gif": "gif", ".webp": "webp", ".tif": "tiff"}[target])
+    saving = Saving({".gif": "gif", ".webp": "webp", ".tif": "tiff", ".png": "png"}[target])
     [outcome] = enhance_files([source], tmp_path / "out", enhancer, saving=saving).of("done")
     assert outcome.warnings == ()
     with Image.open(outcome.job.target) as moving:
@@ -231,11 +242,11 @@ def test_every_frame_comes_along_and_is_a_picture_of_its_own(tmp_path, enhancer,
             moving.seek(number)
             # No colour of the frame before or after at the edges.
             assert np.abs(np.asarray(moving.convert("RGB")).astype(int) - np.asarray(frame)).max() <= 4
-            if timing and target == ".gif":
+            if timing and target in (".gif", ".png"):
                 assert moving.info["duration"] == timing["duration"][number]
         if timing:
             # GIF counts repetitions, WebP showings.
-            assert moving.info["loop"] == 3 + ((suffix, target) == (".gif", ".webp"))
+            assert moving.info["loop"] == 3 + (suffix == ".gif" and target != ".gif")
 
 
 def test_a_palette_becomes_right_rgb(tmp_path, draw_image):
@@ -321,3 +332,37 @@ def test_a_side_too_long_for_the_format_is_told_before_the_work(tmp_path):
     Image.fromarray(np.zeros((8, 17000, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"17000x8 px are more than the 16383 px a side that webp can hold"):
         copy(tmp_path / "a.png", tmp_path / "a.webp")
+
+
+def test_an_animated_png_keeps_all_it_is(tmp_path):
+    """Gray and alpha, profile, EXIF, XMP, resolution, timing; a still picture that is no frame is named."""
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 256, (24, 40, 4), np.uint8), "RGBA") for _ in range(3)]
+    exif = Image.Exif()
+    exif[0x010E] = "three frames"
+    options = {"duration": [100, 250, 400], "loop": 2, "dpi": (300, 300), "icc_profile": PROFILE, "exif": exif}
+    frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], disposal=1, **options)
+    assert copy(tmp_path / "in.png", tmp_path / "out.png").warnings == ()
+    with Image.open(tmp_path / "in.png") as before, Image.open(tmp_path / "out.png") as after:
+        assert (after.n_frames, after.info["loop"], after.info["icc_profile"]) == (3, 2, PROFILE)
+        assert after.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        assert after.getexif()[0x010E] == "three frames"
+        for number in range(3):
+            before.seek(number)
+            after.seek(number)
+            assert after.info["duration"] == options["duration"][number]
+            assert np.array_equal(np.asarray(after.convert("RGBA")), np.asarray(before.convert("RGBA")))
+
+    gray = [Image.fromarray(rng.integers(0, 256, (24, 40), np.uint8)) for _ in range(2)]
+    gray[0].save(tmp_path / "still.png", save_all=True, append_images=gray, default_image=True)
+    copied = copy(tmp_path / "still.png", tmp_path / "frames.png")
+    assert copied.warnings == ("the picture for viewers that do not animate is not kept",)
+    assert copied.is_gray
+    with Image.open(tmp_path / "frames.png") as after:
+        assert (after.n_frames, after.mode) == (2, "L")
+
+    content = (tmp_path / "in.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ImageError, match=r"cut\.png: cannot be decoded"):
+        copy(tmp_path / "cut.png", tmp_path / "never.png")
+    assert not (tmp_path / "never.png").exists()

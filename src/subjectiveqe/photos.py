@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .errors import ImageError
 from .exif import can_go_into_tiff, exif_of_tiff, without_thumbnail
 from .images import first_line, open_picture, sniff_format
@@ -38,6 +39,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 """What can be written, and by which extensions of a file it is asked for."""
 
 _PAGED = ("webp", "tiff", "gif")
+_ANIMATED = ("webp", "gif", "png")
 _TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")  # formats whose EXIF orientation is obeyed everywhere
 _OF_10_BITS = ("avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "bmp")
@@ -113,30 +115,30 @@ def open_photo(path: Path, format_out: str) -> Photo:
 
     kind, image = sniff_format(path), open_picture(path)
     try:
-        has_pages = kind in _PAGED and format_out in _PAGED and _count_pages(image) > 1
-        with suppress(pyvips.Error):  # pages of several sizes: the first is taken
-            if has_pages:
+        number = count_frames(path) if kind == "png" else _count_pages(image)
+        lost: tuple[str, ...] = ()
+        if number > 1 and kind == "png" and format_out in (*_PAGED, "png"):
+            image, has_still = read_frames(path, image)
+            lost = (STILL_PICTURE_LOST,) if has_still else ()
+        elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
+            with suppress(pyvips.Error):  # pages of several sizes: the first is taken
                 image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
-        return _describe(path, image, kind, format_out)
+        return _describe(path, image, kind, format_out, number, lost)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
-
-
-def _is_animated_png(path: Path) -> bool:
-    """Whether a PNG file announces frames, of which libvips reads the first."""
-    with path.open("rb") as file:
-        return b"acTL" in file.read(1 << 20).partition(b"IDAT")[0]
 
 
 def _count_pages(image: pyvips.Image) -> int:
     return image.get("n-pages") if image.get_typeof("n-pages") else 1
 
 
-def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Photo:
+def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages: int, lost: tuple[str, ...]) -> Photo:
+    """What there is to know of a picture; `pages` are those of the file, `lost` what is left out already."""
     attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
     density = (image.xres, image.yres)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
-    warnings = [f"{what} is not kept" for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b"")]
+    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b""))
+    warnings = [f"{what} is not kept" for what in lost]
     if kind == "tiff" and (exif := exif_of_tiff(path)):
         attached["exif-data"] = exif
     if "exif-data" in attached:
@@ -150,7 +152,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str) -> Ph
         warnings.append("EXIF is damaged and not kept")
         del attached["exif-data"]
     page_height = image.get_page_height()
-    if _count_pages(image) > image.height // page_height or (kind == "png" and _is_animated_png(path)):
+    if pages > image.height // page_height:
         warnings.append("only the first page is kept")
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
     if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16"):

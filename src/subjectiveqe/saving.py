@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .apng import write_frames
 from .errors import ConfigError, ImageError
 from .exif import add_to_tiff
 from .files import atomic_path
@@ -112,7 +113,9 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
             keep += "|other"
         try:
             with atomic_path(path) as aside:
-                if format_out in _OF_PILLOW:
+                if format_out == "png" and photo.page_height < photo.height:
+                    write_frames(aside, image, photo.page_height, photo.timing, attached)
+                elif format_out in _OF_PILLOW:
                     _save_by_pillow(aside, image, attached, saving, format_out)
                 else:
                     _save(aside, image, keep, saving, format_out)
