@@ -45,7 +45,7 @@ def read_frames(path: Path, first: pyvips.Image) -> tuple[pyvips.Image, bool]:
         raise ImageError(
             f"{path}: {size} are more than the {LARGEST_WHOLE_PX // 10**6} megapixels that frames may have"
         )
-    frames: list[np.ndarray] = []
+    frames: list[NDArray[np.uint8]] = []
     delays: list[int] = []
     try:
         with Image.open(path, formats=["PNG"]) as picture:
