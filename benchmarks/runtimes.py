@@ -27,6 +27,7 @@ import machine
 from measured import Measured, enhance_command, make_picture, measure
 from subjectiveqe import metrics
 from subjectiveqe.data.store import open_pairs
+from subjectiveqe.dial import TRAINED_AT
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.runtime import openvino_core
 from subjectiveqe.machine import cpu_count
@@ -127,15 +128,16 @@ def time_product(kind: str) -> float:
 
 
 def lpips_lost(model: str, runtime: str, pairs: Sequence[Path]) -> float:
-    """By how much the mean LPIPS is above that of "fast" in ONNX Runtime."""
-    both = (Enhancer("fast", "onnxruntime"), Enhancer(model, runtime))
+    """By how much the mean LPIPS is above that of "fast" in ONNX Runtime, at the same place of the dial."""
+    enhancer = Enhancer(model, runtime)
+    reference = Enhancer("fast", "onnxruntime", float(enhancer.metadata.get(TRAINED_AT, enhancer.strength)))
     lost = []
     for path in pairs:
         there = open_pairs(path)
         for index in range(len(there)):
             lq, gt = there.read(index)
-            floats, case = (metrics.lpips(enhancer(lq), gt) for enhancer in both)
-            lost.append(case - floats)
+            original = metrics.Original(gt)
+            lost.append(metrics.lpips(enhancer(lq), original) - metrics.lpips(reference(lq), original))
     return float(np.mean(lost))
 
 

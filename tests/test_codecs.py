@@ -19,6 +19,7 @@ from subjectiveqe.codecs.hm import hm_arguments
 from subjectiveqe.errors import CodecError, ConfigError, ShapeError
 from subjectiveqe.images import read_rgb
 from subjectiveqe.metrics import psnr, psnr_y
+from subjectiveqe.samples import samples
 
 IN_MEMORY = [
     ("hevc", {"chroma": "444"}),
@@ -30,6 +31,8 @@ IN_MEMORY = [
     ("avif", {"chroma": "444"}),
     ("avif", {"chroma": "422"}),
     ("avif", {"chroma": "420"}),
+    ("resaved", {"last": "jpeg"}),
+    ("resaved", {"last": "webp"}),
 ]
 
 
@@ -90,6 +93,7 @@ def test_ranges_are_those_of_the_standards():
         "jpeg": ("qf", (1, 100)),
         "webp": ("qf", (1, 100)),
         "avif": ("qf", (1, 100)),
+        "resaved": ("qf", (1, 100)),
     }
 
 
@@ -364,3 +368,22 @@ def test_hm_on_a_full_disk(make_hm, picture, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(CodecError, match=r"no room for temporary files in .*No space"):
         hm.code(picture, 37)
+
+
+# ---------------------------------------------------------------- resaved
+
+
+def test_a_resaved_picture_has_lost_more_than_its_last_file_tells():
+    gt = read_rgb(samples()[0])[:200, :200]
+    for last in ("jpeg", "webp"):
+        once, twice = get_codec(last).code(gt, 90), get_codec("resaved", last=last).code(gt, 90)
+        assert psnr(twice.rgb, gt) < psnr(once.rgb, gt) - 1
+
+
+def test_what_is_hidden_in_a_resaved_picture_varies_from_picture_to_picture():
+    gt = read_rgb(samples()[0])
+    parts = [gt[k : k + 96, k : k + 96] for k in range(8)]
+    losses = [psnr(get_codec("resaved").code(part, 95).rgb, part) for part in parts]
+    assert max(losses) - min(losses) > 2
+    with pytest.raises(ConfigError, match='last must be one of jpeg, webp, got "png"'):
+        get_codec("resaved", last="png")

@@ -95,7 +95,7 @@ def demo(out: Out = Path("sqe-demo")) -> None:
 def prepare(
     source: Annotated[Path | None, typer.Argument(help="Folder of clean pictures.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The store to make.")] = None,
-    codec: Annotated[str, typer.Option(help="hevc, hm, jpeg, webp or avif.")] = "hevc",
+    codec: Annotated[str, typer.Option(help="hevc, hm, jpeg, webp, avif or resaved.")] = "hevc",
     levels: Annotated[list[int] | None, typer.Option("--level", help="QP or QF; repeat it for several levels.")] = None,
     level_range: Annotated[str | None, typer.Option("--range", help="Levels to draw from, LOW:HIGH.")] = None,
     draws: Annotated[int, typer.Option(help="Levels drawn for each picture from --range.")] = 1,
@@ -103,6 +103,7 @@ def prepare(
     chroma: Annotated[str | None, typer.Option(help="444, 422 or 420; the codec's usual one if not given.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="hm: path of TAppEncoderStatic.")] = None,
     config: Annotated[Path | None, typer.Option(help="hm: path of encoder_intra_main_rext.cfg.")] = None,
+    last: Annotated[str | None, typer.Option(help="resaved: what a JPEG is saved again as, jpeg or webp.")] = None,
     layout: Annotated[str, typer.Option(help="lmdb (a store) or png (two folders).")] = "lmdb",
     split: Annotated[str, typer.Option(help="all, train or valid; valid is each N-th picture by name.")] = "all",
     hold_out_every: Annotated[int, typer.Option(help="The N of --split.")] = 20,
@@ -140,6 +141,7 @@ def prepare(
             chroma=chroma,
             encoder=encoder,
             config=config,
+            last=last,
         )
     _close(f"{out}: {result.done} pairs of {result.pictures} pictures", result.done, result.skipped)
 

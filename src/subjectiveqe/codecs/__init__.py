@@ -10,9 +10,17 @@ from ..errors import ConfigError
 from .base import Codec, Coded, InMemoryCodec, crop_to_multiple
 from .hevc import Hevc
 from .hm import Hm
+from .resaved import Resaved
 from .still import Avif, Jpeg, WebP
 
-CODECS: dict[str, type[Codec]] = {"hevc": Hevc, "hm": Hm, "jpeg": Jpeg, "webp": WebP, "avif": Avif}
+CODECS: dict[str, type[Codec]] = {
+    "hevc": Hevc,
+    "hm": Hm,
+    "jpeg": Jpeg,
+    "webp": WebP,
+    "avif": Avif,
+    "resaved": Resaved,
+}
 """Every codec by name."""
 
 __all__ = ["CODECS", "Codec", "Coded", "InMemoryCodec", "crop_to_multiple", "get_codec"]
@@ -23,7 +31,8 @@ def get_codec(name: str, **options: Any) -> Codec:
 
     Args:
         name: a key of `CODECS`.
-        options: the codec's own; chroma="444", "422" or "420" (hevc, jpeg, avif); encoder, config and timeout_s (hm).
+        options: the codec's own; chroma="444", "422" or "420" (hevc, jpeg, avif); encoder, config and timeout_s (hm);
+            last="jpeg" or "webp" (resaved).
             None stands for the default, so that a caller can hand its own options through.
     Raises:
         ConfigError: no codec of this name, or an option or value that it does not have.
