@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from subjectiveqe.codecs import get_codec
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
+from subjectiveqe.images import read_rgb
+from subjectiveqe.samples import samples
 
 SIZES = [(1, 1), (7, 13), (64, 65), (200, 33)]
 
@@ -73,7 +76,7 @@ def test_every_runtime_gives_the_whole_picture_of_pytorch(unet_path, unet_onnx, 
     net, _ = load_net(unet_path)
     model = unet_path if runtime == "torch" else unet_onnx
     enhancer = Enhancer(model, runtime, strength=0.25, tile_px=48, lock_colors=False)
-    coarseness = enhancer.estimate(image)
+    coarseness = enhancer.look(image).coarseness
     with torch.inference_mode():
         lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
         if max(size) < 192:
@@ -101,8 +104,27 @@ def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
         return np.stack((value, np.where(white[:, None], -9.2, 0.0) * [1, 1]), axis=1).astype(np.float32)
 
     monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, estimate=estimate))
-    assert enhancer.estimate(image) == pytest.approx([0.5, 0.25], abs=0.1)
-    assert Enhancer(unet_onnx, "onnxruntime").estimate(image).dtype == np.float32
+    assert enhancer.look(image).coarseness == pytest.approx([0.5, 0.25], abs=0.1)
+    assert Enhancer(unet_onnx, "onnxruntime").look(image).coarseness.dtype == np.float32
+
+
+@pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 5), (7, 0), (1, 7)])
+def test_blocks_are_found_wherever_they_begin(top, left):
+    coded = get_codec("jpeg").code(read_rgb(samples()[0]), 30).rgb
+    enhancer = Enhancer("fast", "onnxruntime")
+    cut = coded[top:, left:]
+    look = enhancer.look(cut)
+    assert look.grid == (-top % 8, -left % 8)
+    assert look.coarseness == pytest.approx(enhancer.look(coded).coarseness, abs=0.03)
+    whole, part = enhancer.with_look(coded, look._replace(grid=(0, 0)))[top:, left:], enhancer.with_look(cut, look)
+    assert part.shape == cut.shape
+    inner = (slice(160, -160), slice(160, -160))  # away from what is seen of the borders
+    assert np.abs(part[inner].astype(int) - whole[inner]).max() <= 1
+
+
+def test_no_blocks_are_found_where_there_are_none(draw_image):
+    for image in (read_rgb(samples()[0])[3:, 5:], draw_image((20, 300)), np.full((300, 300, 3), 128, np.uint8)):
+        assert Enhancer("fast", "onnxruntime").look(image).grid == (0, 0)
 
 
 def test_sixteen_bits_go_through_the_network_as_they_are(unet_onnx, draw_image):
@@ -126,7 +148,7 @@ def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, 
         return image[taken - count : taken]
 
     strips = []
-    for strip in enhancer.strips(read, *image.shape[:2], enhancer.estimate(image)):
+    for strip in enhancer.strips(read, *image.shape[:2], enhancer.look(image)):
         strips.append(strip)
         assert taken <= min(
             400, sum(map(len, strips)) + 2 * 32 + 8 + 160

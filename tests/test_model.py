@@ -8,6 +8,7 @@ from subjectiveqe import metrics
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.demo import SamplePairs
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.look import Look
 from subjectiveqe.images import read_rgb
 from subjectiveqe.samples import samples
 
@@ -84,7 +85,7 @@ def test_no_tile_can_be_seen(coarseness, model, level):
     photo[:100, :100] = np.random.default_rng(0).integers(0, 2, (100, 100, 3)) * 255
     photo[200:, ::4] = 255 - photo[200:, ::4]
     told = np.array(coarseness, np.float32)
-    whole, tiled = (Enhancer(model, "onnxruntime", tile_px=side).with_coarseness(photo, told) for side in (0, 64))
+    whole, tiled = (Enhancer(model, "onnxruntime", tile_px=side).with_look(photo, Look(told)) for side in (0, 64))
     assert np.abs(whole.astype(int) - tiled).max() <= level
     assert (whole != tiled).mean() < 0.01
 
@@ -118,7 +119,7 @@ def test_all_engines_take_a_picture_for_equally_coarse(triples):
     pytest.importorskip("openvino")
     theirs, ours = (Enhancer(runtime=runtime) for runtime in ("onnxruntime", "openvino"))
     for _, lq, _, _ in triples:
-        assert np.allclose(theirs.estimate(lq), ours.estimate(lq), atol=1e-3)
+        assert np.allclose(theirs.look(lq).coarseness, ours.look(lq).coarseness, atol=1e-3)
 
 
 def test_the_file_says_what_it_is_and_where_it_comes_from():

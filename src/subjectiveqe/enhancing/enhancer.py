@@ -19,6 +19,7 @@ from ..images import first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
+from .look import BLOCK_PX, Look, find_grid
 from .runtime import Floats, choose_model, open_network
 from .tiling import Tile, plan_tiles
 
@@ -44,7 +45,7 @@ _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
 
 _LOOK_PX, _LOOKS = 192, 5
-"""The coarseness of a picture is estimated on patches of this side, as in training, of which there are this many a row
+"""A picture is looked at on patches of this side, as in training, of which there are this many a row
 and a column at most."""
 
 _PASSING_ROWS = 64
@@ -103,20 +104,16 @@ class Enhancer:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
 
-    def estimate(self, image: Pixels) -> Floats | None:
-        """How coarsely the picture as a whole was compressed, by patches all over it; tiles then agree about it.
+    def look(self, image: Pixels) -> Look:
+        """What the picture as a whole tells, by patches all over it; tiles then agree about it.
 
         Args:
             image: as of `__call__`.
-        Returns:
-            (K,), see `codecs.coarseness`; None where the network does not ask.
         """
-        return self.estimate_strips(_reader(image), *image.shape[:2])
+        return self.look_at_strips(_reader(image), *image.shape[:2])
 
-    def estimate_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Floats | None:
-        """As `estimate`, of a picture that comes in strips; arguments as of `strips`."""
-        if self._network.estimate is None:
-            return None
+    def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
+        """As `look`, at a picture that comes in strips; arguments as of `strips`."""
         patches = []
         seen, top = read(0), 0
         for row in _looks(height):
@@ -131,10 +128,14 @@ class Enhancer:
         scale = np.float32(np.iinfo(seen.dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
-        value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
+        grid = find_grid(lq)
+        if self._network.estimate is None:
+            return Look(None, grid)
+        on_grid = np.ascontiguousarray(lq[:, :, grid[0] :, grid[1] :])
+        value, log_scale = self._run(self._network.estimate, on_grid).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        return mean
+        return Look(mean, grid)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...
@@ -158,7 +159,7 @@ class Enhancer:
             return self._enhance_pillow(image)
         if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
-        return self.with_coarseness(image, self.estimate(image))
+        return self.with_look(image, self.look(image))
 
     def _enhance_pillow(self, image: Image.Image) -> Image.Image:
         from PIL import Image
@@ -173,12 +174,12 @@ class Enhancer:
         out.info = dict(image.info)
         return out
 
-    def with_coarseness(self, image: Pixels, coarseness: Floats | None) -> Pixels:
-        """As `__call__`, with the coarseness given, as of `strips`: frames of one clip have to agree about it."""
+    def with_look(self, image: Pixels, look: Look) -> Pixels:
+        """As `__call__`, told what a look has found: frames of one clip have to agree about it."""
         out = np.empty_like(image, order="C")
         height, width = image.shape[:2]
         top = 0
-        for strip in self.strips(_reader(image), height, width, coarseness):
+        for strip in self.strips(_reader(image), height, width, look):
             out[top : top + len(strip)] = strip
             top += len(strip)
         return out
@@ -188,7 +189,7 @@ class Enhancer:
         read: Callable[[int], Pixels],
         height: int,
         width: int,
-        coarseness: Floats | None,
+        look: Look,
         progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Pixels]:
         """Enhances a picture that comes and goes in strips, of which no more is held than one row of tiles.
@@ -197,13 +198,30 @@ class Enhancer:
             read: gives the next n rows, uint8 or uint16, (n, W, 3); they are as many as were asked for.
             height: of the picture, in px.
             width: of the picture, in px.
-            coarseness: of the picture, by `estimate` or `estimate_strips`, since the first tile has to know.
+            look: at the picture, by `look` or `look_at_strips`, since the first tile has to know.
             progress: called after each tile with the numbers of finished and all tiles; what it raises ends the work.
         Yields:
             The rows of the result from top to bottom, of the same type.
         Raises:
             ModelError: the network failed, or gave values that are not numbers.
         """
+        top, left = (-first % BLOCK_PX for first in look.grid)
+        earlier = _beginning_earlier(read, top, left) if top or left else read
+        with closing(self._strips(earlier, height + top, width + left, look.coarseness, progress)) as strips:
+            for strip in strips:
+                kept = strip[top:, left:]
+                top = max(top - len(strip), 0)
+                if len(kept):
+                    yield kept
+
+    def _strips(
+        self,
+        read: Callable[[int], Pixels],
+        height: int,
+        width: int,
+        coarseness: Floats | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Generator[Pixels, None, None]:
         memory = memory_bytes()
         tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
         area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
@@ -332,6 +350,20 @@ def _reader(image: Pixels) -> Callable[[int], Pixels]:
         return image[taken - count : taken]
 
     return read
+
+
+def _beginning_earlier(read: Callable[[int], Pixels], top: int, left: int) -> Callable[[int], Pixels]:
+    """A picture with its first row and column repeated before it."""
+    missing = top
+
+    def read_on(count: int) -> Pixels:
+        nonlocal missing
+        rows = read(max(count - missing, 1 if missing and count else 0))
+        if missing and count:
+            rows, missing = np.concatenate((np.repeat(rows[:1], missing, axis=0), rows)), 0
+        return np.pad(rows, ((0, 0), (left, 0), (0, 0)), mode="edge")
+
+    return read_on
 
 
 def _round(result: NDArray[np.uint16], dtype: np.dtype[Any]) -> Pixels:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
@@ -25,6 +24,7 @@ from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
+from .look import Look
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
@@ -257,9 +257,9 @@ def _enhance_file(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Photo, Faithfulness | None]:
     intervals = LumaIntervals(source, format_out) if faithful else None
-    coarseness = _estimate(source, format_out, enhancer)
+    look = _look(source, format_out, enhancer)
     photo = open_photo(source, format_out)
-    strips = enhance_photo(photo, enhancer, coarseness, progress)
+    strips = enhance_photo(photo, enhancer, look, progress)
     report = Faithfulness() if faithful else None
     if intervals and report:
         strips = intervals.keep(strips, report)
@@ -267,11 +267,11 @@ def _enhance_file(
     return photo, report
 
 
-def _estimate(source: Path, format_out: str, enhancer: Enhancer) -> NDArray[np.float32] | None:
-    """How coarse a picture is; takes a reading of the file to the last patch, which costs little beside the network."""
+def _look(source: Path, format_out: str, enhancer: Enhancer) -> Look:
+    """At a picture as a whole; takes a reading of the file to the last patch, which costs little beside the network."""
     photo = open_photo(source, format_out)
     try:
-        return enhancer.estimate_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
+        return enhancer.look_at_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
     finally:
         photo.close()
 
@@ -284,7 +284,7 @@ def _as_seen(photo: Photo, rows: Pixels) -> Pixels:
 def enhance_photo(
     photo: Photo,
     enhancer: Enhancer,
-    coarseness: NDArray[np.float32] | None,
+    look: Look,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Pixels]:
     """Gives the enhanced rows of a photo, as many bands as it has; alpha, and colours nobody sees, are the photo's own.
@@ -292,7 +292,7 @@ def enhance_photo(
     Args:
         photo: read from here to its end.
         enhancer: see `Enhancer`.
-        coarseness: see `Enhancer.strips`.
+        look: see `Enhancer.strips`.
         progress: see `Enhancer.strips`.
     Yields:
         Rows from top to bottom, (n, width, bands) of the photo's type.
@@ -305,7 +305,7 @@ def enhance_photo(
             waiting.append(rows[..., : photo.bands])
         return _as_seen(photo, rows)
 
-    for strip in _pages(photo, enhancer, read, coarseness, progress):
+    for strip in _pages(photo, enhancer, read, look, progress):
         better = _mean_of_channels(strip) if photo.is_gray else strip
         if photo.has_alpha:
             rows = np.concatenate(waiting)
@@ -319,7 +319,7 @@ def _pages(
     photo: Photo,
     enhancer: Enhancer,
     read: Callable[[int], Pixels],
-    coarseness: NDArray[np.float32] | None,
+    look: Look,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Pixels]:
     """The strips of all pages one after the other, each page a picture of its own to the network."""
@@ -330,7 +330,7 @@ def _pages(
             if progress is not None:
                 progress(page * total + done, count * total)
 
-        yield from enhancer.strips(read, photo.page_height, photo.width, coarseness, advance)
+        yield from enhancer.strips(read, photo.page_height, photo.width, look, advance)
 
 
 def _mean_of_channels(strip: Pixels) -> Pixels:

@@ -26,6 +26,7 @@ from ..files import atomic_path
 from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
+from .look import Look
 from .steady import Steadier
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def enhance_video(
     state["model"] = dict(enhancer.metadata)
     _prepare_folder(folder, state)
     with _errors_of(source):
-        coarseness = _estimate(source, enhancer, folder / "coarseness.json")
+        look = Look(_estimate(source, enhancer, folder / "coarseness.json"))
         finished = _count_finished(folder)
         resumed = frames = sum(finished)
         segments = len(finished)
@@ -131,7 +132,7 @@ def enhance_video(
             steadier.load(folder / f"{segments - 1:06d}.npz")
 
         def enhance(lq: Pixels) -> Pixels:
-            return steadier(lq, enhancer.with_coarseness(lq, coarseness))
+            return steadier(lq, enhancer.with_look(lq, look))
 
         with _open(source) as container:
             stream = container.streams.video[0]
@@ -241,7 +242,7 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
             with suppress(av.FFmpegError):  # some files cannot be sought; then the first frames have to do
                 container.seek(int((container.duration or 0) * number / _SAMPLES))
             frames = list(islice(container.decode(video=0), 2))
-            estimates += [enhancer.estimate(_to_rgb(frame)) for frame in frames[-1:]]
+            estimates += [enhancer.look(_to_rgb(frame)).coarseness for frame in frames[-1:]]
     known = [estimate for estimate in estimates if estimate is not None]
     if not known:
         return None
