@@ -6,9 +6,9 @@ turn several times, since a machine that is shared is not as fast at all times; 
 "of the matrix product" is the rate of multiply-adds of the network over that of a 2048^3 product in the same type, by
 PyTorch on all cores: only what a picture needs is counted, not the overlap of tiles, and start, reading and writing
 take their share.
-With --pairs, LPIPS on whole pictures says what a runtime costs.
+What a runtime costs in LPIPS says runtimes_lpips.py.
 
-python benchmarks/runtimes.py [--case MODEL:RUNTIME ...] [--seed-fraction 1.0] [--repeats 3] [--pairs STORE ...]
+python benchmarks/runtimes.py [--case MODEL:RUNTIME ...] [--seed-fraction 1.0] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -18,17 +18,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 import machine
 from measured import Measured, enhance_command, make_picture, measure
-from subjectiveqe import metrics
-from subjectiveqe.data.store import open_pairs
-from subjectiveqe.dial import TRAINED_AT
-from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.runtime import openvino_core
 from subjectiveqe.machine import cpu_count
 
@@ -56,7 +49,6 @@ def main() -> None:
         "--seed-fraction", type=float, default=1.0, help="share of the rows given to the seed's network"
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--pairs", type=Path, action="append", default=[], help="measure LPIPS on these too")
     parser.add_argument("--run-seed", nargs=2, type=Path, metavar=("IN", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run_seed:
@@ -79,12 +71,9 @@ def main() -> None:
     print(f"{WIDTH}x{HEIGHT} px, file to file, medians of {options.repeats}")
     if options.seed_fraction < 1:
         print(f"the seed's network was given {options.seed_fraction:.0%} of the rows; its time on them is scaled up")
-    lost = [
-        format(lpips_lost(model, runtime, options.pairs), "+.4f") if options.pairs else "" for model, runtime in cases
-    ]
     print(
-        "| model | runtime | s | MP/s | times the seed (spread) | by processor time | of the matrix product | peak GB |"
-        " LPIPS lost |\n|---|---|---|---|---|---|---|---|---|"
+        "| model | runtime | s | MP/s | times the seed (spread) | by processor time | of a matrix product | peak GB |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     work = HEIGHT * WIDTH * MULTIPLY_ADDS_PX / MATRIX_SIDE**3  # in matrix products
     for number, (model, runtime) in enumerate(cases):
@@ -97,11 +86,11 @@ def main() -> None:
         print(
             f"| {Path(model).name} | {runtime} | {used.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / used.wall_s:.3f} | "
             f"{statistics.median(wall):.1f} ({min(wall):.1f} to {max(wall):.1f}) | {statistics.median(cpu):.1f} | "
-            f"{share:.0%} of {kind} | {used.peak_bytes / 1e9:.2f} | {lost[number]} |"
+            f"{share:.0%} of {kind} | {used.peak_bytes / 1e9:.2f} |"
         )
     seed = median([each[-1] for each in rounds])
     rate = f"{seed.wall_s:.1f} | {HEIGHT * WIDTH / 1e6 / seed.wall_s:.3f}"
-    print(f"| the seed's RRDBNet | PyTorch float32 | {rate} | 1 | 1 | | {seed.peak_bytes / 1e9:.2f} | |")
+    print(f"| the seed's RRDBNet | PyTorch float32 | {rate} | 1 | 1 | | {seed.peak_bytes / 1e9:.2f} |")
 
 
 def type_of(model: str, runtime: str) -> str:
@@ -125,20 +114,6 @@ def time_product(kind: str) -> float:
         multiply(a, a)
         seconds.append(time.perf_counter() - start_s)
     return min(seconds)
-
-
-def lpips_lost(model: str, runtime: str, pairs: Sequence[Path]) -> float:
-    """By how much the mean LPIPS is above that of "fast" in ONNX Runtime, at the same place of the dial."""
-    enhancer = Enhancer(model, runtime)
-    reference = Enhancer("fast", "onnxruntime", float(enhancer.metadata.get(TRAINED_AT, enhancer.strength)))
-    lost = []
-    for path in pairs:
-        there = open_pairs(path)
-        for index in range(len(there)):
-            lq, gt = there.read(index)
-            original = metrics.Original(gt)
-            lost.append(metrics.lpips(enhancer(lq), original) - metrics.lpips(reference(lq), original))
-    return float(np.mean(lost))
 
 
 def median(runs: list[Measured]) -> Measured:

@@ -225,6 +225,21 @@ def test_a_run_folder_is_not_overwritten(recipe_path, tmp_path):
         train(recipe, tmp_path / "run")
 
 
+def test_a_run_folder_is_for_one_process_at_a_time(recipe_path, tmp_path):
+    first = start(recipe_path, "--run-dir", tmp_path / "run", "--set", "gan.steps=100000")
+    log = tmp_path / "run" / "train.log"
+    while not (log.exists() and "psnr 1/" in log.read_text()):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = start(recipe_path, "--run-dir", tmp_path / "run", "--resume")
+    text, _ = second.communicate(timeout=300)
+    assert (second.returncode, "another process is training here" in text) == (2, True)
+    assert len(text.splitlines()) == 1
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    finish(start(recipe_path, "--run-dir", tmp_path / "run", "--resume", "--set", "psnr.steps=4"))
+
+
 def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path, tmp_path):
     changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
     train(read_recipe(recipe_path, changes), tmp_path / "run")

@@ -15,10 +15,10 @@ import numpy as np
 from .codecs.coarseness import coarseness
 from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
+from .enhancing.runtime import unreadable
 from .errors import ModelError
 from .export import check_name, reach_px
 from .files import atomic_path
-from .images import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -101,7 +101,7 @@ def _fold(model: Path, strength: float, plain: Path) -> dict[str, str]:
         content = turn(model.read_bytes(), strength)
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
-        raise ModelError(f"{model}: not a readable ONNX model ({first_line(error)})") from None
+        raise unreadable(model, error) from None
     if "coarseness" not in [value.name for value in session.get_inputs()]:
         raise ModelError(f"{model}: expected a model of this package that is told how coarse its input is")
     return dict(session.get_modelmeta().custom_metadata_map)

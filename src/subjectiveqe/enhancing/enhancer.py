@@ -21,7 +21,7 @@ from ..photos import Pixels
 from .colorlock import ColorLock
 from .look import BLOCK_PX, Look, find_grid
 from .runtime import Floats, choose_model, open_network
-from .tiling import Tile, plan_tiles
+from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -225,7 +225,7 @@ class Enhancer:
         memory = memory_bytes()
         tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
         area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
-        rows_px = max(_BAND_BYTES // (_BAND_BYTES_PX * width), 5 * self._network.reach_px)
+        rows_px = max(_BAND_BYTES // (_BAND_BYTES_PX * width), LEAST_OVERLAPS * self._network.reach_px)
         plan = self._plan(height, width, self._tile_px, min(area, _BROADEST * rows_px**2), rows_px)
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
         ends = [band[0].rows.keep_start for band in bands[1:]] + [height]

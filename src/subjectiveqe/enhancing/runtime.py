@@ -104,6 +104,11 @@ def _open(model: Path, runtime: str, strength: float) -> Network:
     return opener(model, strength)
 
 
+def unreadable(path: Path, error: Exception) -> ModelError:
+    """What an engine's refusal of an ONNX file is to people."""
+    return ModelError(f"{path}: not a readable ONNX model ({first_line(error)})")
+
+
 def choose_model(runtime: str, strength: float) -> str:
     """The fastest of `MODELS` here: the one in integers where there is no GPU and the dial is not turned."""
     is_for_cpu = runtime == "openvino" or not gpu_providers()
@@ -156,7 +161,7 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
     try:
         session = ort.InferenceSession(turn(path.read_bytes(), strength), options, providers=providers)
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
-        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+        raise unreadable(path, error) from None
     inputs = {value.name: value.shape for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
 
@@ -199,7 +204,7 @@ def _open_openvino(path: Path, strength: float) -> Network:
             value.any_name: ov.Model([value.node], loaded.get_parameters(), value.any_name) for value in loaded.outputs
         }
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
-        raise ModelError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+        raise unreadable(path, error) from None
     compiling = ThreadPoolExecutor(1)  # a picture can be read meanwhile; an estimate is wanted first
     parts = {
         name: compiling.submit(

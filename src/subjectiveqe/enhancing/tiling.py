@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from ..photos import Pixels
 
+LEAST_OVERLAPS = 5
+"""How many overlaps a tile is high at least: of five, two are for its neighbours."""
+
 _WRITTEN_ROWS = 64
 """How many rows of a tile are put in their place at a time: the floats of all would be a second output in memory."""
 
@@ -98,7 +101,7 @@ def plan_tiles(
             as `max_area` allows.
         max_area: largest tile in px, with its overlap. Where it leaves no room for the overlap, that is cut to a
             quarter of the tile and neighbours fade into each other.
-        max_rows: tallest tile in px where several rows of tiles are needed, but never less than five overlaps.
+        max_rows: tallest tile in px where several rows of tiles are needed, but never less than `LEAST_OVERLAPS`.
     """
     cells = tuple(-(-side // stride_px) for side in (height, width))  # the picture in cells of the stride
     overlap, fade = -(-overlap_px // stride_px), 0
@@ -111,7 +114,7 @@ def plan_tiles(
         if cells[0] * cells[1] > area and side < 4 * overlap:
             overlap = max(side // 4, 1)
             fade = overlap * stride_px
-        tallest = cells[0] if max_rows is None else max(max_rows // stride_px, 5 * overlap)
+        tallest = cells[0] if max_rows is None else max(max_rows // stride_px, LEAST_OVERLAPS * overlap)
         counts = _cheapest(cells, area, overlap, tallest)
     rows, cols = (list(_spans(c, n, overlap, stride_px, fade)) for c, n in zip(cells, counts, strict=True))
     return [Tile(row, col) for row in rows for col in cols]

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -83,10 +84,16 @@ def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path |
     """
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     distributed.start(device)
+    lock = FileLock(run_dir / ".lock")  # the system opens it when its process dies, however that happens
     try:
         _check(recipe)
         writes = distributed.rank() == 0
         if writes:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
             _prepare_run_dir(recipe, run_dir, resume)
         distributed.wait_for_all()
         weights = init_from
@@ -97,6 +104,7 @@ def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path |
         assert weights is not None
         return weights
     finally:
+        lock.release()
         distributed.stop()
 
 
