@@ -239,7 +239,7 @@ def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch)
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(video, "_join", fail)
+    monkeypatch.setattr(video, "join", fail)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, target, enhancer)
     monkeypatch.undo()

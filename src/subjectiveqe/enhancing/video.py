@@ -6,9 +6,7 @@ with the first segment that is missing. At the end the segments' packets are put
 
 from __future__ import annotations
 
-import heapq
 import json
-import mmap
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +24,7 @@ from ..files import atomic_path
 from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
+from .joining import join, open_video
 from .look import Look
 from .steady import Steadier
 
@@ -114,7 +113,7 @@ def enhance_video(
     """
     coding = coding or Coding()
     _check_target(source, target, coding, overwrite)
-    with _errors_of(source), _open(source) as container:
+    with _errors_of(source), open_video(source) as container:
         stream = container.streams.video[0]
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
         warnings = _not_kept(next(container.decode(stream), None))
@@ -134,7 +133,7 @@ def enhance_video(
         def enhance(lq: Pixels) -> Pixels:
             return steadier(lq, enhancer.with_look(lq, look))
 
-        with _open(source) as container:
+        with open_video(source) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             decoded = islice(_timed(container.decode(stream), stream), frames, None)
@@ -153,7 +152,7 @@ def enhance_video(
     if not frames:
         raise ImageError(f"{source}: has no frame that can be decoded")
     with _errors_of(source), atomic_path(target) as part:
-        warnings += _join(source, folder, segments, part, target.suffix)
+        warnings += join(source, folder, segments, part, target.suffix)
     shutil.rmtree(folder)
     return Video(frames, resumed, tuple(warnings))
 
@@ -181,16 +180,6 @@ def _errors_of(source: Path) -> Iterator[None]:
         yield
     except av.FFmpegError as error:
         raise ImageError(f"{source}: {first_line(error)}") from error
-
-
-def _open(source: Path) -> Any:
-    import av
-
-    container = av.open(str(source))
-    if not container.streams.video:
-        container.close()
-        raise ImageError(f"{source}: has no picture stream")
-    return container
 
 
 # ---------------------------------------------------------------- state of an unfinished run
@@ -238,7 +227,7 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
 
     estimates = []
     for number in range(_SAMPLES):
-        with _open(source) as container:
+        with open_video(source) as container:
             with suppress(av.FFmpegError):  # some files cannot be sought; then the first frames have to do
                 container.seek(int((container.duration or 0) * number / _SAMPLES))
             frames = list(islice(container.decode(video=0), 2))
@@ -373,85 +362,3 @@ def _to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
     )
     coded.pts, coded.time_base = frame.pts, frame.time_base
     return coded
-
-
-# ---------------------------------------------------------------- joining
-
-
-def _join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> list[str]:
-    """Writes the result: pictures from the segments, all else from the source, in the order of time."""
-    import av
-
-    warnings: list[str] = []
-    muxer = {".mkv": "matroska", ".mov": "mov"}.get(suffix.lower(), "mp4")
-    first = folder / "000000.nut"
-    with _open(source) as given, av.open(str(first)) as coded, av.open(str(part), "w", format=muxer) as out:
-        picture = given.streams.video[0]
-        out.metadata.update(given.metadata)
-        result = out.add_stream_from_template(coded.streams.video[0])
-        result.time_base = picture.time_base
-        result.metadata.update(picture.metadata)
-        copies = {}
-        for stream in given.streams:
-            if stream is picture:
-                continue
-            if stream.type not in ("audio", "subtitle"):
-                warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
-                continue
-            name = stream.codec_context.name if stream.codec_context else "unknown"
-            if not stream.codec_context or not _holds(muxer, name):
-                warnings.append(f"stream {stream.index} ({name}) is not kept, {suffix} cannot hold it")
-                continue
-            copy = out.add_stream_from_template(stream)
-            copy.metadata.update(stream.metadata)
-            copies[stream.index] = copy
-        with suppress(AttributeError, NotImplementedError):
-            if chapters := given.chapters():
-                out.set_chapters(chapters)
-        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, segments))
-        others = _other_packets(given, [given.streams[index] for index in copies])
-        for _, _, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
-            packet.stream = result if packet.stream.type == "video" else copies[packet.stream.index]
-            out.mux(packet)
-    if muxer != "matroska":
-        _retag(part)
-    return warnings
-
-
-def _retag(part: Path) -> None:
-    """Says "hvc1" of HEVC where FFmpeg says "hev1", which QuickTime does not play; PyAV has no way to ask for it."""
-    with part.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-        description = data.find(b"stsd", data.rfind(b"moov"))
-        place = data.find(b"hev1", description, description + 64) if description >= 0 else -1
-        if place >= 0:
-            data[place : place + 4] = b"hvc1"
-
-
-def _holds(muxer: str, codec: str) -> bool:
-    """Whether a container can hold a stream as it is; Matroska holds all but the subtitles of MP4."""
-    if muxer == "matroska":
-        return codec != "mov_text"
-    return codec in ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mov_text") or codec.startswith("pcm_s")
-
-
-def _packets_of(folder: Path, segments: int) -> Iterator[Any]:
-    import av
-
-    for number in range(segments):
-        with av.open(str(folder / f"{number:06d}.nut")) as container:
-            for packet in container.demux(video=0):
-                if packet.size:  # the last one is empty
-                    yield packet
-
-
-def _other_packets(container: Any, streams: list[Any]) -> Iterator[tuple[float, int, Any]]:
-    if not streams:
-        return
-    for packet in container.demux(streams):
-        if packet.size:
-            yield _seconds(packet), 1, packet
-
-
-def _seconds(packet: Any) -> float:
-    time = packet.pts if packet.dts is None else packet.dts
-    return float((time or 0) * packet.time_base)
