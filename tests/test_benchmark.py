@@ -114,6 +114,24 @@ def test_rows_of_another_model_are_refused(photos, tmp_path):
         benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "two"})
 
 
+def test_pictures_that_get_worse_are_listed_the_worst_first(photos, tmp_path):
+    spoilt = read_rgb(photos / "1.png")[:88, :96]
+
+    def model(lq):
+        """Good but for one picture, which becomes noise at the finer level and worse at the coarser one."""
+        off = np.abs(lq.astype(int) - spoilt[: len(lq), : lq.shape[1]]).mean()
+        if off > 20 or lq.shape != spoilt.shape:
+            return lq
+        rng = np.random.default_rng(0)
+        return np.clip(lq + rng.normal(0, 60 if off < 4 else 20, lq.shape), 0, 255).astype(np.uint8)
+
+    summary = benchmark(model, [photos], tmp_path / "out", levels={"jpeg": (20, 90)}, measures=PLAIN)
+    worse = json.loads(summary.json.read_text())["lpips_worse"]
+    assert [entry["name"] for entry in worse] == ["1.png__jpeg-90", "1.png__jpeg-20"]
+    assert worse[0]["after"] - worse[0]["before"] > worse[1]["after"] - worse[1]["before"] > 0.002
+    assert "LPIPS rose by more than 0.002: 2 of 6, the worst first" in summary.html.read_text()
+
+
 def test_more_levels_keep_the_rows_that_are_there(photos, tmp_path):
     benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
     summary = benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=PLAIN)

@@ -132,7 +132,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def make_tables(summary: Summary) -> list[Table]:
-    """The tables of the report: means per set, codec and level, what that is worth in bits, then every picture."""
+    """The tables of the report: means per set, codec and level, what that is worth in bits, what is worse, then all."""
     names = list(summary.rows[0].before)
     headings = [MEASURES[name].heading for name in names]
     means = [
@@ -145,16 +145,19 @@ def make_tables(summary: Summary) -> list[Table]:
         ]
         for group in summary.groups
     ]
-    pictures = [
-        [
-            Cell(title_of(row.set_name, row.info)),
-            Cell(str(row.info.num_bytes)),
-            Cell(f"{row.info.bpp:.3f}"),
-            *(_change(name, row) for name in names),
-            Cell(_number(row.seconds_per_mp, ".3f")),
+
+    def list_pictures(rows: Sequence[Row]) -> list[list[Cell]]:
+        return [
+            [
+                Cell(title_of(row.set_name, row.info)),
+                Cell(str(row.info.num_bytes)),
+                Cell(f"{row.info.bpp:.3f}"),
+                *(_change(name, row) for name in names),
+                Cell(_number(row.seconds_per_mp, ".3f")),
+            ]
+            for row in rows
         ]
-        for row in summary.rows
-    ]
+
     sense = "Compressed" if summary.rows[0].after is None else "Compressed → enhanced"
     savings = [
         [
@@ -167,11 +170,26 @@ def make_tables(summary: Summary) -> list[Table]:
         for (set_name, codec), rates in bd_rates(summary.groups).items()
     ]
     measured = [MEASURES[name].heading for name in names if MEASURES[name].higher_is_better is not None]
+    worse = worse_rows(summary.rows)
+    caption = f"LPIPS rose by more than {WORSE_BY:g}: {len(worse)} of {len(summary.rows)}, the worst first"
+    columns = ["picture", "bytes", "bpp", *headings, "s per MP"]
     return [
         Table(f"{sense}, means", ["pairs", "pictures", "bpp", *headings, "s per MP"], means),
         *([Table("Bits at equal quality (BD-rate), per cent", ["pairs", *measured], savings)] if savings else []),
-        Table(f"{sense}, every picture", ["picture", "bytes", "bpp", *headings, "s per MP"], pictures),
+        *([Table(caption, columns, list_pictures(worse))] if worse else []),
+        Table(f"{sense}, every picture", columns, list_pictures(summary.rows)),
     ]
+
+
+WORSE_BY = 0.002
+"""From how much more LPIPS on a picture counts as worse."""
+
+
+def worse_rows(rows: Sequence[Row]) -> list[Row]:
+    """Pictures that enhancing made worse to LPIPS, the worst first; none where there is no model or no LPIPS."""
+    rises = [(row.after["lpips"] - row.before["lpips"], row) for row in rows if row.after and "lpips" in row.before]
+    worse = sorted(((rise, row) for rise, row in rises if rise > WORSE_BY), key=lambda item: -item[0])
+    return [row for _, row in worse]
 
 
 def by_curve(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
@@ -285,7 +303,19 @@ def _json(summary: Summary, facts: Mapping[str, str]) -> dict[str, Any]:
         {"set": set_name, "codec": codec, **(clean(rates) or {})}
         for (set_name, codec), rates in bd_rates(summary.groups).items()
     ]
-    return {"format": 1, "facts": dict(facts), "groups": groups, "bd_rate_percent": savings, "failed": failed}
+    worse = [
+        {"set": row.set_name, "name": label_of(row.info), "before": row.before["lpips"], "after": row.after["lpips"]}
+        for row in worse_rows(summary.rows)
+        if row.after
+    ]
+    return {
+        "format": 1,
+        "facts": dict(facts),
+        "groups": groups,
+        "bd_rate_percent": savings,
+        "lpips_worse": worse,
+        "failed": failed,
+    }
 
 
 def _change(name: str, row: Row | Group) -> Cell:
