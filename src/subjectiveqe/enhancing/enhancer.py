@@ -19,7 +19,7 @@ from ..images import first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
-from .look import BLOCK_PX, Look, find_grid
+from .look import BLOCK_PX, Look, find_grid, whole_blocks
 from .runtime import Floats, choose_model, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
@@ -131,8 +131,9 @@ class Enhancer:
         grid = find_grid(lq)
         if self._network.estimate is None:
             return Look(None, grid)
-        on_grid = np.ascontiguousarray(lq[:, :, grid[0] :, grid[1] :])
-        value, log_scale = self._run(self._network.estimate, on_grid).transpose(1, 0, 2)
+        if any(grid):
+            lq = np.ascontiguousarray(whole_blocks(lq, grid))
+        value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         return Look(mean, grid)

@@ -48,6 +48,15 @@ def find_grid(patches: NDArray[np.float32]) -> tuple[int, int]:
     return _find_phase(y), _find_phase(y.swapaxes(1, 2))
 
 
+def whole_blocks(patches: Floats, grid: tuple[int, int]) -> Floats:
+    """What of patches (N, C, H, W) consists of whole blocks; a view."""
+    rows, cols = (
+        slice(first, first + (side - first) // BLOCK_PX * BLOCK_PX)
+        for first, side in zip(grid, patches.shape[2:], strict=True)
+    )
+    return patches[:, :, rows, cols]
+
+
 def _find_phase(y: NDArray[np.floating]) -> int:
     """Of rows of luma, (N, H, W)."""
     if y.shape[1] < _FEWEST_BLOCKS * BLOCK_PX:
