@@ -10,6 +10,7 @@ from subjectiveqe.errors import ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
+from subjectiveqe.nets.unet import widen
 
 TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
 TINY_UNET = {"num_feat": [4, 6, 8], "num_block": [1, 1, 1]}
@@ -134,6 +135,20 @@ def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
     assert estimate.shape == (2, 2, 2)
     assert torch.equal(told(lq, dial), told(lq, dial, estimate[:, 0]))
     assert (told(lq, dial) - told(lq, dial, estimate[:, 0] + 0.3)).abs().max() > 1e-3
+
+
+def test_a_network_that_is_told_of_more_families_is_the_same_at_first():
+    torch.manual_seed(0)
+    few, many = (UNet(**TINY_UNET, num_coarseness=num) for num in (2, 4))
+    torch.nn.init.normal_(few.tell.say.weight)
+    many.load_state_dict(widen(few, many))
+    few, many = few.eval(), many.eval()
+    lq, dial, known = torch.rand(2, 3, 40, 48), torch.ones(2), torch.rand(2, 2)
+    assert torch.equal(many(lq, dial, torch.cat((known, torch.rand(2, 2)), 1)), few(lq, dial, known))
+    assert torch.allclose(many.estimate(lq)[:, :, :2], few.estimate(lq), atol=1e-6)
+    assert not many.estimate(lq)[:, :, 2:].any()
+    deaf = UNet(**TINY_UNET)
+    assert widen(deaf, many).keys() == deaf.state_dict().keys()
 
 
 def test_a_shift_by_the_stride_shifts_the_output():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from subjectiveqe.codecs.coarseness import coarseness
+from subjectiveqe.codecs import CODECS
+from subjectiveqe.codecs.coarseness import FAMILIES, coarseness
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import PairInfo, open_pairs
@@ -114,7 +115,7 @@ def test_the_coarseness_is_that_of_the_pair(store):
     patches = Patches([open_pairs(store)], 16, seed=0)
     known = {coarseness(info.codec, info.level) for info in open_pairs(store).infos}
     assert {patches[k].coarseness for k in range(50)} == known
-    assert {len(values) for values in known} == {2}
+    assert {len(values) for values in known} == {len(FAMILIES)}
 
 
 def test_noise_of_the_coarseness_is_drawn_for_each_patch_and_changes_nothing_else(store):
@@ -129,22 +130,37 @@ def test_noise_of_the_coarseness_is_drawn_for_each_patch_and_changes_nothing_els
 @pytest.mark.parametrize(
     ("codec", "level", "expected"),
     [
-        ("hevc", 4, (0.0, 0.0)),
-        ("hevc", 37, (5.5 / 8, 0.0)),
-        ("hm", 37, (5.5 / 8, 0.0)),
-        ("jpeg", 50, (0.0, np.log2(57.625) / 8)),  # the standard's table as it stands
-        ("jpeg", 25, (0.0, np.log2(2 * 57.625) / 8)),
-        ("jpeg", 75, (0.0, np.log2(57.625 / 2) / 8)),
-        ("jpeg", 100, (0.0, 0.0)),
+        ("hevc", 4, (0, 0, 0, 0)),
+        ("hevc", 37, (5.5 / 8, 0, 0, 0)),
+        ("hm", 37, (5.5 / 8, 0, 0, 0)),
+        ("jpeg", 50, (0, np.log2(57.625) / 8, 0, 0)),  # the standard's table as it stands
+        ("jpeg", 25, (0, np.log2(2 * 57.625) / 8, 0, 0)),
+        ("jpeg", 75, (0, np.log2(57.625 / 2) / 8, 0, 0)),
+        ("jpeg", 100, (0, 0, 0, 0)),
+        ("webp", 100, (0, 0, np.log2(4) / 8, 0)),
+        ("webp", 75, (0, 0, np.log2(4 + 127 * (1 - 0.5 ** (1 / 3))) / 8, 0)),  # index 26.2 of a table of i + 4
+        ("avif", 0, (0, 0, 0, np.log2(1725 / 8) / 8)),  # index 252 of 255, whose step is 1725
+        ("avif", 100, (0, 0, 0, 0)),
     ],
 )
 def test_coarseness_by_hand(codec, level, expected):
-    assert coarseness(codec, level) == pytest.approx(expected)
+    assert coarseness(codec, level) == pytest.approx(expected, abs=1e-3)
+    assert coarseness(codec, level, 4) == coarseness(codec, level)
+
+
+@pytest.mark.parametrize("codec", FAMILIES)
+def test_coarser_levels_are_coarser(codec):
+    low, high = CODECS[codec].level_range
+    values = [max(coarseness(codec, level)) for level in range(low, high + 1)]
+    assert values == sorted(values, reverse=not CODECS[codec].higher_is_coarser)
+    assert max(values) < 1.7
 
 
 def test_the_coarseness_of_an_unknown_codec_is_unknown():
     assert np.isnan(coarseness("unknown", -1)).all()
-    assert np.isnan(coarseness("webp", 50)).all()
+    assert np.isnan(coarseness("resaved", 50)).all()
+    assert np.isnan(coarseness("webp", 50, 2)).all()  # to a network that is told of the first two
+    assert coarseness("webp", 50, 3) == coarseness("webp", 50)[:3]
 
 
 def test_aligned_patches_start_on_the_16_px_grid():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def quantize_onnx(
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(pairs, patches, strength, {value.name for value in graph.graph.input})
+        feeds = _draw_feeds(pairs, patches, strength, {value.name: _sides(value) for value in graph.graph.input})
         with _quiet():
             quantize_static(
                 plain,
@@ -124,7 +124,13 @@ def _stays_float(node: onnx.NodeProto) -> bool:
     return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
 
 
-def _draw_feeds(pairs: Sequence[Path], patches: int, strength: float, inputs: set[str]) -> list[dict[str, Any]]:
+def _sides(value: onnx.ValueInfoProto) -> list[int]:
+    return [side.dim_value for side in value.type.tensor_type.shape.dim]
+
+
+def _draw_feeds(
+    pairs: Sequence[Path], patches: int, strength: float, inputs: Mapping[str, list[int]]
+) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     sets = [open_pairs(path) for path in pairs]
     feeds = []
@@ -138,7 +144,7 @@ def _draw_feeds(pairs: Sequence[Path], patches: int, strength: float, inputs: se
         feed = {
             "lq": pixels,
             "patches": pixels,
-            "coarseness": np.array([coarseness(info.codec, info.level)], np.float32),
+            "coarseness": np.array([coarseness(info.codec, info.level, inputs["coarseness"][1])], np.float32),
             "strength": np.full(1, strength, np.float32),
         }
         feeds.append({name: value for name, value in feed.items() if name in inputs})

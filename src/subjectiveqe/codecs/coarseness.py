@@ -4,31 +4,60 @@ from __future__ import annotations
 
 import math
 
-FAMILIES = ("hevc", "jpeg")
-"""Whose coarseness a network is told, in this order; a family added later goes to the end."""
+import numpy as np
+
+FAMILIES = ("hevc", "jpeg", "webp", "avif")
+"""Whose coarseness a network can be told, in this order; a family added later goes to the end."""
 
 
-def coarseness(codec: str, level: int) -> tuple[float, ...]:
+def coarseness(codec: str, level: int, num: int = len(FAMILIES)) -> tuple[float, ...]:
     """The quantiser's step on a logarithmic scale, at the place of the codec's family, and 0 for all others.
 
     Args:
         codec: key of `CODECS`, or "unknown".
         level: QP or QF.
+        num: how many of `FAMILIES` a network is told; it knows nothing of those behind.
     Returns:
-        One number per family: log2 of the step over 8, about 0.3 for what is hardly seen and 1 for the worst. All are
-        NaN where the codec belongs to no family here.
+        `num` numbers: log2 of the step over 8, about 0.3 for what is hardly seen and 1 for the worst. All are NaN where
+        the codec belongs to none of these families.
     Example:
-        >>> coarseness("hevc", 37), coarseness("jpeg", 10)
+        >>> coarseness("hevc", 37, 2), coarseness("jpeg", 10, 2)
         ((0.6875, 0.0), (0.0, 1.0213188794145875))
     """
     family = "hevc" if codec == "hm" else codec
-    if family not in FAMILIES:
-        return (math.nan,) * len(FAMILIES)
-    step = 2 ** ((level - 4) / 6) if family == "hevc" else _mean_luma_step(level)
-    return tuple(math.log2(step) / 8 if name == family else 0.0 for name in FAMILIES)
+    if family not in FAMILIES[:num]:
+        return (math.nan,) * num
+    value = math.log2(_STEPS[family](level)) / 8
+    return tuple(value if name == family else 0.0 for name in FAMILIES[:num])
 
 
-def _mean_luma_step(quality: int) -> float:
+def _hevc_step(qp: int) -> float:
+    return float(2 ** ((qp - 4) / 6))
+
+
+def _jpeg_step(qf: int) -> float:
     """Mean of the luma table that libjpeg makes for a quality factor, before it is rounded; at least 1."""
-    percent = 5000 / quality if quality < 50 else 200 - 2 * quality
+    percent = 5000 / qf if qf < 50 else 200 - 2 * qf
     return max(1.0, 57.625 * percent / 100)  # the mean of the standard's example table (ITU-T T.81, table K.1)
+
+
+def _webp_step(qf: int) -> float:
+    """What libwebp makes of a quality factor before it looks at the picture: an index, and VP8's AC step for that."""
+    share = qf / 100 * 2 / 3 if qf < 75 else 2 * qf / 100 - 1
+    # The table of RFC 6386, section 14.1, consists of these pieces.
+    return float(np.interp(127 * (1 - np.cbrt(share)), (0, 54, 83, 102, 116, 127), (4, 58, 116, 173, 229, 284)))
+
+
+def _avif_step(qf: int) -> float:
+    """What libavif and libaom make of a quality factor, a quantiser of 64, its index of 256, and the AC step of AV1.
+
+    Steps are those of 8-bit pictures over 8, since coefficients are 8 times as large as those of an orthonormal
+    transform.
+    """
+    index = 4 * round((100 - qf) * 63 / 100)
+    places = (0, 1, 95, 120, 137, 150, 160, 188, 222, 255)  # of the table in section 7.12.2 of the AV1 specification
+    logs = np.log2((4, 8, 102, 152, 203, 255, 305, 510, 969, 1828))
+    return max(1.0, float(2 ** np.interp(index, places, logs)) / 8)
+
+
+_STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step}

@@ -44,6 +44,7 @@ class Patches:
         seed: >= 0.
         aligned: share of patches, 0..1, whose corner lies on the codec's 16-px grid; the rest lie anywhere.
         coarseness_noise: standard deviation of what is added to the coarseness, for networks that are told an estimate.
+        num_coarseness: of how many families the coarseness is told, see `codecs.coarseness`.
     Raises:
         ConfigError: no pair is large enough, or an argument is out of range.
     """
@@ -55,11 +56,13 @@ class Patches:
         seed: int,
         aligned: float = 0.0,
         coarseness_noise: float = 0.0,
+        num_coarseness: int = len(FAMILIES),
     ) -> None:
         if patch_px < 1 or seed < 0 or not 0 <= aligned <= 1:
             expected = "patch_px >= 1, seed >= 0 and aligned in 0..1"
             raise ConfigError(f"expected {expected}, got {patch_px}, {seed} and {aligned}")
         self.patch_px, self.seed, self.aligned, self.coarseness_noise = patch_px, seed, aligned, coarseness_noise
+        self.num_coarseness = num_coarseness
         self._sets = tuple(sets)
         self._usable = np.array(
             [
@@ -88,8 +91,9 @@ class Patches:
         flip_rows, flip_columns, transpose = rng.random(3) < 0.5
         lq, gt = (_augment(picture, flip_rows, flip_columns, transpose) for picture in (lq, gt))
         grid = _augment_grid(grid, size, flip_rows, flip_columns, transpose)
-        noise = self.coarseness_noise * rng.standard_normal(len(FAMILIES))
-        return Patch(lq, gt, grid, tuple(np.add(coarseness(info.codec, info.level), noise).tolist()))
+        noise = self.coarseness_noise * rng.standard_normal(self.num_coarseness)
+        known = coarseness(info.codec, info.level, self.num_coarseness)
+        return Patch(lq, gt, grid, tuple(np.add(known, noise).tolist()))
 
 
 def _augment(picture: RGB, flip_rows: bool, flip_columns: bool, transpose: bool) -> RGB:

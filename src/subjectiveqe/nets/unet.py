@@ -105,7 +105,7 @@ class UNet(nn.Module):
         num_block: residual blocks at each of these on the way down; the way up has as many, the deepest level once.
         gate: scale the change by a `Gate`; its weights may be added to a network that was trained without.
         num_coarseness: how many numbers of `codecs.coarseness` the network is told; 0 for a network that is told
-            nothing. These weights may be added later too.
+            nothing. These weights may be added later too, and of more families (`widen`).
     Shape: lq (N, 3, H, W) in [0, 1], strength (N,) in [0, 1] and coarseness (N, num_coarseness) -> out (N, 3, H, W),
     not clamped; any H, W >= 1. Without `coarseness` the network goes by its own estimate from `lq`.
     """
@@ -191,6 +191,26 @@ class UNet(nn.Module):
         if share is not None:
             change = change * F.interpolate(share, scale_factor=self.stride_px, mode="bilinear", align_corners=False)
         return (padded + change)[..., :height, :width]
+
+
+def widen(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
+    """Weights of a network, for one that is told of more families of codecs: it listens to the new ones not yet.
+
+    Args:
+        trained: told of none of the families, or of the first.
+        net: the same network otherwise, told of as many or more.
+    """
+    state: dict[str, Tensor] = dict(trained.state_dict())
+    few, many = trained.num_coarseness, net.num_coarseness
+    if not (isinstance(few, int) and isinstance(many, int) and 0 < few < many):
+        return state
+    ears = state["tell.think.weight"]
+    state["tell.think.weight"] = torch.cat((ears, ears.new_zeros(len(ears), many - few)), dim=1)
+    for name in ("estimator.think.2.weight", "estimator.think.2.bias"):
+        known = state[name].view(2, few, -1)
+        state[name] = torch.cat((known, known.new_zeros(2, many - few, known.shape[2])), dim=1).flatten(0, 1)
+        state[name] = state[name].reshape(2 * many, *trained.state_dict()[name].shape[1:])
+    return state
 
 
 def blocks(num_feat: int, count: int) -> nn.Sequential:

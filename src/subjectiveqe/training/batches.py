@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     lq: Tensor  # (N, 3, H, W)
     gt: Tensor  # (N, 3, H, W)
     grid: Tensor  # int64 (N, 2)
-    coarseness: Tensor  # float32 (N, number of families)
+    coarseness: Tensor  # float32 (N, num_coarseness of the network)
 
     def split(self, count: int) -> list[Batch]:
         """`count` equal parts along the batch."""
@@ -55,11 +55,21 @@ class _ShareOfEachBatch(Sampler[list[int]]):
 
 
 def stream(
-    config: DataConfig, seed: int, batch: int, start_step: int, rank: int, world_size: int, device: torch.device
+    config: DataConfig,
+    seed: int,
+    batch: int,
+    start_step: int,
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    num_coarseness: int,
 ) -> Iterator[Batch]:
-    """Yields this process's share of the batches start_step, start_step + 1, ... without end."""
+    """Yields this process's share of the batches start_step, start_step + 1, ... without end.
+
+    `num_coarseness` is of the network that will be told.
+    """
     sets = [open_pairs(path) for path in config.pairs]
-    patches = Patches(sets, config.patch_px, seed, config.aligned, config.coarseness_noise)
+    patches = Patches(sets, config.patch_px, seed, config.aligned, config.coarseness_noise, num_coarseness)
     loader = DataLoader(
         _PatchDataset(patches),
         batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),

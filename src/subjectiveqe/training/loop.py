@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
+from ..nets.unet import widen
 from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
 from .batches import Batch, stream
 from .state import Learner, TrainState
@@ -127,10 +128,11 @@ def run_stage(
         log.info("%s: starting from %s", stage.name, init_from)
 
     rank, world_size = distributed.rank(), distributed.world_size()
-    validation = open_validation(recipe.valid) if recipe.valid and writes else []
+    told: Any = state.g.net.num_coarseness
+    validation = open_validation(recipe.valid, told) if recipe.valid and writes else []
     # The gan stage draws other patches than the psnr stage did.
     batches = stream(
-        recipe.data, 2 * recipe.seed + (stage.name == "gan"), config.batch, state.step, rank, world_size, device
+        recipe.data, 2 * recipe.seed + (stage.name == "gan"), config.batch, state.step, rank, world_size, device, told
     )
     board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step) if writes else None
     progress = _Progress(stage.name, state, config)
@@ -169,10 +171,11 @@ def start_state(
     net_g = _build(NETS, recipe.net_g, "net_g")
     if init_from is not None:
         trained, header = load_net(init_from)
-        if not _fits(trained, net_g):
+        weights = widen(trained, net_g)
+        if not _fits(trained, weights, net_g):
             wanted = f"{recipe.net_g.kind} {net_g.hparams}"
             raise ConfigError(f"{init_from}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
-        net_g.load_state_dict(trained.state_dict(), strict=False)
+        net_g.load_state_dict(weights, strict=False)
     if config.only is not None:
         chosen = [name for name, _ in net_g.named_parameters() if name.startswith(config.only)]
         if not chosen:
@@ -189,9 +192,9 @@ def start_state(
     return state
 
 
-def _fits(trained: nn.Module, net_g: nn.Module) -> bool:
+def _fits(trained: nn.Module, weights: Mapping[str, Tensor], net_g: nn.Module) -> bool:
     """Whether weights can be taken over: the same network, to which parts may have been added."""
-    there, wanted = ({name: w.shape for name, w in net.state_dict().items()} for net in (trained, net_g))
+    there, wanted = ({name: w.shape for name, w in state.items()} for state in (weights, net_g.state_dict()))
     added = ("gate.", "estimator.", "tell.")
     needed = {name: shape for name, shape in wanted.items() if name in there or not name.startswith(added)}
     return type(trained) is type(net_g) and there == needed

@@ -124,7 +124,7 @@ def generate(net_g: Any, lq: Tensor, strength: float, coarseness: Tensor | None 
     if coarseness is None or not net_g.num_coarseness:
         out = net_g(lq, dial)
     else:
-        known = coarseness[:, : net_g.num_coarseness]
+        known = coarseness
         if known.isnan().any():
             with torch.no_grad():
                 known = torch.where(known.isnan(), net_g.estimate(lq)[:, 0], known)

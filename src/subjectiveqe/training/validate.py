@@ -35,23 +35,23 @@ class Known(NamedTuple):
     coarseness: tuple[float, ...]
 
 
-def open_validation(config: ValidConfig) -> list[Known]:
+def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
     """The pairs that every validation of a run looks at."""
     sets = [open_pairs(path) for path in config.pairs]
     places = [(pairs, index) for pairs in sets for index in range(len(pairs))]
     if config.max_pictures is not None and config.max_pictures < len(places):
         spread = np.linspace(0, len(places) - 1, config.max_pictures).round().astype(int)
         places = [places[i] for i in spread]
-    return [_centre(pairs, index, config.crop_px) for pairs, index in places]
+    return [_centre(pairs, index, config.crop_px, num_coarseness) for pairs, index in places]
 
 
-def _centre(pairs: PairSet, index: int, crop_px: int | None) -> Known:
+def _centre(pairs: PairSet, index: int, crop_px: int | None, num_coarseness: int) -> Known:
     info = pairs.infos[index]
     height, width = (min(crop_px or side, side) for side in (info.height, info.width))
     # On the codec's grid, as a whole file would be.
     top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
     lq, gt = pairs.crop(index, top, left, height, width)
-    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level))
+    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level, num_coarseness))
 
 
 @torch.no_grad()
