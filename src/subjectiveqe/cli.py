@@ -1,7 +1,7 @@
 """The command `sqe`: each command parses its options and calls one documented function of the package.
 
 Modules are imported inside the commands, so that `sqe --help` answers at once and only `train` and `export` need torch.
-Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could be done.
+Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could be done, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
+INTERRUPTED = 130
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # rich_markup_mode=None: help drawn by rich costs 0.2 s of start-up
@@ -46,6 +48,13 @@ Progress: TypeAlias = Callable[[float, int], None]
 
 def main() -> int:
     """Runs the command line of this process and gives its exit code."""
+    code = _run_command()
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more while Python winds up would end it without this code
+    return code
+
+
+def _run_command() -> int:
     shows_traceback = "--debug" in sys.argv  # taken from anywhere: it is added to a command that has just failed
     try:
         app([word for word in sys.argv[1:] if word != "--debug"])
@@ -57,7 +66,7 @@ def main() -> int:
         typer.echo(f"error: {_one_line(error)}", err=True)
         return NOTHING_DONE
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 
