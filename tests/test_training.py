@@ -19,7 +19,7 @@ from subjectiveqe.data.prepare import prepare
 from subjectiveqe.errors import ConfigError, ModelError
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
-from subjectiveqe.nets.checkpoint import load_net
+from subjectiveqe.nets.checkpoint import load_net, save_net
 from subjectiveqe.training.loop import lr_at, train
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 
@@ -144,6 +144,44 @@ def test_a_gate_is_trained_on_its_own(recipe_path, tmp_path):
     typo = read_recipe(recipe_path, ["psnr=null", "gan.only=gates", *common])
     with pytest.raises(ConfigError, match=r"gan\.only: no parameter of unet begins with 'gates'"):
         train(typo, tmp_path / "typo", init_from=first)
+
+
+def test_the_estimator_can_come_from_elsewhere(recipe_path, tmp_path):
+    """From weights for more families, too; the ends of a dial share one estimator so."""
+    for name, seed, families in (("net", 1, 2), ("estimator", 2, 4)):
+        torch.manual_seed(seed)
+        save_net(
+            tmp_path / f"{name}.safetensors", UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1), num_coarseness=families), {}
+        )
+    common = ["gan=null", "valid=null", "data.workers=0", "psnr.steps=1"]
+    told = read_recipe(recipe_path, [*common, "net_g.hparams.num_coarseness=4"])
+    ends = {"init_from": tmp_path / "net.safetensors", "estimator_from": tmp_path / "estimator.safetensors"}
+    (after, _), (net, _), (other, _) = (load_net(p) for p in (train(told, tmp_path / "run", **ends), *ends.values()))
+    theirs, ours, own = other.estimator.state_dict(), after.estimator.state_dict(), net.estimator.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not torch.equal(ours["look.0.weight"], own["look.0.weight"])
+    assert torch.allclose(after.head.weight, net.head.weight, atol=0.01)
+
+    save_net(tmp_path / "none.safetensors", UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1)), {})
+    with pytest.raises(ConfigError, match=r"none\.safetensors: holds no estimator of coarseness"):
+        train(told, tmp_path / "none", estimator_from=tmp_path / "none.safetensors")
+
+
+def test_an_estimator_that_is_only_asked_stays_as_it_is(recipe_path, tmp_path, draw_image):
+    """Of pictures from an unknown codec the network asks its own estimator."""
+    first = tmp_path / "first.safetensors"
+    torch.manual_seed(0)
+    save_net(first, UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1), num_coarseness=2), {})
+    for folder in ("lq", "gt"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+        write_png(tmp_path / "pairs" / folder / "a.png", draw_image((80, 80)))
+    pairs = f"data.pairs=[{tmp_path / 'pairs'}]"
+    told = [pairs, "psnr=null", "gan.steps=3", "valid=null", "data.workers=0", "net_g.hparams.num_coarseness=2"]
+    after, _ = load_net(train(read_recipe(recipe_path, told), tmp_path / "run", init_from=first))
+    before, _ = load_net(first)
+    assert not torch.equal(after.head.weight, before.head.weight)
+    for name, weight in before.estimator.state_dict().items():
+        assert torch.equal(after.estimator.state_dict()[name], weight), name
 
 
 @pytest.mark.parametrize("stage", ["psnr", "gan"])

@@ -162,6 +162,7 @@ def train(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init_from: Annotated[Path | None, typer.Option(help="Weights of the generator to start from.")] = None,
+    estimator_from: Annotated[Path | None, typer.Option(help="Weights whose estimator to take instead.")] = None,
 ) -> None:
     """Train a network by a recipe.
 
@@ -172,7 +173,7 @@ def train(
 
     plan = read_recipe(recipe, changes or ())
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    weights = run_recipe(plan, run_dir or Path("runs") / plan.name, resume, init_from)
+    weights = run_recipe(plan, run_dir or Path("runs") / plan.name, resume, init_from, estimator_from)
     if os.environ.get("RANK", "0") == "0":  # set by torchrun
         typer.echo(f"weights: {weights}")
 

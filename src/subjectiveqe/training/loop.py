@@ -66,7 +66,20 @@ STAGES = (
 )
 
 
-def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path | None = None) -> Path:
+class Start(NamedTuple):
+    """Where the weights of the generator come from; fresh ones where nothing is given."""
+
+    net: Path | None = None
+    estimator: Path | None = None  # in place of the estimator in `net`
+
+
+def train(
+    recipe: Recipe,
+    run_dir: Path,
+    resume: bool = False,
+    init_from: Path | None = None,
+    estimator_from: Path | None = None,
+) -> Path:
     """Runs the stages of a recipe, the gan stage from the psnr stage's best weights.
 
     Deterministic on a CPU: the same recipe, software and thread count give the same weights bit by bit, interrupted or
@@ -77,6 +90,7 @@ def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path |
         run_dir: where everything goes; must be new or empty unless `resume`.
         resume: go on from the last checkpoint in `run_dir`; from the start where there is none yet.
         init_from: weights the first stage starts from.
+        estimator_from: weights whose estimator of coarseness the first stage takes in place of the one in `init_from`.
     Returns:
         The best weights of the last stage.
     Raises:
@@ -97,13 +111,13 @@ def train(recipe: Recipe, run_dir: Path, resume: bool = False, init_from: Path |
                 raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
             _prepare_run_dir(recipe, run_dir, resume)
         distributed.wait_for_all()
-        weights = init_from
+        start = Start(init_from, estimator_from)
         for stage in STAGES:
             config: StageConfig | None = getattr(recipe, stage.name)
             if config is not None:
-                weights = run_stage(recipe, stage, config, run_dir, weights, device, writes)
-        assert weights is not None
-        return weights
+                start = Start(run_stage(recipe, stage, config, run_dir, start, device, writes))
+        assert start.net is not None
+        return start.net
     finally:
         lock.release()
         distributed.stop()
@@ -114,18 +128,18 @@ def run_stage(
     stage: Stage,
     config: StageConfig,
     run_dir: Path,
-    init_from: Path | None,
+    start: Start,
     device: torch.device,
     writes: bool,
 ) -> Path:
     """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
     folder = run_dir / stage.name
-    state = start_state(recipe, stage, config, init_from, device)
+    state = start_state(recipe, stage, config, start, device)
     if (folder / STATE).exists():
         state.load(folder / STATE)
         log.info("%s: going on from step %d", stage.name, state.step)
-    elif init_from is not None:
-        log.info("%s: starting from %s", stage.name, init_from)
+    elif start.net is not None:
+        log.info("%s: starting from %s", stage.name, start.net)
 
     rank, world_size = distributed.rank(), distributed.world_size()
     told: Any = state.g.net.num_coarseness
@@ -163,19 +177,20 @@ def run_stage(
     return folder / BEST if (folder / BEST).exists() else folder / LAST
 
 
-def start_state(
-    recipe: Recipe, stage: Stage, config: StageConfig, init_from: Path | None, device: torch.device
-) -> TrainState:
-    """Fresh networks and optimizers; the generator's weights come from `init_from` where it is given."""
+def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start, device: torch.device) -> TrainState:
+    """Fresh networks and optimizers; the generator's weights come from `start` where it names any."""
     torch.manual_seed(recipe.seed)
-    net_g = _build(NETS, recipe.net_g, "net_g")
-    if init_from is not None:
-        trained, header = load_net(init_from)
-        weights = widen(trained, net_g)
-        if not _fits(trained, weights, net_g):
-            wanted = f"{recipe.net_g.kind} {net_g.hparams}"
-            raise ConfigError(f"{init_from}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
-        net_g.load_state_dict(weights, strict=False)
+    net_g: Any = _build(NETS, recipe.net_g, "net_g")
+    weights: dict[str, Tensor] = {}
+    if start.net is not None:
+        weights |= _take_over(start.net, recipe, net_g)
+    if start.estimator is not None:
+        theirs = _take_over(start.estimator, recipe, net_g)
+        estimator = {name: weight for name, weight in theirs.items() if name.startswith("estimator.")}
+        if not estimator:
+            raise ConfigError(f"{start.estimator}: holds no estimator of coarseness")
+        weights |= estimator
+    net_g.load_state_dict(weights, strict=False)
     if config.only is not None:
         chosen = [name for name, _ in net_g.named_parameters() if name.startswith(config.only)]
         if not chosen:
@@ -183,6 +198,8 @@ def start_state(
         for name, param in net_g.named_parameters():
             param.requires_grad_(name in chosen)
     state = TrainState(_learner(net_g, config, device))
+    if net_g.num_coarseness and not config.loss.estimate:
+        net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
     if stage.name == "gan":
         if config.loss.adv:
             state.d = _learner(_build(DISCRIMINATORS, recipe.net_d, "net_d"), config, device)
@@ -190,6 +207,16 @@ def start_state(
             perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
             state.perceptual = channels_last(perceptual.to(device))
     return state
+
+
+def _take_over(path: Path, recipe: Recipe, net_g: nn.Module) -> dict[str, Tensor]:
+    """The weights of a file, for a network to which parts may have been added since."""
+    trained, header = load_net(path)
+    weights = widen(trained, net_g)
+    if not _fits(trained, weights, net_g):
+        wanted = f"{recipe.net_g.kind} {net_g.hparams}"
+        raise ConfigError(f"{path}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
+    return weights
 
 
 def _fits(trained: nn.Module, weights: Mapping[str, Tensor], net_g: nn.Module) -> bool:
