@@ -35,7 +35,7 @@ def small_net(kind):
     else:
         net = UNet(num_feat=(4, 8), num_block=(1, 1), num_coarseness=2 if kind == "told" else 0)
     if kind == "told":
-        torch.nn.init.normal_(net.tell.say.weight, std=0.3)  # a fresh network does not listen
+        torch.nn.init.normal_(net.tell.say.weight, std=0.1)  # a fresh network does not listen
     with torch.no_grad():
         for name, weight in net.named_parameters():
             weight.mul_(1 if name.startswith("estimator.") else 2)  # fresh networks hardly change a picture
