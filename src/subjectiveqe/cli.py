@@ -14,8 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -25,9 +24,11 @@ import typer
 from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .errors import ConfigError, SubjectiveQEError
+from .terminal import bar, batch_progress
 
 if TYPE_CHECKING:
-    from .enhancing.files import BatchProgress, Outcome
+    from .enhancing.files import EnhanceResult
+    from .enhancing.video import Video
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
@@ -43,7 +44,6 @@ Model: TypeAlias = Annotated[
 ]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
-Progress: TypeAlias = Callable[[float, int], None]
 
 
 def main() -> int:
@@ -94,7 +94,7 @@ def demo(out: Out = Path("sqe-demo")) -> None:
 
     from .demo import make_table, run_demo
 
-    with _bar("pictures") as progress:
+    with bar("pictures") as progress:
         summary = run_demo(out, progress=progress)
     Console().print(make_table(summary.rows))
     typer.echo(f"before and after, with a slider: {summary.html}")
@@ -126,7 +126,7 @@ def prepare(
     if check is not None:
         from .data.store import check_store
 
-        with _bar("pictures") as progress:
+        with bar("pictures") as progress:
             number = check_store(check, progress)
         typer.echo(f"{check}: {number} pairs, all sound")
         return
@@ -134,7 +134,7 @@ def prepare(
         raise ConfigError('expected "sqe prepare SOURCE -o STORE" or "sqe prepare --check STORE"; see --help')
     from .data.prepare import prepare as prepare_pairs
 
-    with _bar("pictures") as progress:
+    with bar("pictures") as progress:
         result = prepare_pairs(
             source,
             out,
@@ -207,7 +207,7 @@ def evaluate(
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
     facts = {"model": enhancer.name if enhancer else "none", "strength": str(strength), "command": " ".join(sys.argv)}
-    with _bar("pictures") as progress:
+    with bar("pictures") as progress:
         summary = evaluate_pairs(
             enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
         )
@@ -246,7 +246,7 @@ def benchmark(
         digest = checksum(Path(enhancer.name))
         identity = {"model": enhancer.name, "sha256": digest, "strength": str(strength), "runtime": runtime}
     facts = {"command": " ".join(sys.argv)}
-    with _bar("pictures at a level") as progress:
+    with bar("pictures at a level") as progress:
         summary = run_benchmark(
             enhancer,
             folders,
@@ -316,16 +316,12 @@ def enhance(
             typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
             return
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        with _bar("frames", is_drawn=not (quiet or as_json)) as progress:
+        with bar("frames", is_drawn=not (quiet or as_json)) as progress:
             video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)
         if as_json:
             typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "done", **asdict(video)}))
-            return
-        for warning in video.warnings if not quiet else ():
-            typer.echo(f"warning: {inputs[0]}: {warning}", err=True)
-        if not quiet:
-            resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
-            typer.echo(f"{out}: {video.frames} frames{resumed}")
+        elif not quiet:
+            _tell_of_video(inputs[0], out, video)
         return
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
@@ -333,7 +329,7 @@ def enhance(
         return
     enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
     start_s = time.perf_counter()
-    with _batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
+    with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
         result = enhance_files(
             inputs,
             out,
@@ -347,23 +343,9 @@ def enhance(
             jobs=jobs,
             progress=progress,
         )
-    done, failed = result.of("done"), result.of("failed")
     if not as_json:
-        for outcome in done if not quiet else ():
-            for warning in outcome.warnings:
-                typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
-            if outcome.faithfulness:
-                typer.echo(f"{outcome.job.target}: {outcome.faithfulness}")
-        for outcome in failed:
-            typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
-    if not (quiet or as_json):
-        seconds = time.perf_counter() - start_s
-        megapixels = sum(outcome.megapixels for outcome in done)
-        counts = [f"{len(done)} enhanced", f"{len(result.of('skipped'))} skipped", f"{len(failed)} failed"]
-        typer.echo(
-            f"{', '.join(counts)}; {megapixels:.1f} megapixels in {seconds:.1f} s, "
-            f"{megapixels / seconds:.2f} megapixels a second"
-        )
+        _tell_of_batch(result, quiet, time.perf_counter() - start_s)
+    failed = result.of("failed")
     if failed:
         raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
 
@@ -393,7 +375,7 @@ def doctor(
     """Show what this machine runs networks with, how fast, and how to get what is missing."""
     from .doctor import examine
 
-    with _bar("engines") as progress:
+    with bar("engines") as progress:
         findings = examine(measure=not no_speed, progress=progress)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -465,7 +447,7 @@ def fetch(name: Annotated[str, typer.Argument(help='A name of "sqe weights list"
     """Download weights and check them."""
     from .weights import fetch_weights
 
-    with _bar("bytes") as progress:
+    with bar("bytes") as progress:
         names = fetch_weights(name, progress)
     typer.echo(f"here now: {', '.join(names)}")
 
@@ -503,49 +485,30 @@ def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> N
         raise typer.Exit(PARTLY_DONE if num_done else NOTHING_DONE)
 
 
-@contextmanager
-def _bar(what: str, is_drawn: bool = True) -> Iterator[Progress]:
-    """A progress bar on stderr, drawn only if that is a terminal."""
-    from rich import progress
-    from rich.console import Console
-
-    columns = (progress.TextColumn(what), progress.BarColumn(), progress.MofNCompleteColumn())
-    console = Console(stderr=True)
-    with progress.Progress(
-        *columns,
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (is_drawn and console.is_terminal),
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+def _tell_of_video(source: Path, target: Path, video: Video) -> None:
+    for warning in video.warnings:
+        typer.echo(f"warning: {source}: {warning}", err=True)
+    resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
+    typer.echo(f"{target}: {video.frames} frames{resumed}")
 
 
-@contextmanager
-def _batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
-    """A bar on stderr that moves within pictures too, or a line of JSON for each picture on stdout."""
-    from .enhancing.files import BatchProgress
-
-    class Lines(BatchProgress):
-        def finished(self, outcome: Outcome) -> None:
-            typer.echo(json.dumps(outcome.as_dict()))
-
-    if not is_drawn:
-        yield Lines() if as_json else BatchProgress()
-        return
-    with _bar("pictures") as update:
-
-        class Bar(BatchProgress):
-            total = 0
-
-            def started(self, total: int) -> None:
-                self.total = total
-
-            def advanced(self, pictures: float) -> None:
-                update(pictures, self.total)
-
-        yield Bar()
+def _tell_of_batch(result: EnhanceResult, quiet: bool, seconds: float) -> None:
+    """Prints what was found while enhancing and the counts; where `quiet`, failures alone."""
+    done, failed = result.of("done"), result.of("failed")
+    for outcome in done if not quiet else ():
+        for warning in outcome.warnings:
+            typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
+        if outcome.faithfulness:
+            typer.echo(f"{outcome.job.target}: {outcome.faithfulness}")
+    for outcome in failed:
+        typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
+    if not quiet:
+        megapixels = sum(outcome.megapixels for outcome in done)
+        counts = [f"{len(done)} enhanced", f"{len(result.of('skipped'))} skipped", f"{len(failed)} failed"]
+        typer.echo(
+            f"{', '.join(counts)}; {megapixels:.1f} megapixels in {seconds:.1f} s, "
+            f"{megapixels / seconds:.2f} megapixels a second"
+        )
 
 
 def _one_line(error: Exception) -> str:
