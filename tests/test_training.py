@@ -77,6 +77,11 @@ def finish(process):
     return text
 
 
+def save_told(path, families):
+    """Random weights of the recipe's network, told of so many families of codecs."""
+    save_net(path, UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1), num_coarseness=families), {})
+
+
 def test_both_stages_learn_and_leave_a_whole_run_folder(recipe_path, tmp_path):
     # Stages long enough to be told from chance: 40 steps at a small size.
     recipe = read_recipe(recipe_path, ["psnr.steps=40", "psnr.lr=0.003", "gan.steps=20", "data.workers=0"])
@@ -150,9 +155,7 @@ def test_the_estimator_can_come_from_elsewhere(recipe_path, tmp_path):
     """From weights for more families, too; the ends of a dial share one estimator so."""
     for name, seed, families in (("net", 1, 2), ("estimator", 2, 4)):
         torch.manual_seed(seed)
-        save_net(
-            tmp_path / f"{name}.safetensors", UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1), num_coarseness=families), {}
-        )
+        save_told(tmp_path / f"{name}.safetensors", families)
     common = ["gan=null", "valid=null", "data.workers=0", "psnr.steps=1"]
     told = read_recipe(recipe_path, [*common, "net_g.hparams.num_coarseness=4"])
     ends = {"init_from": tmp_path / "net.safetensors", "estimator_from": tmp_path / "estimator.safetensors"}
@@ -161,8 +164,9 @@ def test_the_estimator_can_come_from_elsewhere(recipe_path, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not torch.equal(ours["look.0.weight"], own["look.0.weight"])
     assert torch.allclose(after.head.weight, net.head.weight, atol=0.01)
+    assert f"psnr: with the estimator of {ends['estimator_from']}" in (tmp_path / "run" / "train.log").read_text()
 
-    save_net(tmp_path / "none.safetensors", UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1)), {})
+    save_told(tmp_path / "none.safetensors", 0)
     with pytest.raises(ConfigError, match=r"none\.safetensors: holds no estimator of coarseness"):
         train(told, tmp_path / "none", estimator_from=tmp_path / "none.safetensors")
 
@@ -171,7 +175,7 @@ def test_an_estimator_that_is_only_asked_stays_as_it_is(recipe_path, tmp_path, d
     """Of pictures from an unknown codec the network asks its own estimator."""
     first = tmp_path / "first.safetensors"
     torch.manual_seed(0)
-    save_net(first, UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1), num_coarseness=2), {})
+    save_told(first, 2)
     for folder in ("lq", "gt"):
         (tmp_path / "pairs" / folder).mkdir(parents=True)
         write_png(tmp_path / "pairs" / folder / "a.png", draw_image((80, 80)))

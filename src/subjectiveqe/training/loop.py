@@ -138,8 +138,11 @@ def run_stage(
     if (folder / STATE).exists():
         state.load(folder / STATE)
         log.info("%s: going on from step %d", stage.name, state.step)
-    elif start.net is not None:
-        log.info("%s: starting from %s", stage.name, start.net)
+    else:
+        if start.net is not None:
+            log.info("%s: starting from %s", stage.name, start.net)
+        if start.estimator is not None:
+            log.info("%s: with the estimator of %s", stage.name, start.estimator)
 
     rank, world_size = distributed.rank(), distributed.world_size()
     told: Any = state.g.net.num_coarseness

@@ -126,7 +126,7 @@ def generate(net_g: Any, lq: Tensor, strength: float, coarseness: Tensor | None 
     else:
         known = coarseness
         if known.isnan().any():
-            with torch.no_grad(), torch.autocast(lq.device.type, enabled=False):  # estimates need 32 bits
+            with torch.no_grad():
                 known = torch.where(known.isnan(), net_g.estimate(lq)[:, 0], known)
         out = net_g(lq, dial, known)
     return out
