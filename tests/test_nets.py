@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from subjectiveqe.codecs.coarseness import FAMILIES
 from subjectiveqe.errors import ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
@@ -135,6 +136,8 @@ def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
     assert estimate.shape == (2, 2, 2)
     assert torch.equal(told(lq, dial), told(lq, dial, estimate[:, 0]))
     assert (told(lq, dial) - told(lq, dial, estimate[:, 0] + 0.3)).abs().max() > 1e-3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(told.estimate(lq), estimate)
 
 
 def test_a_network_that_is_told_of_more_families_is_the_same_at_first():
@@ -147,6 +150,11 @@ def test_a_network_that_is_told_of_more_families_is_the_same_at_first():
     assert torch.equal(many(lq, dial, torch.cat((known, torch.rand(2, 2)), 1)), few(lq, dial, known))
     assert torch.allclose(many.estimate(lq)[:, :, :2], few.estimate(lq), atol=1e-6)
     assert not many.estimate(lq)[:, :, 2:].any()
+    five = UNet(**TINY_UNET, num_coarseness=5).eval()
+    five.load_state_dict(widen(few, five))
+    new = torch.zeros(2, 5)
+    new[:, FAMILIES.index("hevc-420")] = known[:, 0]
+    assert torch.equal(five(lq, dial, new), few(lq, dial, known * torch.tensor([1.0, 0.0])))
     deaf = UNet(**TINY_UNET)
     assert widen(deaf, many).keys() == deaf.state_dict().keys()
 

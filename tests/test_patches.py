@@ -130,30 +130,37 @@ def test_noise_of_the_coarseness_is_drawn_for_each_patch_and_changes_nothing_els
 @pytest.mark.parametrize(
     ("codec", "level", "expected"),
     [
-        ("hevc", 4, (0, 0, 0, 0)),
-        ("hevc", 37, (5.5 / 8, 0, 0, 0)),
-        ("hm", 37, (5.5 / 8, 0, 0, 0)),
-        ("jpeg", 50, (0, np.log2(57.625) / 8, 0, 0)),  # the standard's table as it stands
-        ("jpeg", 25, (0, np.log2(2 * 57.625) / 8, 0, 0)),
-        ("jpeg", 75, (0, np.log2(57.625 / 2) / 8, 0, 0)),
-        ("jpeg", 100, (0, 0, 0, 0)),
-        ("webp", 100, (0, 0, np.log2(4) / 8, 0)),
-        ("webp", 75, (0, 0, np.log2(4 + 127 * (1 - 0.5 ** (1 / 3))) / 8, 0)),  # index 26.2 of a table of i + 4
-        ("avif", 0, (0, 0, 0, np.log2(1725 / 8) / 8)),  # index 252 of 255, whose step is 1725
-        ("avif", 100, (0, 0, 0, 0)),
+        ("hevc", 4, (0, 0, 0, 0, 0)),
+        ("hevc", 37, (5.5 / 8, 0, 0, 0, 0)),
+        ("hm", 37, (5.5 / 8, 0, 0, 0, 0)),
+        ("jpeg", 50, (0, np.log2(57.625) / 8, 0, 0, 0)),  # the standard's table as it stands
+        ("jpeg", 25, (0, np.log2(2 * 57.625) / 8, 0, 0, 0)),
+        ("jpeg", 75, (0, np.log2(57.625 / 2) / 8, 0, 0, 0)),
+        ("jpeg", 100, (0, 0, 0, 0, 0)),
+        ("webp", 100, (0, 0, np.log2(4) / 8, 0, 0)),
+        ("webp", 75, (0, 0, np.log2(4 + 127 * (1 - 0.5 ** (1 / 3))) / 8, 0, 0)),  # index 26.2 of a table of i + 4
+        ("avif", 0, (0, 0, 0, np.log2(1725 / 8) / 8, 0)),  # index 252 of 255, whose step is 1725
+        ("avif", 100, (0, 0, 0, 0, 0)),
     ],
 )
 def test_coarseness_by_hand(codec, level, expected):
     assert coarseness(codec, level) == pytest.approx(expected, abs=1e-3)
-    assert coarseness(codec, level, 4) == coarseness(codec, level)
+    assert coarseness(codec, level, 4) == coarseness(codec, level)[:4]
 
 
 @pytest.mark.parametrize("codec", FAMILIES)
 def test_coarser_levels_are_coarser(codec):
+    codec, _, chroma = codec.partition("-")
     low, high = CODECS[codec].level_range
-    values = [max(coarseness(codec, level)) for level in range(low, high + 1)]
+    values = [max(coarseness(codec, level, chroma=chroma)) for level in range(low, high + 1)]
     assert values == sorted(values, reverse=not CODECS[codec].higher_is_coarser)
     assert max(values) < 1.7
+
+
+def test_hevc_with_less_chroma_is_a_family_of_its_own_to_networks_that_know_it():
+    assert coarseness("hevc", 37, chroma="420") == (0, 0, 0, 0, 5.5 / 8)
+    assert coarseness("hevc", 37, 4, chroma="420") == coarseness("hevc", 37, 4, chroma="444") == (5.5 / 8, 0, 0, 0)
+    assert coarseness("jpeg", 10, chroma="420") == coarseness("jpeg", 10, chroma="444")
 
 
 def test_the_coarseness_of_an_unknown_codec_is_unknown():

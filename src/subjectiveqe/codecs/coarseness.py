@@ -6,17 +6,24 @@ import math
 
 import numpy as np
 
-FAMILIES = ("hevc", "jpeg", "webp", "avif")
-"""Whose coarseness a network can be told, in this order; a family added later goes to the end."""
+FAMILIES = ("hevc", "jpeg", "webp", "avif", "hevc-420")
+"""Whose coarseness a network can be told, in this order; a family added later goes to the end.
+
+HEVC in 4:2:0 is one of its own: its colours want sharpening that those of 4:4:4 at the same QP are spoilt by.
+"""
+
+PARENTS = {"hevc-420": "hevc"}
+"""What a network knows of a family that it has not been told of before: as much as of this one."""
 
 
-def coarseness(codec: str, level: int, num: int = len(FAMILIES)) -> tuple[float, ...]:
+def coarseness(codec: str, level: int, num: int = len(FAMILIES), chroma: str = "") -> tuple[float, ...]:
     """The quantiser's step on a logarithmic scale, at the place of the codec's family, and 0 for all others.
 
     Args:
         codec: key of `CODECS`, or "unknown".
         level: QP or QF.
         num: how many of `FAMILIES` a network is told; it knows nothing of those behind.
+        chroma: "444", "422", "420", or "" where it is not known.
     Returns:
         `num` numbers: log2 of the step over 8, about 0.3 for what is hardly seen and 1 for the worst. All are NaN where
         the codec belongs to none of these families.
@@ -25,6 +32,8 @@ def coarseness(codec: str, level: int, num: int = len(FAMILIES)) -> tuple[float,
         ((0.6875, 0.0), (0.0, 1.0213188794145875))
     """
     family = "hevc" if codec == "hm" else codec
+    if (family, chroma) == ("hevc", "420") and "hevc-420" in FAMILIES[:num]:
+        family = "hevc-420"
     if family not in FAMILIES[:num]:
         return (math.nan,) * num
     value = math.log2(_STEPS[family](level)) / 8
@@ -60,4 +69,4 @@ def _avif_step(qf: int) -> float:
     return max(1.0, float(2 ** np.interp(index, places, logs)) / 8)
 
 
-_STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step}
+_STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step, "hevc-420": _hevc_step}

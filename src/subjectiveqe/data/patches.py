@@ -92,7 +92,7 @@ class Patches:
         lq, gt = (_augment(picture, flip_rows, flip_columns, transpose) for picture in (lq, gt))
         grid = _augment_grid(grid, size, flip_rows, flip_columns, transpose)
         noise = self.coarseness_noise * rng.standard_normal(self.num_coarseness)
-        known = coarseness(info.codec, info.level, self.num_coarseness)
+        known = coarseness(info.codec, info.level, self.num_coarseness, info.chroma)
         return Patch(lq, gt, grid, tuple(np.add(known, noise).tolist()))
 
 

@@ -40,6 +40,7 @@ class PairInfo:
         num_bytes: exact size of the coded picture.
         height: rows of both pictures.
         width: columns of both pictures.
+        chroma: "444", "422" or "420" as it was coded, "" where unknown.
     """
 
     name: str
@@ -48,6 +49,7 @@ class PairInfo:
     num_bytes: int
     height: int
     width: int
+    chroma: str = ""
 
     @property
     def bpp(self) -> float:
@@ -117,8 +119,9 @@ class StoreIndex:
     infos: tuple[PairInfo, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        chroma = self.settings.get("options", {}).get("chroma", "")
         infos = (
-            PairInfo(picture.name, pair.codec, pair.level, pair.num_bytes, picture.height, picture.width)
+            PairInfo(picture.name, pair.codec, pair.level, pair.num_bytes, picture.height, picture.width, chroma)
             for picture in self.pictures
             for pair in picture.pairs
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..codecs.coarseness import FAMILIES, PARENTS
 from .estimator import Estimator
 
 NO_CHECKER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
@@ -163,8 +164,12 @@ class UNet(nn.Module):
         return -(-(radius + self.stride_px - 1) // self.stride_px) * self.stride_px
 
     def estimate(self, lq: Tensor) -> Tensor:
-        """How coarsely pictures were compressed, (N, 2, num_coarseness): see `Estimator`; any H, W >= 1."""
-        estimate: Tensor = self.estimator(pad_to_multiple(lq, Estimator.CELL_PX))
+        """How coarsely pictures were compressed, (N, 2, num_coarseness): see `Estimator`; any H, W >= 1.
+
+        In 32-bit floats under autocast too: in bfloat16 it takes every JPEG for HEVC.
+        """
+        with torch.autocast(lq.device.type, enabled=False):
+            estimate: Tensor = self.estimator(pad_to_multiple(lq.float(), Estimator.CELL_PX))
         return estimate
 
     def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor | None = None) -> Tensor:
@@ -194,7 +199,10 @@ class UNet(nn.Module):
 
 
 def widen(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
-    """Weights of a network, for one that is told of more families of codecs: it listens to the new ones not yet.
+    """Weights of a network, for one that is told of more families of codecs, and that does the same at first.
+
+    Told of a new family, it does what it did for the one that it was part of (`codecs.coarseness.PARENTS`), or does not
+    listen yet; its own estimates of new families are 0.
 
     Args:
         trained: told of none of the families, or of the first.
@@ -205,11 +213,11 @@ def widen(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
     if not (isinstance(few, int) and isinstance(many, int) and 0 < few < many):
         return state
     ears = state["tell.think.weight"]
-    state["tell.think.weight"] = torch.cat((ears, ears.new_zeros(len(ears), many - few)), dim=1)
+    new = [ears[:, FAMILIES.index(PARENTS[name])] if name in PARENTS else 0 * ears[:, 0] for name in FAMILIES[few:many]]
+    state["tell.think.weight"] = torch.cat((ears, torch.stack(new, dim=1)), dim=1)
     for name in ("estimator.think.2.weight", "estimator.think.2.bias"):
-        known = state[name].view(2, few, -1)
-        state[name] = torch.cat((known, known.new_zeros(2, many - few, known.shape[2])), dim=1).flatten(0, 1)
-        state[name] = state[name].reshape(2 * many, *trained.state_dict()[name].shape[1:])
+        known = state[name].view(2, few, *state[name].shape[1:])  # values, and their scales
+        state[name] = torch.cat((known, known.new_zeros(2, many - few, *known.shape[2:])), dim=1).flatten(0, 1)
     return state
 
 

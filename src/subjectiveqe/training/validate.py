@@ -51,7 +51,7 @@ def _centre(pairs: PairSet, index: int, crop_px: int | None, num_coarseness: int
     # On the codec's grid, as a whole file would be.
     top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
     lq, gt = pairs.crop(index, top, left, height, width)
-    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level, num_coarseness))
+    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level, num_coarseness, info.chroma))
 
 
 @torch.no_grad()
