@@ -59,6 +59,16 @@ def test_integers_are_close_to_floats(tmp_path, pairs, draw_image, runtime):
     assert (header["licence"], header["precision"], header["trained_at"]) == ("CC0-1.0", "int8", "0.25")
 
 
+def test_pairs_whose_codec_is_unknown_serve_too(tmp_path, draw_image):
+    for folder in ("lq", "gt"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+        write_png(tmp_path / "pairs" / folder / "a.png", draw_image((200, 200)))
+    quantize_onnx(model_of(tmp_path), [tmp_path / "pairs"], tmp_path / "int8.onnx", patches=2)
+    image = draw_image((64, 72), seed=7)
+    floats, integers = (Enhancer(tmp_path / name, "onnxruntime")(image) for name in ("net.onnx", "int8.onnx"))
+    assert 0 < np.abs(floats.astype(int) - integers).mean() < 2
+
+
 def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
     with pytest.raises(ConfigError, match=r'name it "int8\.onnx"'):
         quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.bin")

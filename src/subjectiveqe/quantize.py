@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .codecs.coarseness import coarseness
 from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .enhancing.runtime import unreadable
@@ -41,7 +40,7 @@ def quantize_onnx(
 
     Args:
         model: an ONNX file of this package, told how coarse its input is.
-        pairs: training stores or paired folders; patches are drawn evenly from each.
+        pairs: training stores or paired folders, of any codecs; patches are drawn evenly from each.
         out: the .onnx file; it appears only when ONNX Runtime has run it.
         patches: how many, of 192 px, in all.
         strength: where the dial of `model` is set for good.
@@ -64,7 +63,7 @@ def quantize_onnx(
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(pairs, patches, strength, {value.name: _sides(value) for value in graph.graph.input})
+        feeds = _draw_feeds(plain, pairs, patches, strength)
         with _quiet():
             quantize_static(
                 plain,
@@ -124,13 +123,12 @@ def _stays_float(node: onnx.NodeProto) -> bool:
     return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
 
 
-def _sides(value: onnx.ValueInfoProto) -> list[int]:
-    return [side.dim_value for side in value.type.tensor_type.shape.dim]
+def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: float) -> list[dict[str, Any]]:
+    """Inputs of the folded model; it is told its own estimate of their coarseness, as in use."""
+    import onnxruntime as ort
 
-
-def _draw_feeds(
-    pairs: Sequence[Path], patches: int, strength: float, inputs: Mapping[str, list[int]]
-) -> list[dict[str, Any]]:
+    session = ort.InferenceSession(plain, providers=["CPUExecutionProvider"])
+    sides = {value.name: value.shape for value in session.get_inputs()}
     rng = np.random.default_rng(0)
     sets = [open_pairs(path) for path in pairs]
     feeds = []
@@ -144,10 +142,11 @@ def _draw_feeds(
         feed = {
             "lq": pixels,
             "patches": pixels,
-            "coarseness": np.array([coarseness(info.codec, info.level, inputs["coarseness"][1])], np.float32),
+            "coarseness": np.zeros((1, sides["coarseness"][1]), np.float32),
             "strength": np.full(1, strength, np.float32),
         }
-        feeds.append({name: value for name, value in feed.items() if name in inputs})
+        feed = {name: value for name, value in feed.items() if name in sides}
+        feeds.append(feed | {"coarseness": session.run(["estimate"], feed)[0][:, 0]})
     return feeds
 
 
