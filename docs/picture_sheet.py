@@ -1,4 +1,4 @@
-"""Makes `sheet.jpg` for the README: details of photos as compressed, along the dial, and as they were.
+"""Makes `sheet.jpg` for the README and `failures.jpg` for the card: compressed details, the dial, the originals.
 
 python docs/picture_sheet.py KODAK CID22_VALIDATION
 
@@ -8,7 +8,9 @@ Under each detail stands LPIPS of the whole picture, lower is better.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -18,7 +20,10 @@ from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.images import read_rgb
 from subjectiveqe.metrics import Original, lpips
 
-DETAILS = (
+Detail: TypeAlias = tuple[str, str, str, int, tuple[int, int]]
+"""What it shows, the picture, codec and level, and the detail's top and left."""
+
+DETAILS: tuple[Detail, ...] = (
     ("face", "kodim04", "jpeg", 10, (192, 168)),
     ("text", "kodim10", "hevc", 37, (20, 200)),
     ("foliage", "kodim13", "jpeg", 20, (150, 330)),
@@ -26,7 +31,11 @@ DETAILS = (
     ("night", "2389166", "hevc", 37, (110, 80)),
     ("drawing", "297394", "webp", 5, (290, 60)),
 )
-"""What it shows, the picture, codec and level, and the detail's top and left."""
+FAILURES: tuple[Detail, ...] = (
+    ("weave", "kodim10", "hevc", 37, (20, 200)),
+    ("plain sky", "5458393", "hevc", 37, (130, 100)),
+    ("speckle", "kodim07", "jpeg", 10, (200, 250)),
+)
 
 STRENGTHS = (0.0, 0.5, 1.0)
 SIDE, GAP, LINE = 176, 6, 20
@@ -34,20 +43,27 @@ PAPER, INK = "#ffffff", "#333333"
 
 
 def main() -> None:
-    """Draws the sheet."""
+    """Draws both sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="where the pictures are")
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).with_name("sheet.jpg"))
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent, help="folder for the sheets")
     options = parser.parse_args()
     found = {path.stem: path for folder in options.folders for path in folder.iterdir()}
     enhancers = [Enhancer("fast", "onnxruntime", strength=strength) for strength in STRENGTHS]
+    for name, details in (("sheet", DETAILS), ("failures", FAILURES)):
+        sheet = draw_sheet(details, found, enhancers)
+        sheet.save(options.out / f"{name}.jpg", quality=92, subsampling=0, optimize=True)
+
+
+def draw_sheet(details: Sequence[Detail], found: Mapping[str, Path], enhancers: Sequence[Enhancer]) -> Image.Image:
+    """One row a detail; `found` gives the file of each picture's name."""
     heads = ["compressed", *(f"enhanced, strength {strength:g}" for strength in STRENGTHS), "original"]
     width = len(heads) * (SIDE + GAP) + GAP
-    sheet = Image.new("RGB", (width, LINE + len(DETAILS) * (SIDE + LINE + GAP)), PAPER)
+    sheet = Image.new("RGB", (width, LINE + len(details) * (SIDE + LINE + GAP)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for column, head in enumerate(heads):
         draw.text((GAP + column * (SIDE + GAP), 3), head, INK, font)
-    for row, (what, name, codec, level, (top, left)) in enumerate(DETAILS):
+    for row, (what, name, codec, level, (top, left)) in enumerate(details):
         gt = crop_to_multiple(read_rgb(found[name]))
         lq = get_codec(codec).code(gt, level).rgb
         original = Original(gt)
@@ -58,7 +74,7 @@ def main() -> None:
             text = f"LPIPS {lpips(image, original):.3f}" if image is not gt else what
             text = f"{codec.upper()} {level}: {text}" if column == 0 else text
             draw.text((x, y + SIDE + 2), text, INK, font)
-    sheet.save(options.out, quality=92, subsampling=0, optimize=True)
+    return sheet
 
 
 if __name__ == "__main__":
