@@ -74,6 +74,13 @@ def test_the_page_has_curves_and_bits_saved(photos, tmp_path):
     assert page.count('class="stack"') == 4  # a picture of each level
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_one_measure_alone_is_enough(photos, tmp_path, name):
+    summary = benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=[name])
+    assert set(summary.groups[0].before) == {name}
+    assert summary.html.read_text().count('class="stack"') == 2
+
+
 def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
     first = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines(keepends=True)

@@ -333,6 +333,8 @@ def caption_of(row: Row) -> str:
     """What a picture of the report says of itself."""
     parts = [f"{row.info.num_bytes:,} bytes, {row.info.bpp:.3f} bpp"]
     for name in ("psnr_db", "ssim", "lpips", "blockiness"):
+        if name not in row.before:
+            continue
         parts.append(f"{MEASURES[name].heading} {_change(name, row).text}")
     return "; ".join(parts) + "."
 
