@@ -43,7 +43,9 @@ def photo(tmp_path_factory):
 
 
 WATCHED = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it
 def watch(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
         print("connects to", arguments[1][0], flush=True)
