@@ -17,18 +17,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
 from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .errors import ConfigError, SubjectiveQEError
-from .terminal import bar, batch_progress
-
-if TYPE_CHECKING:
-    from .enhancing.files import EnhanceResult
-    from .enhancing.video import Video
+from .terminal import bar, batch_progress, tell_of_batch, tell_of_video
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
@@ -321,7 +317,7 @@ def enhance(
         if as_json:
             typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "done", **asdict(video)}))
         elif not quiet:
-            _tell_of_video(inputs[0], out, video)
+            tell_of_video(inputs[0], out, video)
         return
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
@@ -344,7 +340,7 @@ def enhance(
             progress=progress,
         )
     if not as_json:
-        _tell_of_batch(result, quiet, time.perf_counter() - start_s)
+        tell_of_batch(result, quiet, time.perf_counter() - start_s)
     failed = result.of("failed")
     if failed:
         raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
@@ -483,32 +479,6 @@ def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> N
     typer.echo(summary)
     if failed:
         raise typer.Exit(PARTLY_DONE if num_done else NOTHING_DONE)
-
-
-def _tell_of_video(source: Path, target: Path, video: Video) -> None:
-    for warning in video.warnings:
-        typer.echo(f"warning: {source}: {warning}", err=True)
-    resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
-    typer.echo(f"{target}: {video.frames} frames{resumed}")
-
-
-def _tell_of_batch(result: EnhanceResult, quiet: bool, seconds: float) -> None:
-    """Prints what was found while enhancing and the counts; where `quiet`, failures alone."""
-    done, failed = result.of("done"), result.of("failed")
-    for outcome in done if not quiet else ():
-        for warning in outcome.warnings:
-            typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
-        if outcome.faithfulness:
-            typer.echo(f"{outcome.job.target}: {outcome.faithfulness}")
-    for outcome in failed:
-        typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
-    if not quiet:
-        megapixels = sum(outcome.megapixels for outcome in done)
-        counts = [f"{len(done)} enhanced", f"{len(result.of('skipped'))} skipped", f"{len(failed)} failed"]
-        typer.echo(
-            f"{', '.join(counts)}; {megapixels:.1f} megapixels in {seconds:.1f} s, "
-            f"{megapixels / seconds:.2f} megapixels a second"
-        )
 
 
 def _one_line(error: Exception) -> str:

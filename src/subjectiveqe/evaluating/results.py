@@ -332,10 +332,8 @@ def _change(name: str, row: Row | Group) -> Cell:
 def caption_of(row: Row) -> str:
     """What a picture of the report says of itself."""
     parts = [f"{row.info.num_bytes:,} bytes, {row.info.bpp:.3f} bpp"]
-    for name in ("psnr_db", "ssim", "lpips", "blockiness"):
-        if name not in row.before:
-            continue
-        parts.append(f"{MEASURES[name].heading} {_change(name, row).text}")
+    told = [name for name in ("psnr_db", "ssim", "lpips", "blockiness") if name in row.before]
+    parts += [f"{MEASURES[name].heading} {_change(name, row).text}" for name in told]
     return "; ".join(parts) + "."
 
 
