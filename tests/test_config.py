@@ -59,6 +59,12 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": {"steps": 5, "batch": 8, "accumulate": 3}}))
 
 
+def test_the_faithful_end_has_no_judge_of_its_own(tmp_path):
+    gan = {"steps": 5, "loss": {"adv": 0.1}, "faithful_loss": {"adv": 0.1, "percep": 0.1}}
+    with pytest.raises(ConfigError, match=r"faithful_loss\.percep is above 0 and loss\.percep is not"):
+        read_recipe(write(tmp_path, {**MINIMAL, "gan": gan}))
+
+
 @pytest.mark.parametrize("text", ["", "- a", "name: [", "\x00"])
 def test_files_that_are_no_recipes_are_refused(tmp_path, text):
     with pytest.raises(ConfigError, match=r"r\.yaml: "):

@@ -176,7 +176,7 @@ def test_lpips_alex_is_never_taken_at_a_fixed_phase():
     assert len({loss(x, y, generator).item() for _ in range(5)}) == 5
 
 
-@pytest.mark.parametrize("kind", ["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"])
+@pytest.mark.parametrize("kind", ["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised", "spectrum"])
 def test_perceptual_losses_are_small_for_equal_pictures_and_teach(kind):
     loss = make_perceptual(kind, "random", seed=0)
     gt = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -201,6 +201,16 @@ def test_vgg_layers_are_in_the_published_order():
     by_hand = F.relu(net.convs["conv1_2"](F.relu(net.convs["conv1_1"](x))))
     assert torch.equal(first, by_hand)
     assert second.shape == (1, 128, 8, 8)
+
+
+def test_the_spectrum_asks_for_as_much_texture_wherever_it_lies():
+    loss = make_perceptual("spectrum", "random", seed=0)
+    gt = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    moved, smooth = gt.roll((3, 5), dims=(2, 3)), F.avg_pool2d(gt, 3, stride=1, padding=1)
+    same, moved_by, smooth_by = (loss(x, gt, torch.Generator()).item() for x in (gt, moved, smooth))
+    assert same == pytest.approx(0.001, abs=1e-5)
+    assert charbonnier(moved, gt) > 1.2 * charbonnier(smooth, gt)
+    assert moved_by < 0.8 * smooth_by
 
 
 def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from subjectiveqe.errors import ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
-from subjectiveqe.nets.unet import widen
+from subjectiveqe.nets.grow import grow
 
 TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
 TINY_UNET = {"num_feat": [4, 6, 8], "num_block": [1, 1, 1]}
@@ -144,19 +144,43 @@ def test_a_network_that_is_told_of_more_families_is_the_same_at_first():
     torch.manual_seed(0)
     few, many = (UNet(**TINY_UNET, num_coarseness=num) for num in (2, 4))
     torch.nn.init.normal_(few.tell.say.weight)
-    many.load_state_dict(widen(few, many))
+    many.load_state_dict(grow(few, many))
     few, many = few.eval(), many.eval()
     lq, dial, known = torch.rand(2, 3, 40, 48), torch.ones(2), torch.rand(2, 2)
     assert torch.equal(many(lq, dial, torch.cat((known, torch.rand(2, 2)), 1)), few(lq, dial, known))
     assert torch.allclose(many.estimate(lq)[:, :, :2], few.estimate(lq), atol=1e-6)
     assert not many.estimate(lq)[:, :, 2:].any()
     five = UNet(**TINY_UNET, num_coarseness=5).eval()
-    five.load_state_dict(widen(few, five))
+    five.load_state_dict(grow(few, five))
     new = torch.zeros(2, 5)
     new[:, FAMILIES.index("hevc-420")] = known[:, 0]
     assert torch.equal(five(lq, dial, new), few(lq, dial, known * torch.tensor([1.0, 0.0])))
     deaf = UNet(**TINY_UNET)
-    assert widen(deaf, many).keys() == deaf.state_dict().keys()
+    assert grow(deaf, many).keys() == deaf.state_dict().keys()
+
+
+def test_a_network_that_is_larger_is_the_same_at_first_and_uses_all_it_has():
+    torch.manual_seed(0)
+    small = UNet(**TINY_UNET, gate=True, num_coarseness=2).eval()
+    large = UNet([7, 12, 20], [2, 3, 2], gate=True, num_coarseness=5).eval()
+    for layer in (small.tell.say, small.gate.decide):
+        torch.nn.init.normal_(layer.weight)
+    large.load_state_dict(grow(small, large))
+    lq, dial, known = torch.rand(2, 3, 40, 48), torch.rand(2), torch.rand(2, 2)
+    told = torch.cat((known, torch.zeros(2, 3)), 1)
+    assert torch.allclose(large(lq, dial, told), small(lq, dial, known), atol=1e-5)
+    assert torch.equal(grow(small, large)["tail.weight"], large.tail.weight)
+    large(lq, dial, told).square().mean().backward()
+    gradient = large.middle[0].conv1.weight.grad.flatten(1)
+    assert not torch.allclose(gradient[0], gradient[8])  # two copies of one channel
+    assert large.middle[1].conv2.weight.grad.any()
+
+
+def test_a_network_does_not_grow_into_one_that_has_less_of_anything():
+    small = UNet([4, 6, 8], [1, 2, 1])
+    for other in (UNet([4, 6, 6], [1, 2, 1]), UNet([4, 6, 8], [2, 1, 1]), UNet([4, 6], [1, 2])):
+        with pytest.raises(RuntimeError, match="Error"):
+            other.load_state_dict(grow(small, other))
 
 
 def test_a_shift_by_the_stride_shifts_the_output():

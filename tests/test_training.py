@@ -20,7 +20,7 @@ from subjectiveqe.errors import ConfigError, ModelError
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
-from subjectiveqe.training.loop import lr_at, train
+from subjectiveqe.training.loop import at_step, lr_at, train
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -115,6 +115,34 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
     log = (tmp_path / "run" / "train.log").read_text()
     assert "gan 2/2 percep" in log
     assert " adv " not in log
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_who_would_train_slowly_in_bfloat16_is_told(recipe_path, tmp_path, monkeypatch, has_it):
+    known = {"architecture": "x86_64", "avx512_bf16": has_it, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    changes = ["psnr.steps=1", "gan.steps=1", "gan.loss.percep=0", "valid=null", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert ("--set gan.precision=float32" in log) is not has_it
+    assert "--set psnr.precision" not in log
+
+
+def test_one_network_learns_the_whole_dial(recipe_path, tmp_path):
+    ends = ["gan.loss={pix: 0.0, grid: 0.1, adv: 0.01}", "gan.faithful_loss={pix: 4.0, grid: 0.3}"]
+    recipe = read_recipe(recipe_path, [*ends, "psnr=null", "valid=null", "data.workers=0", "gan.steps=30"])
+    half = recipe.gan.at(0.25)
+    assert half.strength == 0.25
+    assert (half.loss.pix, half.loss.grid, half.loss.adv) == pytest.approx((3.0, 0.25, 0.0025))
+    _, header = load_net(train(recipe, tmp_path / "run"))
+    assert "trained_at" not in header
+    log = (tmp_path / "run" / "train.log").read_text()
+    adversarial = [float(value) for value in re.findall(r"adv (\S+)", log)]
+    assert len(adversarial) == 30
+    assert min(adversarial) == 0 < max(adversarial)
+    strengths = [at_step(recipe.gan, torch.Generator().manual_seed(k)).strength for k in range(400)]
+    assert 0.2 < strengths.count(0.0) / 400 < 0.3
+    assert 0.2 < strengths.count(1.0) / 400 < 0.3
 
 
 def test_a_network_learns_to_estimate_and_to_listen(recipe_path, tmp_path):
@@ -311,6 +339,11 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
     )
     a, b = load_file(first), load_file(again)
     assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+    larger = read_recipe(
+        recipe_path, ["gan=null", "net_g.hparams.num_feat=[8, 12, 8]", "psnr.steps=1", "data.workers=0"]
+    )
+    net, _ = load_net(train(larger, tmp_path / "larger", init_from=first))
+    assert net.hparams["num_feat"] == [8, 12, 8]
     other = read_recipe(recipe_path, ["gan=null", "net_g.hparams.num_feat=[4, 8, 8]"])
     with pytest.raises(ConfigError, match=r"holds unet .*8, 8, 8.*the recipe trains unet .*4, 8, 8"):
         train(other, tmp_path / "c", init_from=first)

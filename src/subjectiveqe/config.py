@@ -77,7 +77,7 @@ class LossConfig(Section):
         default=0.0,
         description="how much more percep counts, relative to the input's, where the output is the worse one",
     )
-    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
+    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised", "spectrum"] = "vgg19"
     percep_weights: Literal["pretrained", "random"] = "pretrained"
 
 
@@ -114,11 +114,29 @@ class StageConfig(Section):
         default=None, description="train only the parameters of G whose names begin so, e.g. gate; all when left out"
     )
     loss: LossConfig = LossConfig()
+    faithful_loss: LossConfig | None = Field(
+        default=None,
+        description="losses at strength 0, those of `loss` being for 1: every step draws a strength and mixes the two",
+    )
+
+    def at(self, strength: float) -> StageConfig:
+        """The stage as it is for one strength, its losses between those of both ends of the dial."""
+        ends = (self.faithful_loss or self.loss).model_dump(), self.loss.model_dump()
+        mixed = {
+            name: (1 - strength) * ends[0][name] + strength * value if isinstance(value, float) else value
+            for name, value in ends[1].items()
+        }
+        return self.model_copy(update={"strength": strength, "loss": LossConfig.model_validate(mixed)})
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> StageConfig:
+    def _fits_together(self) -> StageConfig:
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} accumulation steps")
+        for name in ("percep", "adv"):
+            if self.faithful_loss and getattr(self.faithful_loss, name) and not getattr(self.loss, name):
+                raise ValueError(
+                    f"faithful_loss.{name} is above 0 and loss.{name} is not; a network that judges serves both"
+                )
         return self
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..codecs.coarseness import FAMILIES, PARENTS
 from .estimator import Estimator
 
 NO_CHECKER = (-1 / 16, 4 / 16, 10 / 16, 4 / 16, -1 / 16)
@@ -106,7 +105,7 @@ class UNet(nn.Module):
         num_block: residual blocks at each of these on the way down; the way up has as many, the deepest level once.
         gate: scale the change by a `Gate`; its weights may be added to a network that was trained without.
         num_coarseness: how many numbers of `codecs.coarseness` the network is told; 0 for a network that is told
-            nothing. These weights may be added later too, and of more families (`widen`).
+            nothing. These weights may be added later too, and of more families (`grow`).
     Shape: lq (N, 3, H, W) in [0, 1], strength (N,) in [0, 1] and coarseness (N, num_coarseness) -> out (N, 3, H, W),
     not clamped; any H, W >= 1. Without `coarseness` the network goes by its own estimate from `lq`.
     """
@@ -196,29 +195,6 @@ class UNet(nn.Module):
         if share is not None:
             change = change * F.interpolate(share, scale_factor=self.stride_px, mode="bilinear", align_corners=False)
         return (padded + change)[..., :height, :width]
-
-
-def widen(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
-    """Weights of a network, for one that is told of more families of codecs, and that does the same at first.
-
-    Told of a new family, it does what it did for the one that it was part of (`codecs.coarseness.PARENTS`), or does not
-    listen yet; its own estimates of new families are 0.
-
-    Args:
-        trained: told of none of the families, or of the first.
-        net: the same network otherwise, told of as many or more.
-    """
-    state: dict[str, Tensor] = dict(trained.state_dict())
-    few, many = trained.num_coarseness, net.num_coarseness
-    if not (isinstance(few, int) and isinstance(many, int) and 0 < few < many):
-        return state
-    ears = state["tell.think.weight"]
-    new = [ears[:, FAMILIES.index(PARENTS[name])] if name in PARENTS else 0 * ears[:, 0] for name in FAMILIES[few:many]]
-    state["tell.think.weight"] = torch.cat((ears, torch.stack(new, dim=1)), dim=1)
-    for name in ("estimator.think.2.weight", "estimator.think.2.bias"):
-        known = state[name].view(2, few, *state[name].shape[1:])  # values, and their scales
-        state[name] = torch.cat((known, known.new_zeros(2, many - few, *known.shape[2:])), dim=1).flatten(0, 1)
-    return state
 
 
 def blocks(num_feat: int, count: int) -> nn.Sequential:

@@ -36,7 +36,7 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
-from ..nets.unet import widen
+from ..nets.grow import grow
 from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
 from .batches import Batch, stream
 from .state import Learner, TrainState
@@ -143,6 +143,12 @@ def run_stage(
             log.info("%s: starting from %s", stage.name, start.net)
         if start.estimator is not None:
             log.info("%s: with the estimator of %s", stage.name, start.estimator)
+    if config.precision == "bfloat16" and device.type == "cpu" and _emulates_bfloat16():
+        log.warning(
+            "%s: this processor has no bfloat16 instructions, a step takes several times as long as in float32; "
+            "--set %s.precision=float32",
+            *(stage.name, stage.name),
+        )
 
     rank, world_size = distributed.rank(), distributed.world_size()
     told: Any = state.g.net.num_coarseness
@@ -157,7 +163,7 @@ def run_stage(
     while state.step < config.steps:
         generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
         lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
-        losses = stage.step(state, next(batches), config, lrs, generator)
+        losses = stage.step(state, next(batches), at_step(config, generator), lrs, generator)
         state.step += 1
 
         if not writes or board is None:
@@ -178,6 +184,12 @@ def run_stage(
         board.close()
     distributed.wait_for_all()
     return folder / BEST if (folder / BEST).exists() else folder / LAST
+
+
+def _emulates_bfloat16() -> bool:
+    """Whether this processor is known to be without bfloat16 instructions."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return known.get("architecture") == "x86_64" and not (known["avx512_bf16"] or known["amx_bf16"])
 
 
 def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start, device: torch.device) -> TrainState:
@@ -215,7 +227,7 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
 def _take_over(path: Path, recipe: Recipe, net_g: nn.Module) -> dict[str, Tensor]:
     """The weights of a file, for a network to which parts may have been added since."""
     trained, header = load_net(path)
-    weights = widen(trained, net_g)
+    weights = grow(trained, net_g)
     if not _fits(trained, weights, net_g):
         wanted = f"{recipe.net_g.kind} {net_g.hparams}"
         raise ConfigError(f"{path}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
@@ -228,6 +240,14 @@ def _fits(trained: nn.Module, weights: Mapping[str, Tensor], net_g: nn.Module) -
     added = ("gate.", "estimator.", "tell.")
     needed = {name: shape for name, shape in wanted.items() if name in there or not name.startswith(added)}
     return type(trained) is type(net_g) and there == needed
+
+
+def at_step(config: StageConfig, generator: torch.Generator) -> StageConfig:
+    """The stage as it is for one step: itself, or at a strength drawn from all of the dial, a quarter at each end."""
+    if config.faithful_loss is None:
+        return config
+    drawn = 2 * torch.rand(1, generator=generator).item() - 0.5
+    return config.at(min(max(drawn, 0.0), 1.0))
 
 
 def lr_at(config: StageConfig, lr: float, step: int) -> float:
@@ -247,15 +267,17 @@ def hash_step(seed: int, step: int) -> int:
 
 def save_weights(path: Path, recipe: Recipe, stage: str, state: TrainState, scores: Scores | None) -> None:
     """Writes the averaged generator with a header that says how it came to be."""
+    config: StageConfig = getattr(recipe, stage)
     metadata = {
         **recipe.metadata,
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "stage": stage,
-        TRAINED_AT: str(getattr(recipe, stage).strength),
         "step": str(state.step),
         "subjectiveqe": __version__,
     }
+    if config.faithful_loss is None:
+        metadata[TRAINED_AT] = str(config.strength)
     if scores is not None:
         metadata |= {"valid_psnr_db": f"{scores.psnr_db:.3f}", "valid_lpips": f"{scores.lpips:.4f}"}
     save_net(path, state.ema_g, metadata)
@@ -294,14 +316,13 @@ def _check(recipe: Recipe) -> None:
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
     if recipe.gan and recipe.gan.loss.percep:
-        if recipe.gan.loss.percep_kind == "lpips-alex-randomised" and recipe.data.patch_px < SMALLEST_PATCH_PX:
+        kind = recipe.gan.loss.percep_kind
+        smallest_px = SMALLEST_PATCH_PX.get(kind, 1)
+        if recipe.data.patch_px < smallest_px:
             raise ConfigError(
-                f"data.patch_px: {recipe.data.patch_px} is too small for lpips-alex-randomised, "
-                f"expected {SMALLEST_PATCH_PX} or more"
+                f"data.patch_px: {recipe.data.patch_px} is too small for {kind}, expected {smallest_px} or more"
             )
-        make_perceptual(
-            recipe.gan.loss.percep_kind, recipe.gan.loss.percep_weights, recipe.seed
-        )  # are the weights here?
+        make_perceptual(kind, recipe.gan.loss.percep_weights, recipe.seed)  # are the weights here?
 
 
 # What may change in a run that goes on: how long, how it is watched and fed, not what is learnt.
