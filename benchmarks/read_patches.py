@@ -1,7 +1,8 @@
-"""Samples per second on one core: crops from a store's memory map against two whole PNGs decoded for each crop.
+"""Samples per second on one core: crops from a store's memory map against other ways to feed a training.
 
-Both sides read the same 2-megapixel pairs from LMDB in one run, by turns, in one process, files in the page cache.
-The second side keeps PNG files in LMDB, and for every crop decodes those of the compressed picture and its original.
+All read the same 2-megapixel pairs from LMDB in one run, by turns, in one process, files in the page cache. One keeps
+PNG files in LMDB, and for every crop decodes those of the compressed picture and its original. The others store the
+originals alone, and code each crop anew, with a margin, since a codec looks beyond it.
 
     python benchmarks/read_patches.py [--patch-px 128] [--seconds 10]
 """
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from machine import describe
+from subjectiveqe.codecs import get_codec
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import PairSet, open_pairs
@@ -27,13 +29,14 @@ from subjectiveqe.images import RGB, read_rgb, write_png
 from subjectiveqe.samples import samples
 
 HEIGHT, WIDTH, PICTURES = 1152, 1792, 6  # 2.06 megapixels
+MARGIN_PX = 16
 
 
 def main() -> None:
-    """Prints both rates and their ratio."""
+    """Prints the rates and how they compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patch-px", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=10, help="for each side")
+    parser.add_argument("--seconds", type=float, default=10, help="for each of them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -42,14 +45,20 @@ def main() -> None:
         pairs = open_pairs(folder / "pairs.lmdb")
         patches = Patches([pairs], arguments.patch_px, seed=0)
         whole = WholePngs(folder / "png.lmdb", pairs, arguments.patch_px)
-        rates = {"view on the map": 0.0, "two whole PNGs": 0.0}
+        ways = {
+            "view on the map": patches.__getitem__,
+            "two whole PNGs": whole.read,
+            **{f"coded anew, {name}": coded_anew(patches, pairs, name) for name in ("jpeg", "webp", "hevc", "avif")},
+        }
+        rates = dict.fromkeys(ways, 0.0)
         rounds = 5
         for _ in range(rounds):
-            for side, read in zip(rates, (patches.__getitem__, whole.read), strict=True):
-                rates[side] += rate(read, arguments.seconds / rounds) / rounds
-    for side, value in rates.items():
-        print(f"{side:16s} {value:9.1f} samples/s per core")
-    print(f"{'ratio':16s} {rates['view on the map'] / rates['two whole PNGs']:9.1f}")
+            for way, read in ways.items():
+                rates[way] += rate(read, arguments.seconds / rounds) / rounds
+    for way, value in rates.items():
+        print(
+            f"{way:18s} {value:9.1f} samples/s per core, the first is {rates['view on the map'] / value:.1f} times it"
+        )
     print(f"{PICTURES} pairs of {WIDTH}x{HEIGHT} px, {arguments.patch_px} px patches; {describe()}")
 
 
@@ -86,6 +95,22 @@ class WholePngs:
         top, left = rng.integers(height - self.patch_px + 1), rng.integers(width - self.patch_px + 1)
         patches = [picture[top : top + self.patch_px, left : left + self.patch_px] for picture in pictures]
         return [np.ascontiguousarray(patch[:: rng.choice([-1, 1])]) for patch in patches]
+
+
+def coded_anew(patches: Patches, pairs: PairSet, codec_name: str) -> Callable[[int], list[RGB]]:
+    """Sample k: a crop of an original with a margin, coded at a random level, and what is within the margin."""
+    codec, side = get_codec(codec_name), patches.patch_px + 2 * MARGIN_PX
+    levels = {"hevc": (20, 45)}.get(codec_name, (10, 90))
+
+    def read(k: int) -> list[RGB]:
+        rng = np.random.default_rng((0, k))
+        info = pairs.infos[index := int(rng.integers(len(pairs)))]
+        top, left = rng.integers(info.height - side + 1), rng.integers(info.width - side + 1)
+        _, gt = pairs.crop(index, int(top), int(left), side, side)
+        lq = codec.code(np.ascontiguousarray(gt), int(rng.integers(*levels))).rgb
+        return [picture[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] for picture in (lq, gt)]
+
+    return read
 
 
 def rate(read: Callable[[int], object], seconds: float) -> float:

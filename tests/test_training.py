@@ -319,6 +319,16 @@ def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path,
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
 
 
+def test_a_run_from_before_a_setting_was_known_resumes(recipe_path, tmp_path):
+    changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    kept = tmp_path / "run" / "recipe.yaml"
+    before, spectrum, after = kept.read_text().partition("    spectrum: 0.0\n")
+    assert spectrum
+    kept.write_text(before + after)
+    train(read_recipe(recipe_path, [*changes, "psnr.steps=3"]), tmp_path / "run", resume=True)
+
+
 def test_a_damaged_state_is_named(recipe_path, tmp_path):
     recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=2", "data.workers=0"])
     train(recipe, tmp_path / "run")
@@ -358,12 +368,14 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
         ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
+        ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
     ],
 )
 def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
     monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    small = ["data.patch_px=16", "gan=null"] if "spectrum" in change else []
     with pytest.raises(Exception, match=message):
-        train(read_recipe(recipe_path, [change, "data.workers=0"]), tmp_path / "run")
+        train(read_recipe(recipe_path, [change, *small, "data.workers=0"]), tmp_path / "run")
 
 
 def test_a_gradient_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(recipe_path, tmp_path):

@@ -62,6 +62,7 @@ class LossConfig(Section):
     pix: Weight = 1.0
     border: Weight = Field(default=0.0, description="steps at the codec's block borders")
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
+    spectrum: Weight = Field(default=0.0, description="how much texture of each kind there is, wherever it lies")
     percep: Weight = 0.0
     adv: Weight = 0.0
     estimate: Weight = Field(
@@ -71,13 +72,13 @@ class LossConfig(Section):
         default=1.0, description="how much more estimate counts what is taken for coarser than it is"
     )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="how far pix and percep even out coarse and fine levels; 0 weighs all alike"
+        default=0.0, description="how far pix, spectrum and percep even out coarse and fine levels; 0 weighs all alike"
     )
     harm: Weight = Field(
         default=0.0,
         description="how much more percep counts, relative to the input's, where the output is the worse one",
     )
-    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised", "spectrum"] = "vgg19"
+    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
     percep_weights: Literal["pretrained", "random"] = "pretrained"
 
 

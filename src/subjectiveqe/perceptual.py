@@ -1,4 +1,4 @@
-"""Perceptual training losses: distances between features of networks that were trained to see, or between spectra.
+"""Perceptual training losses: distances between features of networks that were trained to see.
 
 `metrics.lpips` judges; what is here teaches. The two share AlexNet's weights and must not share their habits: AlexNet's
 first layer steps by 4 px, so a network taught by it at a fixed phase learns a 4-px grid that only that phase rewards.
@@ -30,9 +30,8 @@ Source: TypeAlias = Literal["pretrained", "random"]
 MAX_SHIFT_PX = 7
 """Covers the strides of AlexNet (4) and of the networks (8)."""
 
-SMALLEST_PATCH_PX = {"lpips-alex-randomised": 51, "spectrum": 32}
-"""Where a loss needs a size: a view may be scaled to 0.75 and lose MAX_SHIFT_PX, and AlexNet's second pooling wants 31;
-a spectrum needs one window."""
+SMALLEST_PATCH_PX = 51
+"""A view of it may be scaled to 0.75 and lose MAX_SHIFT_PX; AlexNet's second pooling needs 31 px."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -200,41 +199,11 @@ class LPIPSLoss(nn.Module):
         return [features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10) for features in seen]
 
 
-class SpectrumLoss(nn.Module):
-    """Charbonnier on the amplitudes of short-time spectra: how much texture of each kind there is, not where it lies.
-
-    Source: Fuoli et al., "Fourier Space Losses", ICCV 2021 (arXiv:2106.00783), sec. 3.2, on windows in place of whole
-    patches and without the phases, whose gradient has no bound where an amplitude is small; the place of things is
-    left to the loss on pixels. It needs no weights.
-    """
-
-    WINDOW_PX = 32  # half of it from one window to the next
-
-    window: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        hann = torch.hann_window(self.WINDOW_PX)
-        self.register_buffer("window", torch.outer(hann, hann))
-
-    def forward(self, out: Tensor, gt: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        """See class; sides of WINDOW_PX or more. The generator is there for the losses that draw views."""
-        return charbonnier(self._amplitudes(out), self._amplitudes(gt))
-
-    def _amplitudes(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, rows, columns, 32, 17)."""
-        side, step = self.WINDOW_PX, self.WINDOW_PX // 2
-        windows = x.unfold(2, side, step).unfold(3, side, step)
-        spectra = torch.view_as_real(torch.fft.rfft2(windows * self.window, norm="ortho"))
-        return (spectra.square().sum(-1) + 1e-8).sqrt()
-
-
 def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:
     """Builds a perceptual loss by its name in a recipe.
 
     Args:
-        kind: "vgg19" (the seed's conv5_4), "vgg16" (relu1_2, relu2_2, relu3_3), "lpips-vgg", "lpips-alex-randomised",
-            "spectrum".
+        kind: "vgg19" (the seed's conv5_4), "vgg16" (relu1_2, relu2_2, relu3_3), "lpips-vgg", "lpips-alex-randomised".
         source: see `Source`.
         seed: draws the random weights.
     Raises:
@@ -307,14 +276,9 @@ def _lpips_alex(source: Source, seed: int) -> nn.Module:
     return LPIPSLoss(net, _heads("lpips-alex", source, (64, 192, 384, 256, 256)), randomised=True)
 
 
-def _spectrum(source: Source, seed: int) -> nn.Module:  # noqa: ARG001
-    return SpectrumLoss()
-
-
 PERCEPTUAL: dict[str, Callable[[Source, int], nn.Module]] = {
     "vgg19": _vgg19,
     "vgg16": _vgg16,
     "lpips-vgg": _lpips_vgg,
     "lpips-alex-randomised": _lpips_alex,
-    "spectrum": _spectrum,
 }

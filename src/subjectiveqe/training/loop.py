@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .. import __version__, distributed
-from ..config import NetConfig, Recipe, StageConfig
+from ..config import NetConfig, Recipe, StageConfig, read_recipe
 from ..dial import TRAINED_AT
 from ..errors import ConfigError
 from ..files import write_text
+from ..losses import SPECTRUM_PX
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
 from ..nets.grow import grow
@@ -315,14 +316,20 @@ def _check(recipe: Recipe) -> None:
             raise ConfigError(
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
+        if stage and stage.loss.spectrum:
+            _check_patch(recipe, "spectrum", SPECTRUM_PX)
     if recipe.gan and recipe.gan.loss.percep:
         kind = recipe.gan.loss.percep_kind
-        smallest_px = SMALLEST_PATCH_PX.get(kind, 1)
-        if recipe.data.patch_px < smallest_px:
-            raise ConfigError(
-                f"data.patch_px: {recipe.data.patch_px} is too small for {kind}, expected {smallest_px} or more"
-            )
+        if kind == "lpips-alex-randomised":
+            _check_patch(recipe, kind, SMALLEST_PATCH_PX)
         make_perceptual(kind, recipe.gan.loss.percep_weights, recipe.seed)  # are the weights here?
+
+
+def _check_patch(recipe: Recipe, loss: str, smallest_px: int) -> None:
+    if recipe.data.patch_px < smallest_px:
+        raise ConfigError(
+            f"data.patch_px: {recipe.data.patch_px} is too small for {loss}, expected {smallest_px} or more"
+        )
 
 
 # What may change in a run that goes on: how long, how it is watched and fed, not what is learnt.
@@ -335,7 +342,7 @@ def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
     values = recipe.model_dump(mode="json")
     if kept.exists():
-        before, now = (_flat(content) for content in (yaml.safe_load(kept.read_text(encoding="utf-8")), values))
+        before, now = _flat(read_recipe(kept).model_dump(mode="json")), _flat(values)  # what was not there is as usual
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
         bound = [key for key in changed if not key.startswith(_FREE_KEYS)]
         if bound:

@@ -19,6 +19,7 @@ from ..losses import (
     harm_loss,
     relativistic_d_loss,
     relativistic_g_loss,
+    spectrum_loss,
 )
 from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
@@ -37,13 +38,13 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, border and estimate (they sum to the G loss), and norm_g.
+        Detached scalars, already weighted: pix, spectrum, border and estimate (they sum to the G loss), and norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
         terms = _estimate_term(state.g.net, part, stage)
-        if stage.loss.pix or stage.loss.border:
+        if stage.loss.pix or stage.loss.border or stage.loss.spectrum:
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
             terms |= _pixel_terms(out.float(), part, stage)
@@ -66,8 +67,8 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, border, grid, percep, harm, adv, estimate (they sum to the G loss), d, norm_g
-        and norm_d.
+        Detached scalars, weighted: pix, spectrum, border, grid, percep, harm, adv and estimate (they sum to the G
+        loss), d, norm_g and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
@@ -159,6 +160,8 @@ def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tens
     terms = {}
     if stage.loss.pix:
         terms["pix"] = stage.loss.pix * _weighted_mean(charbonnier(out, part.gt), part, stage)
+    if stage.loss.spectrum:
+        terms["spectrum"] = stage.loss.spectrum * _weighted_mean(spectrum_loss(out, part.gt), part, stage)
     if stage.loss.border:
         terms["border"] = stage.loss.border * border_loss(out, part.gt, part.grid)
     return terms
