@@ -69,10 +69,9 @@ def main() -> None:
             report(name, enhanced(run / "gan" / "last.safetensors", pairs), originals, minutes(run / "train.log"))
 
 
-def train(run: Path, loss: Mapping[str, float | str], *more: str) -> Path:
-    """Trains one of the variants, or goes on with it; gives its folder back. `more` are settings, as for `--set`."""
-    settings = [*(f"gan.loss.{key}={value}" for key, value in loss.items()), *more]
-    changes = [part for setting in settings for part in ("--set", setting)]
+def train(run: Path, loss: Mapping[str, float | str]) -> Path:
+    """Trains one of the variants, or goes on with it; gives its folder back."""
+    changes = [part for key, value in loss.items() for part in ("--set", f"gan.loss.{key}={value}")]
     command = ["train", "recipes/losses.yaml", "--init-from", START, "--run-dir", run, "--resume", *changes]
     subprocess.run([sys.executable, "-m", "subjectiveqe", *map(str, command)], check=True, stdout=sys.stderr)
     return run

@@ -369,6 +369,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
         ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
         ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
+        ("psnr.faithful_loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
     ],
 )
 def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
