@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 
-import numpy as np
-
 from machine import describe
 from subjectiveqe.data.store import open_pairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB
 from subjectiveqe.metrics import Original, grid_lines
+from subjectiveqe.training.validate import centre
 
 TEXTURE = {
     "LPIPS-AlexNet, randomised": {"percep": 1.0, "percep_kind": "lpips-alex-randomised"},
@@ -78,15 +77,9 @@ def train(run: Path, loss: Mapping[str, float | str]) -> Path:
 
 
 def crops(store: Path, level: int) -> list[tuple[RGB, RGB]]:
-    """The middle of each compressed picture of a level, on the codec's grid, and of its original."""
+    """The middle of each compressed picture of a level, and of its original."""
     pairs = open_pairs(store)
-    found = []
-    for index, info in enumerate(pairs.infos):
-        if info.level == level:
-            top, left = ((side - CROP_PX) // 2 // 16 * 16 for side in (info.height, info.width))
-            lq, gt = pairs.crop(index, top, left, CROP_PX, CROP_PX)
-            found.append((np.array(lq), np.array(gt)))
-    return found
+    return [centre(pairs, index, CROP_PX) for index, info in enumerate(pairs.infos) if info.level == level]
 
 
 def enhanced(model: Path, pairs: list[tuple[RGB, RGB]]) -> list[RGB]:

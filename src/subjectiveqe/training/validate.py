@@ -42,16 +42,27 @@ def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
     if config.max_pictures is not None and config.max_pictures < len(places):
         spread = np.linspace(0, len(places) - 1, config.max_pictures).round().astype(int)
         places = [places[i] for i in spread]
-    return [_centre(pairs, index, config.crop_px, num_coarseness) for pairs, index in places]
+    known = []
+    for pairs, index in places:
+        info = pairs.infos[index]
+        told = coarseness(info.codec, info.level, num_coarseness, info.chroma)
+        known.append(Known(*centre(pairs, index, config.crop_px), told))
+    return known
 
 
-def _centre(pairs: PairSet, index: int, crop_px: int | None, num_coarseness: int) -> Known:
+def centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
+    """The middle of a compressed picture and of its original, on the codec's grid, as a whole file would be.
+
+    Args:
+        pairs: where from.
+        index: 0..len(pairs) - 1.
+        crop_px: largest height and width; None for the whole picture.
+    """
     info = pairs.infos[index]
     height, width = (min(crop_px or side, side) for side in (info.height, info.width))
-    # On the codec's grid, as a whole file would be.
     top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
     lq, gt = pairs.crop(index, top, left, height, width)
-    return Known(np.array(lq), np.array(gt), coarseness(info.codec, info.level, num_coarseness, info.chroma))
+    return np.array(lq), np.array(gt)
 
 
 @torch.no_grad()
