@@ -54,6 +54,15 @@ def test_a_recipe_without_a_stage_is_refused(tmp_path):
         read_recipe(write(tmp_path, {key: value for key, value in MINIMAL.items() if key != "psnr"}))
 
 
+def test_a_stage_without_a_loss_is_refused(tmp_path):
+    """LPIPS and the discriminator are nothing to the psnr stage."""
+    psnr = {"steps": 5, "loss": {"pix": 0, "percep": 1}}
+    with pytest.raises(ConfigError, match="stage 'psnr' has no loss above 0; it takes pix, border, spectrum, estimate"):
+        read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr}))
+    assert read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr | {"faithful_loss": {"pix": 1}}})).psnr
+    assert read_recipe(write(tmp_path, {**MINIMAL, "gan": psnr})).gan
+
+
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="batch 8 does not divide into 3"):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": {"steps": 5, "batch": 8, "accumulate": 3}}))

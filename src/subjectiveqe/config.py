@@ -162,6 +162,11 @@ class Recipe(Section):
     def _has_a_stage(self) -> Recipe:
         if self.psnr is None and self.gan is None:
             raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
+        for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
+            terms = ("pix", "border", "spectrum", "estimate", *(("grid", "percep", "adv") if name == "gan" else ()))
+            losses = (stage.loss, stage.faithful_loss or stage.loss) if stage else ()
+            if losses and not any(getattr(loss, term) for loss in losses for term in terms):
+                raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
         return self
 
     @property
