@@ -147,6 +147,7 @@ def test_all_engines_take_a_picture_for_equally_coarse(triples):
 def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
-    assert (header["recipe"], header["faithful_recipe"]) == ("blind-wide-spectrum-borders", "blind-wide-chroma-faithful")
+    ends = (header["recipe"], header["faithful_recipe"])
+    assert ends == ("blind-wide-spectrum-borders", "blind-wide-chroma-faithful")
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
