@@ -3,8 +3,8 @@
     python benchmarks/dial.py fast
     python benchmarks/dial.py fast another.onnx --strength 0 --strength 0.5 --strength 1
 
-By the stores of validation pairs that the recipes in `recipes/` use, all their codecs and levels alike. The dial's
-default is the place of least DISTS, which needs `sqe weights`.
+By the stores of validation pairs that the recipes in `recipes/` use, all their codecs and levels alike. DISTS, by
+which the dial's default was chosen, needs `sqe weights`.
 """
 
 from __future__ import annotations

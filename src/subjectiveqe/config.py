@@ -120,6 +120,11 @@ class StageConfig(Section):
         description="losses at strength 0, those of `loss` being for 1: every step draws a strength and mixes the two",
     )
 
+    @property
+    def losses(self) -> list[LossConfig]:
+        """Those of the pleasing end and, where it has its own, of the faithful one."""
+        return [self.loss] if self.faithful_loss is None else [self.loss, self.faithful_loss]
+
     def at(self, strength: float) -> StageConfig:
         """The stage as it is for one strength, its losses between those of both ends of the dial."""
         ends = (self.faithful_loss or self.loss).model_dump(), self.loss.model_dump()
@@ -159,13 +164,12 @@ class Recipe(Section):
     )
 
     @model_validator(mode="after")
-    def _has_a_stage(self) -> Recipe:
+    def _trains_something(self) -> Recipe:
         if self.psnr is None and self.gan is None:
             raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
         for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
             terms = ("pix", "border", "spectrum", "estimate", *(("grid", "percep", "adv") if name == "gan" else ()))
-            losses = (stage.loss, stage.faithful_loss or stage.loss) if stage else ()
-            if losses and not any(getattr(loss, term) for loss in losses for term in terms):
+            if stage and not any(getattr(loss, term) for loss in stage.losses for term in terms):
                 raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
         return self
 

@@ -316,7 +316,7 @@ def _check(recipe: Recipe) -> None:
             raise ConfigError(
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
-        if stage and any(loss.spectrum for loss in (stage.loss, stage.faithful_loss) if loss):
+        if stage and any(loss.spectrum for loss in stage.losses):
             _check_patch(recipe, "spectrum", SPECTRUM_PX)
     if recipe.gan and recipe.gan.loss.percep:
         kind = recipe.gan.loss.percep_kind
