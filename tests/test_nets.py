@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from subjectiveqe.codecs.coarseness import FAMILIES
-from subjectiveqe.errors import ModelError, ShapeError
+from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
@@ -309,10 +309,16 @@ def test_weights_of_one_network_can_be_averaged(tmp_path):
         save_net(path, net, {"recipe": f"number {k}", "valid_lpips": "0.1"})
     average_nets(paths, tmp_path / "mean.safetensors")
     mean, metadata = load_net(tmp_path / "mean.safetensors")
-    assert (metadata["recipe"], metadata["averaged"]) == ("number 2", "3")
+    assert (metadata["recipe"], metadata["averaged"]) == ("number 2", "0.333, 0.333, 0.333")
     assert "valid_lpips" not in metadata
     expected = sum(net.head.weight for net in nets) / 3
     assert torch.allclose(mean.head.weight, expected, atol=1e-6)
+    average_nets(paths, tmp_path / "moved.safetensors", shares=(1, 1, -1))
+    moved = load_net(tmp_path / "moved.safetensors")[0].head.weight
+    assert torch.allclose(moved, nets[0].head.weight + nets[1].head.weight - nets[2].head.weight, atol=1e-6)
+    for shares in ((1, -1), (1, 1, 1)):
+        with pytest.raises(ConfigError, match="expected 3 shares that make 1, one for each checkpoint, got 1, "):
+            average_nets(paths, tmp_path / "out.safetensors", shares=shares)
     save_net(tmp_path / "other.safetensors", UNet(num_feat=(4, 8), num_block=(1, 1)))
     with pytest.raises(ModelError, match=r"other\.safetensors: holds another network"):
         average_nets([paths[0], tmp_path / "other.safetensors"], tmp_path / "out.safetensors")

@@ -417,11 +417,14 @@ def average(
     checkpoints: Annotated[list[Path], typer.Argument(help="Two or more of the same network.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
+    share: Annotated[
+        list[float] | None, typer.Option(help="How much each counts, 1 in all, may be below 0; equal if not given.")
+    ] = None,
 ) -> None:
     """Make the mean of several weights, which is often better than each of them."""
     from .nets.checkpoint import average_nets
 
-    average_nets(checkpoints, out, half)
+    average_nets(checkpoints, out, half, share)
 
 
 weights_app = typer.Typer(help="List, fetch and import weights of judges and losses.", no_args_is_help=True)

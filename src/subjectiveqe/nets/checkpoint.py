@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from ..files import atomic_path
 from . import NETS
 
@@ -98,34 +99,45 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
     return net.eval(), metadata
 
 
-def average_nets(paths: Sequence[Path], out: Path, half: bool = False) -> None:
+def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: Sequence[float] | None = None) -> None:
     """Writes the mean of several weights of one network; where they lie in one valley it is better than each of them.
 
-    Source: Wortsman et al., "Model soups", ICML 2022 (arXiv:2203.05482).
+    Shares below 0 take away: 1, 1, -1 of new weights, tuned old ones and old ones is the new weights, tuned as the old.
+
+    Source: Wortsman et al., "Model soups", ICML 2022 (arXiv:2203.05482); for shares below 0 Ilharco et al., "Editing
+    models with task arithmetic", ICLR 2023 (arXiv:2212.04089).
 
     Args:
         paths: two or more checkpoints of the same network, trained from the same weights.
         out: a `.safetensors` file; its header is that of the last checkpoint but for what was measured on that, and
-            "averaged" counts them.
+            "averaged" says how much of each is in it.
         half: see `save_net`.
+        shares: how much each counts, 1 in all; equal ones if None.
     Raises:
+        ConfigError: shares that do not go with the checkpoints.
         ModelError: a file that is none, or networks that differ.
     """
     if len(paths) < 2:
         raise ModelError(f"expected two checkpoints or more to average, got {len(paths)}")
+    shares = shares or [1 / len(paths)] * len(paths)
+    if len(shares) != len(paths) or not math.isclose(sum(shares), 1):
+        counted = ", ".join(f"{share:g}" for share in shares)
+        raise ConfigError(f"expected {len(paths)} shares that make 1, one for each checkpoint, got {counted}")
     nets, headers = zip(*map(load_net, paths), strict=True)
     for path, other in zip(paths, nets, strict=True):
         if describe(other) != describe(nets[0]):
             raise ModelError(f"{path}: holds another network than {paths[0]}")
     net, states = nets[-1], [other.state_dict() for other in nets]
     mean = {
-        key: torch.stack([state[key] for state in states]).mean(0) if value.is_floating_point() else value
+        key: sum(share * state[key] for share, state in zip(shares, states, strict=True))
+        if value.is_floating_point()
+        else value
         for key, value in states[-1].items()
     }
     net.load_state_dict(mean)
     measured = ("valid_psnr_db", "valid_lpips")  # of one of them, not of their mean
     header = {key: value for key, value in headers[-1].items() if key not in measured}
-    save_net(out, net, {**header, "averaged": str(len(paths))}, half)
+    save_net(out, net, {**header, "averaged": ", ".join(f"{share:.3g}" for share in shares)}, half)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
