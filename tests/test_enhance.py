@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -367,6 +368,28 @@ def test_a_signal_is_heard_after_a_network_has_gone_in_another_thread(tiny_model
     """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (ran.returncode, ran.stdout) == (0, "heard\n")
+
+
+def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_model, draw_image, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    folder, picture = tmp_path / "cache" / "openvino", draw_image((40, 50))
+    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path / "cache")
+    expected = Enhancer(tiny_model, "openvino")(picture)
+    (kept,) = folder.iterdir()
+    whole = kept.read_bytes()
+    for content in (whole, whole[: len(whole) // 2], b"", b"\xff" * len(whole)):
+        kept.chmod(0o600)
+        kept.write_bytes(content)
+        assert (Enhancer(tiny_model, "openvino")(picture) == expected).all()
+    assert kept.read_bytes()[:5] == whole[:5]
+    old = folder / "old.blob"
+    old.write_bytes(b"?")
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(runtimes, "COMPILED_BYTES", kept.stat().st_size)
+    assert (Enhancer(tiny_model, "openvino")(picture) == expected).all()
+    assert list(folder.iterdir()) == [kept]
+    monkeypatch.setattr(runtimes, "cache_folder", lambda: kept / "no folder")
+    assert (Enhancer(tiny_model, "openvino")(picture) == expected).all()
 
 
 def test_a_model_that_is_missing_or_no_model_is_told_in_one_line(tmp_path):

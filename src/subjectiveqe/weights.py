@@ -19,7 +19,6 @@ import io
 import math
 import os
 import pickle
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -36,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import WeightsError
-from .files import atomic_path
+from .files import atomic_path, cache_folder
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -86,13 +85,7 @@ def weights_folder() -> Path:
     """Where weights are kept: `$SUBJECTIVEQE_WEIGHTS`, or a folder in the user's cache."""
     if chosen := os.environ.get("SUBJECTIVEQE_WEIGHTS"):
         return Path(chosen)
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "subjectiveqe" / "weights"
+    return cache_folder() / "weights"
 
 
 def list_weights() -> list[Weights]:

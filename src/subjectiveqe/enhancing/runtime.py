@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError
+from ..files import cache_folder
 from ..images import first_line
 from ..machine import cpu_count
 
@@ -26,6 +28,9 @@ Floats = NDArray[np.float32]
 
 MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx"}
 """The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
+
+COMPILED_BYTES = 64 * 1024**2
+"""The most that is kept of compiled networks; one of the bundled ones takes 8 MB, at each place of the dial."""
 
 TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
 _DEFAULT_BYTES_PX = 2048
@@ -192,6 +197,8 @@ def _open_openvino(path: Path, strength: float) -> Network:
     # estimate comes from coefficients that quantising left next to nothing of, and bfloat16 would drown them in noise.
     precisions = {"out": "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"}
     settings = {"INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
+    if (kept := _compiled_folder()) is not None:
+        settings["CACHE_DIR"] = str(kept)
     try:
         loaded = core.read_model(turn(path.read_bytes(), strength))
         info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
@@ -229,6 +236,25 @@ def _open_openvino(path: Path, strength: float) -> Network:
         return values
 
     return _of_onnx(path, compute, strength, inputs, list(outputs), metadata)
+
+
+def _compiled_folder() -> Path | None:
+    """Where OpenVINO keeps what it has compiled and finds it at the next start; None where nothing can be kept.
+
+    It takes damaged files and full disks in its stride, and compiles anew. The oldest files make room here.
+    """
+    try:
+        folder = cache_folder() / "openvino"
+        folder.mkdir(parents=True, exist_ok=True)
+        stats = {path: path.stat() for path in folder.iterdir()}
+        room = COMPILED_BYTES
+        for path in sorted(stats, key=lambda path: stats[path].st_mtime, reverse=True):
+            room -= stats[path].st_size
+            if room < 0:
+                path.unlink()
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _open_torch(path: Path, strength: float) -> Network:
