@@ -30,7 +30,7 @@ MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx"}
 """The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
 
 COMPILED_BYTES = 64 * 1024**2
-"""The most that is kept of compiled networks; one of the bundled ones takes 8 MB, at each place of the dial."""
+"""The most that a start leaves of compiled networks; a bundled one takes 8 MB, at each place of the dial."""
 
 TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
 _DEFAULT_BYTES_PX = 2048
