@@ -370,6 +370,19 @@ def test_a_signal_is_heard_after_a_network_has_gone_in_another_thread(tiny_model
     assert (ran.returncode, ran.stdout) == (0, "heard\n")
 
 
+def test_openvino_does_not_report_to_its_makers(tiny_model):
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    code = f"""if True:
+        import sys
+        from subjectiveqe.enhancing.enhancer import Enhancer
+        Enhancer({str(tiny_model)!r}, "openvino")
+        print("openvino" in sys.modules, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "True []\n")
+
+
 def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_model, draw_image, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     folder, picture = tmp_path / "cache" / "openvino", draw_image((40, 50))

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -177,6 +178,14 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
     return _of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
+def _openvino() -> Any:
+    """The package. When imported it reports to its makers through another one, unless that one cannot be imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 @functools.cache
 def openvino_core() -> Any:
     """The one core of this process, which lives as long as it does.
@@ -184,15 +193,11 @@ def openvino_core() -> Any:
     Its CPU plugin gives the thread that loads it a signal stack of its own and frees it with itself. Were that another
     thread's doing, the next signal, Ctrl-C say, would end the process by a segmentation fault.
     """
-    import openvino as ov
-
-    return ov.Core()
+    return _openvino().Core()
 
 
 def _open_openvino(path: Path, strength: float) -> Network:
-    import openvino as ov
-
-    core = openvino_core()
+    ov, core = _openvino(), openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most. An
     # estimate comes from coefficients that quantising left next to nothing of, and bfloat16 would drown them in noise.
     precisions = {"out": "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"}
