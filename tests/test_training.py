@@ -14,12 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from subjectiveqe.config import LossConfig, StageConfig, read_recipe
+from subjectiveqe.config import DataConfig, LossConfig, StageConfig, read_recipe
+from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
+from subjectiveqe.data.store import open_pairs
 from subjectiveqe.errors import ConfigError, ModelError
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
+from subjectiveqe.training.batches import stream
 from subjectiveqe.training.loop import at_step, lr_at, train
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 
@@ -115,6 +118,27 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
     log = (tmp_path / "run" / "train.log").read_text()
     assert "gan 2/2 percep" in log
     assert " adv " not in log
+
+
+def test_emphasis_tells_the_patches_of_one_store_from_those_of_another(store):
+    recipe = {"pairs": [store, store], "emphasis": [3, 0.5], "patch_px": 16, "workers": 0}
+    batches = stream(DataConfig.model_validate(recipe), 3, 64, 0, 0, 1, torch.device("cpu"), 0)
+    patches = Patches([open_pairs(store)] * 2, 16, seed=3)
+    expected = [[3, 0.5][patches[k].number] for k in range(128)]
+    assert [*next(batches).emphasis.tolist(), *next(batches).emphasis.tolist()] == expected
+    assert 32 < expected.count(3) < 96
+
+
+def test_emphasis_weighs_the_perceptual_loss_alone(recipe_path, tmp_path):
+    changes = ["psnr=null", "gan.steps=2", "gan.loss.adv=0", "gan.precision=float32", "valid=null", "data.workers=0"]
+    weights = []
+    for percep, emphasis in ((1, []), (0.25, [4]), (1, [4])):
+        shares = [f"gan.loss.percep={percep}", f"data.emphasis={emphasis}"]
+        run = train(read_recipe(recipe_path, [*changes, *shares]), tmp_path / str(len(weights)))
+        weights.append(load_file(run))
+    plain, same, other = weights
+    assert all(torch.allclose(plain[key], same[key], atol=1e-6) for key in plain)
+    assert not all(torch.allclose(plain[key], other[key], atol=1e-6) for key in plain)
 
 
 @pytest.mark.parametrize("has_it", [True, False])
@@ -366,6 +390,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("net_g.kind=unett", "unknown net 'unett', known are unet, rrdb"),
         ("net_g.hparams={width: 3}", "unet does not take them"),
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
+        ("data.emphasis=[1, 2]", "'data': 2 values of emphasis for 1 pairs; give one for each"),
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
         ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
         ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),

@@ -34,6 +34,9 @@ class DataConfig(Section):
     """Where patches come from."""
 
     pairs: list[Path] = Field(min_length=1, description="stores or paired folders, drawn from alike pair by pair")
+    emphasis: list[Weight] = Field(
+        default=[], description="how much percep counts for patches of each of pairs; 1 for all when left out"
+    )
     patch_px: PositiveInt = 128
     aligned: Share = Field(default=0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
     coarseness_noise: Weight = Field(
@@ -41,6 +44,12 @@ class DataConfig(Section):
         description="standard deviation of what is added to the coarseness; networks will be told an estimate of it",
     )
     workers: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DataConfig:
+        if self.emphasis and len(self.emphasis) != len(self.pairs):
+            raise ValueError(f"{len(self.emphasis)} values of emphasis for {len(self.pairs)} pairs; give one for each")
+        return self
 
 
 class ValidConfig(Section):

@@ -24,12 +24,14 @@ class Patch(NamedTuple):
         gt: the same place of the original.
         grid: (top, left), 0..7: rows y with (y - top) % 8 == 0 and columns x with (x - left) % 8 == 0 start a block.
         coarseness: see `codecs.coarseness`.
+        number: which of the sets it comes from.
     """
 
     lq: RGB
     gt: RGB
     grid: tuple[int, int]
     coarseness: tuple[float, ...]
+    number: int
 
 
 class Patches:
@@ -93,7 +95,7 @@ class Patches:
         grid = _augment_grid(grid, size, flip_rows, flip_columns, transpose)
         noise = self.coarseness_noise * rng.standard_normal(self.num_coarseness)
         known = coarseness(info.codec, info.level, self.num_coarseness, info.chroma)
-        return Patch(lq, gt, grid, tuple(np.add(known, noise).tolist()))
+        return Patch(lq, gt, grid, tuple(np.add(known, noise).tolist()), int(number))
 
 
 def _augment(picture: RGB, flip_rows: bool, flip_columns: bool, transpose: bool) -> RGB:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,19 +24,24 @@ class Batch(NamedTuple):
     gt: Tensor  # (N, 3, H, W)
     grid: Tensor  # int64 (N, 2)
     coarseness: Tensor  # float32 (N, num_coarseness of the network)
+    emphasis: Tensor  # float32 (N,), how much perceptual losses count
 
     def split(self, count: int) -> list[Batch]:
         """`count` equal parts along the batch."""
         return [Batch(*parts) for parts in zip(*(tensor.chunk(count) for tensor in self), strict=True)]
 
 
-class _PatchDataset(Dataset[tuple[RGB, RGB, NDArray[np.int64], NDArray[np.float32]]]):
-    def __init__(self, patches: Patches) -> None:
-        self.patches = patches
+_Sample = tuple[RGB, RGB, NDArray[np.int64], NDArray[np.float32], np.float32]
 
-    def __getitem__(self, index: int) -> tuple[RGB, RGB, NDArray[np.int64], NDArray[np.float32]]:
-        patch = self.patches[index]
-        return patch.lq, patch.gt, np.array(patch.grid, np.int64), np.array(patch.coarseness, np.float32)
+
+class _PatchDataset(Dataset[_Sample]):
+    def __init__(self, patches: Patches, emphasis: Sequence[float]) -> None:
+        self.patches, self.emphasis = patches, emphasis
+
+    def __getitem__(self, index: int) -> _Sample:
+        lq, gt, grid, coarseness, number = self.patches[index]
+        emphasis = np.float32(self.emphasis[number])
+        return lq, gt, np.array(grid, np.int64), np.array(coarseness, np.float32), emphasis
 
 
 class _ShareOfEachBatch(Sampler[list[int]]):
@@ -71,7 +76,7 @@ def stream(
     sets = [open_pairs(path) for path in config.pairs]
     patches = Patches(sets, config.patch_px, seed, config.aligned, config.coarseness_noise, num_coarseness)
     loader = DataLoader(
-        _PatchDataset(patches),
+        _PatchDataset(patches, config.emphasis or [1.0] * len(sets)),
         batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),
         num_workers=config.workers,
         prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache

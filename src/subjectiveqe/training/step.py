@@ -84,7 +84,7 @@ def gan_step(
                     assert state.perceptual is not None
                     same_view = generator.clone_state() if weight.harm else None
                     distances = state.perceptual(out.float(), part.gt, generator)
-                    terms["percep"] = weight.percep * _weighted_mean(distances, part, stage)
+                    terms["percep"] = weight.percep * _weighted_mean(part.emphasis * distances, part, stage)
                     if same_view is not None:
                         with torch.no_grad():
                             before = state.perceptual(part.lq, part.gt, same_view)
