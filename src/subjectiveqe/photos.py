@@ -170,8 +170,9 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
     depth = "ushort" if image.format == "ushort" else "uchar"
     is_gray = image.bands < 3
     image = image.colourspace({"ushort": ("rgb16", "grey16"), "uchar": ("srgb", "b-w")}[depth][is_gray]).cast(depth)
-    bands = min(image.bands, 2 if is_gray else 4)  # TIFF may have channels beyond alpha
-    image = image[:bands] if bands > 1 else image[0]
+    bands = min(image.bands, 2 if is_gray else 4)
+    if bands < image.bands:  # TIFF may have channels beyond alpha
+        image = image[:bands]
     if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
         warnings.append(f"alpha is laid over white, {format_out} has none")
     if orientation > 1 and format_out not in _TURNED_BY_VIEWERS:
