@@ -37,11 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     enhancer = Enhancer(options.model, options.runtime)
     network = enhancer._network
-    shapes: list[tuple[int, ...]] = []
+    calls: list[tuple[tuple[int, ...], Any]] = []
 
-    def noted(lq: Floats, *rest: Any) -> Floats:
-        shapes.append(lq.shape)
-        return network.run(lq, *rest)
+    def noted(lq: Floats, coarseness: Floats | None) -> Floats:
+        calls.append((lq.shape, coarseness))
+        return network.run(lq, coarseness)
 
     enhancer._network = dataclasses.replace(network, run=noted)
     with tempfile.TemporaryDirectory() as folder:
@@ -52,9 +52,8 @@ def main() -> None:
         result = enhance_files(pictures, Path(folder) / "out", enhancer, saving=Saving(options.format))
         all_s = time.perf_counter() - start_s
         assert len(result.of("done")) == options.pictures
-    coarseness = np.full(2, 0.5, np.float32)
     start_s = time.perf_counter()
-    for shape in shapes:
+    for shape, coarseness in calls:
         network.run(np.full(shape, 0.5, np.float32), coarseness)
     network_s = time.perf_counter() - start_s
     megapixels = HEIGHT * WIDTH * options.pictures / 1e6
