@@ -46,6 +46,16 @@ def test_a_tint_and_slow_waves_are_taken_out_and_detail_stays(size, dtype):
     assert seen_from_afar(off) < LEVELS
 
 
+@pytest.mark.parametrize("size", [(145, 634), (505, 90), (96, 96)])
+def test_cells_that_the_border_cuts_count_by_their_size(size):
+    rng = np.random.default_rng(2)
+    lq = rng.integers(64, 192, (*size, 3)).astype(np.uint8)
+    blocks = rng.normal(0, 12, (size[0] // 8 + 1, size[1] // 8 + 1, 3)).repeat(8, 0).repeat(8, 1)
+    out = np.rint((lq + blocks[: size[0], : size[1]]) * 257).astype(np.uint16)
+    assert seen_from_afar(out / 257 - lq) > 2 * LEVELS
+    assert seen_from_afar(lock(lq, out).astype(float) - lq) < LEVELS
+
+
 def test_strips_of_any_size_give_the_same_rows():
     rng = np.random.default_rng(1)
     lq = rng.integers(0, 256, (333, 70, 3)).astype(np.uint8)

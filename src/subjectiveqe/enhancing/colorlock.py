@@ -44,9 +44,9 @@ class ColorLock:
         """Rows of the input and the result that make no whole cell yet."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
-        self._drift = np.zeros((0, 0, 9), np.float32)
-        """In cells, from `_above` rows of cells above the first of `_rows`: input minus result, and the shares of
-        pixels that can become brighter and darker."""
+        self._drift = np.zeros((0, 0, 10), np.float32)
+        """In cells, from `_above` rows of cells above the first of `_rows`: input minus result, the shares of pixels
+        that can become brighter and darker, and how much of the cell lies in the picture."""
         self._above = 0
 
     def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
@@ -81,7 +81,7 @@ class ColorLock:
         scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
         means = _cell_means(lq[:whole]) * scale - _cell_means(out[:whole])
         room = [_cell_means(can_move) for can_move in (out[:whole] < np.iinfo(np.uint16).max, out[:whole] > 0)]
-        drift = np.concatenate((means, *room), axis=2).astype(np.float32)
+        drift = np.concatenate((means, *room, _inside(whole, lq.shape[1])), axis=2).astype(np.float32)
         self._drift = np.concatenate((self._drift.reshape(-1, *drift.shape[1:]), drift))
 
 
@@ -95,18 +95,25 @@ def _cell_means(rows: Pixels) -> NDArray[np.float64]:
         sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * 3).sum(1, dtype=type_of_sums)))
     starts = np.arange(0, width, _CELL_PX)
     sums = np.add.reduceat(sums.reshape(-1, width, 3), starts, axis=1, dtype=np.uint32)
-    tall, wide = (np.minimum(_CELL_PX, side - np.arange(0, side, _CELL_PX)) for side in (height, width))
-    means: NDArray[np.float64] = sums / (tall[:, None, None] * wide[:, None])
+    means: NDArray[np.float64] = sums / (_inside(height, width) * _CELL_PX**2)
     return means
 
 
+def _inside(height: int, width: int) -> NDArray[np.float64]:
+    """(cells, cells, 1), how much of each cell lies in the picture."""
+    tall, wide = (np.minimum(1, side / _CELL_PX - np.arange(-(-side // _CELL_PX))) for side in (height, width))
+    shares: NDArray[np.float64] = np.outer(tall, wide)[..., None]
+    return shares
+
+
 def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(rows, columns, 9) as `ColorLock` has them -> the correction, (rows, columns, 3)."""
-    drift, brighter, darker = np.split(cells, 3, axis=2)
-    correction = _blur(drift)
+    """(rows, columns, 10) as `ColorLock` has them -> the correction, (rows, columns, 3)."""
+    drift, brighter, darker, inside = np.split(cells, (3, 6, 9), axis=2)
+    total = _blur(inside)
+    correction = _blur(drift * inside) / total
     for _ in range(_ROUNDS - 1):
         done = correction * np.where(correction > 0, brighter, darker)
-        correction = correction + _blur(drift - done)
+        correction = correction + _blur((drift - done) * inside) / total
     return correction
 
 
