@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--format", default="jpeg")
+    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     enhancer = Enhancer(options.model, options.runtime)
     network = enhancer._network
@@ -49,7 +50,8 @@ def main() -> None:
         for picture in pictures:
             make_picture(picture, HEIGHT, WIDTH)
         start_s = time.perf_counter()
-        result = enhance_files(pictures, Path(folder) / "out", enhancer, saving=Saving(options.format))
+        saving = Saving(options.format)
+        result = enhance_files(pictures, Path(folder) / "out", enhancer, saving=saving, jobs=options.jobs)
         all_s = time.perf_counter() - start_s
         assert len(result.of("done")) == options.pictures
     start_s = time.perf_counter()
@@ -58,7 +60,7 @@ def main() -> None:
     network_s = time.perf_counter() - start_s
     megapixels = HEIGHT * WIDTH * options.pictures / 1e6
     print(machine.describe())
-    print(f"{options.pictures} JPEGs of {WIDTH}x{HEIGHT} px to {options.format}, runtime {options.runtime}")
+    print(f"{options.pictures} JPEGs of {WIDTH}x{HEIGHT} px to {options.format}, {options.jobs} at a time")
     print("| | s | MP/s |\n|---|---|---|")
     for name, seconds in (("sqe enhance FOLDER", all_s), ("the network alone, the same tiles", network_s)):
         print(f"| {name} | {seconds:.1f} | {megapixels / seconds:.3f} |")

@@ -282,7 +282,7 @@ def enhance(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
-    jobs: Annotated[int, typer.Option(help="Pictures at a time; for many small ones.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Pictures at a time; 2 are faster, and take twice the memory.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,

@@ -129,7 +129,7 @@ def enhance_files(
         suffix: put between a result's name and its extension.
         in_place: put results in the place of their sources.
         existing: "refuse" before any work, "skip" or "overwrite" results that are there.
-        jobs: pictures worked on at a time; more than one helps with many small pictures only.
+        jobs: pictures worked on at a time; two hide reading and writing altogether, at twice the memory.
         progress: see `BatchProgress`.
     Raises:
         ConfigError: before any picture is read: none found, two that would make one output, an output that is an input
