@@ -60,7 +60,8 @@ def main() -> None:
     network_s = time.perf_counter() - start_s
     megapixels = HEIGHT * WIDTH * options.pictures / 1e6
     print(machine.describe())
-    print(f"{options.pictures} JPEGs of {WIDTH}x{HEIGHT} px to {options.format}, {options.jobs} at a time")
+    what = f"{options.pictures} JPEGs of {WIDTH}x{HEIGHT} px to {options.format}"
+    print(f"{what}, runtime {options.runtime}, {options.jobs} at a time")
     print("| | s | MP/s |\n|---|---|---|")
     for name, seconds in (("sqe enhance FOLDER", all_s), ("the network alone, the same tiles", network_s)):
         print(f"| {name} | {seconds:.1f} | {megapixels / seconds:.3f} |")

@@ -155,7 +155,7 @@ def _add(rows: NDArray[np.uint16], correction: NDArray[np.float32], first: int, 
     wide *= np.repeat(across, 3).reshape(width, 3)
     wide += at_left
     ends = [*np.flatnonzero(np.diff(upper)) + 1, height]
-    tallest = _CELL_PX + _CELL_PX // 2  # half a cell more at the picture's top and bottom
+    tallest = np.diff([0, *ends]).max()
     buffers = np.empty((2, tallest, width, 3), np.float32)  # new ones for each few rows would take most of the time
     for top, end in zip([0, *ends[:-1]], ends, strict=True):  # rows between the same two cells
         start, slope = wide[upper[top]], wide[lower[top]] - wide[upper[top]]

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     gt: Tensor  # (N, 3, H, W)
     grid: Tensor  # int64 (N, 2)
     coarseness: Tensor  # float32 (N, num_coarseness of the network)
-    emphasis: Tensor  # float32 (N,), how much perceptual losses count
+    emphasis: Tensor  # float32 (N,), how much percep counts
 
     def split(self, count: int) -> list[Batch]:
         """`count` equal parts along the batch."""
