@@ -74,7 +74,7 @@ def test_the_onnx_file_equals_pytorch_at_every_size(checkpoint, tmp_path, half):
         assert np.abs(got - expected).max() < 1e-4
         if net.num_coarseness:
             with torch.inference_mode():
-                estimate = net.estimate(torch.from_numpy(feeds["patches"])).numpy()
+                estimate = net.estimate(torch.from_numpy(feeds["patches"]), of_one_picture=True).numpy()
             assert np.abs(session.run(["estimate"], feeds)[0] - estimate).max() < 1e-4
 
 
@@ -101,6 +101,20 @@ def test_the_dial_runs_from_one_network_to_the_other(tmp_path, draw_image, kind,
         assert np.abs(seen[-1] - alone(image)).max() <= (1 if runtime == "onnxruntime" else 2)  # bfloat16
     assert min(np.abs(seen[0] - seen[1]).max(), np.abs(seen[1] - seen[2]).max()) > 4
     assert (enhancer.metadata["recipe"], enhancer.metadata["faithful_recipe"]) == ("end 1.0", "end 0.0")
+
+
+def test_both_ends_of_a_dial_go_by_one_estimate(tmp_path, draw_image):
+    for name, bias in (("a", 0.3), ("b", 0.6)):
+        net = small_net("told")
+        torch.nn.init.constant_(net.estimator.think[-1].bias, bias)
+        save_net(tmp_path / f"{name}.safetensors", net, {})
+    export_onnx(tmp_path / "a.safetensors", tmp_path / "dial.onnx", faithful=tmp_path / "b.safetensors")
+    image = draw_image((40, 56))
+    ends = [Enhancer(tmp_path / "dial.onnx", "onnxruntime", strength).look(image) for strength in (0.0, 1.0)]
+    pleasing, faithful = (Enhancer(tmp_path / f"{name}.safetensors", "torch").look(image) for name in "ab")
+    assert np.array_equal(ends[0].coarseness, ends[1].coarseness)
+    assert np.allclose(ends[0].coarseness, pleasing.coarseness, atol=1e-4)
+    assert not np.allclose(pleasing.coarseness, faithful.coarseness, atol=1e-3)
 
 
 def test_a_dial_needs_two_ends_of_one_network(tmp_path):

@@ -140,6 +140,19 @@ def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
         assert torch.equal(told.estimate(lq), estimate)
 
 
+def test_patches_of_one_picture_make_one_estimate():
+    torch.manual_seed(0)
+    net, patches = UNet(**TINY_UNET, num_coarseness=2).eval(), torch.rand(3, 3, 40, 48)
+    patches[1:] *= 0.1
+    one = net.estimate(patches[:1])
+    both = net.estimate(patches, of_one_picture=True)
+    assert both.shape == (1, 2, 2)
+    assert torch.equal(net.estimate(patches[:1], of_one_picture=True), one)
+    assert torch.allclose(net.estimate(patches[:1].repeat(3, 1, 1, 1), of_one_picture=True), one, atol=1e-6)
+    assert torch.allclose(net.estimate(patches.flip(0), of_one_picture=True), both, atol=1e-6)
+    assert (both - net.estimate(patches)).abs().amax((1, 2)).min() > 1e-3  # neither of a patch alone
+
+
 def test_a_network_that_is_told_of_more_families_is_the_same_at_first():
     torch.manual_seed(0)
     few, many = (UNet(**TINY_UNET, num_coarseness=num) for num in (2, 4))

@@ -413,6 +413,23 @@ def quantize(
 
 
 @app.command()
+def calibrate(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Networks of one estimator, as the ends of a dial are.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoints, under their names.")],
+    pairs: Annotated[list[Path], typer.Option(help="Training pairs; may be given several times.")],
+    valid: Annotated[list[Path] | None, typer.Option(help="Pairs to measure by; may be given several times.")] = None,
+) -> None:
+    """Fit the estimate of how coarsely a picture was compressed to whole pictures, after training it on patches."""
+    from .calibrate import calibrate_estimator
+
+    with bar("pictures") as progress:
+        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress)
+    for (store, level), (before, after) in errors.items():
+        typer.echo(f"{store} {level}: off by {before:.3f} before, {after:.3f} after")
+    typer.echo(f"{len(checkpoints)} checkpoints in {out}")
+
+
+@app.command()
 def average(
     checkpoints: Annotated[list[Path], typer.Argument(help="Two or more of the same network.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],

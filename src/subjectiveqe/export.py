@@ -43,16 +43,16 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
 
     Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network looks at the dial, strength, float32 (N,); output
     out, not clamped. A network that is told how coarse the picture is also takes coarseness, float32 (N, K), and gives
-    estimate, float32 (M, 2, K), of patches, float32 (M, 3, h, w), see `nets.estimator.Estimator`: pixels of its own, so
-    that either half costs nothing when it is given a picture of one pixel. Besides the checkpoint's own header the file
-    holds bytes_px, the working memory per pixel, and reach_px, see `reach_px`.
+    estimate, float32 (1, 2, K), of the patches of one picture, float32 (M, 3, h, w), see `nets.estimator.Estimator`:
+    pixels of its own, so that either half costs nothing when it is given a picture of one pixel. Besides the
+    checkpoint's own header the file holds bytes_px, the working memory per pixel, and reach_px, see `reach_px`.
 
     Args:
         checkpoint: .safetensors of this package, or a .pt or .pth that `load_net` knows.
         out: the .onnx file; it appears only when it agrees with PyTorch.
         half: store the weights in float16, half the size; they are used in float32.
         faithful: a checkpoint of the same network for strength 0; `checkpoint` is then strength 1, and the dial is no
-            input but a constant that mixes the weights of both, see `dial`.
+            input but a constant that mixes the weights of both, see `dial`. The estimator is that of `checkpoint`.
     Returns:
         The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
     Raises:
@@ -65,12 +65,15 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
 
     check_name(out)
     net: Any
+    other: Any
     net, metadata = load_net(checkpoint)
     ends = [net]
     if faithful is not None:
         other, made_by = load_net(faithful)
         if describe(other) != describe(net):
             raise ModelError(f"{faithful}: holds another network than {checkpoint}; the ends of a dial are one network")
+        if net.num_coarseness:  # strength is no reason to think otherwise of the picture
+            other.estimator.load_state_dict(net.estimator.state_dict())
         ends = [other, net]
         metadata |= {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
         metadata["strength"] = "0..1, a mixture of two networks"
@@ -148,7 +151,7 @@ _FREE = {4: {0: "batch", 2: "height", 3: "width"}, 2: {0: "batch"}, 1: {0: "batc
 
 
 def _with_estimate(net: Any) -> nn.Module:
-    """The network with a second input and output: patches, and what it estimates of them."""
+    """The network with a second input and output: patches, and what it estimates of the picture they are of."""
     from torch import Tensor, nn
 
     class WithEstimate(nn.Module):
@@ -157,7 +160,7 @@ def _with_estimate(net: Any) -> nn.Module:
             self.net = net
 
         def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-            return self.net(lq, strength, coarseness), self.net.estimate(patches)
+            return self.net(lq, strength, coarseness), self.net.estimate(patches, of_one_picture=True)
 
     return WithEstimate().eval()
 
@@ -338,7 +341,7 @@ def _largest_difference(net: Any, model: bytes, at: float) -> float:
             place = (torch.full((len(lq),), strength),) if net.uses_strength else ()
             expected = [net(pixels, *place, *told).numpy()]
             if told:
-                expected.append(net.estimate(pixels).numpy())
+                expected.append(net.estimate(pixels, of_one_picture=True).numpy())
         got = session.run(None, _feeds(session, lq, strength, coarseness))
         if [value.shape for value in got] != [value.shape for value in expected]:
             return float("inf")

@@ -19,7 +19,7 @@ from ..images import first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
-from .look import BLOCK_PX, Look, find_grid, whole_blocks
+from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
 from .runtime import Floats, choose_model, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
@@ -43,10 +43,6 @@ _LEAST_AREA = 128**2
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
-
-_LOOK_PX, _LOOKS = 192, 5
-"""A picture is looked at on patches of this side, as in training, of which there are this many a row
-and a column at most."""
 
 _PASSING_ROWS = 64
 """How many rows are read at a time: those of a whole row of tiles would be held twice."""
@@ -116,15 +112,15 @@ class Enhancer:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
         patches = []
         seen, top = read(0), 0
-        for row in _looks(height):
-            stop = min(row + _LOOK_PX, height)
+        for row in look_places(height):
+            stop = min(row + LOOK_PX, height)
             while top + len(seen) < stop:  # in small strips, since most rows are passed over
                 rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
                 kept = seen[max(row - top, 0) :]
                 top += len(seen) - len(kept)
                 seen = np.concatenate((kept, rows))
             patch = seen[row - top : stop - top]
-            patches += [patch[:, col : col + _LOOK_PX].copy() for col in _looks(width)]
+            patches += [patch[:, col : col + LOOK_PX].copy() for col in look_places(width)]
         scale = np.float32(np.iinfo(seen.dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
@@ -370,9 +366,3 @@ def _beginning_earlier(read: Callable[[int], Pixels], top: int, left: int) -> Ca
 def _round(result: NDArray[np.uint16], dtype: np.dtype[Any]) -> Pixels:
     """Levels of `dtype`."""
     return result if result.dtype == dtype else np.rint(result / np.float32(257)).astype(dtype)
-
-
-def _looks(side: int) -> list[int]:
-    """Where patches begin along a side: evenly spread on the codec's 16-px grid, apart where there is room."""
-    count = min(max(side // _LOOK_PX, 1), _LOOKS)
-    return [int(place) // 16 * 16 for place in np.linspace(0, max(side - _LOOK_PX, 0), count)]

@@ -45,8 +45,8 @@ class Network:
     Attributes:
         run: (float32 (N, 3, H, W) in [0, 1], coarseness float32 (K,)) -> float32 of the same shape as the first, not
             clamped; several threads may call it at a time.
-        estimate: float32 (N, 3, H, W) -> float32 (N, 2, K): coarseness, and log of the scale of its error; None for a
-            network that is not told the coarseness and ignores it.
+        estimate: float32 (M, 3, H, W), patches of a picture -> float32 (1, 2, K): coarseness, and log of the scale of
+            its error, or (M, 2, K), those of each patch; None for a network that is not told the coarseness.
         reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
         stride_px: shifts by multiples of this shift the output alike.
         bytes_px: working memory per pixel of a tile.
@@ -282,7 +282,7 @@ def _open_torch(path: Path, strength: float) -> Network:
 
     def estimate(lq: Floats) -> Floats:
         with torch.inference_mode():
-            out: Floats = net.estimate(torch.from_numpy(lq)).numpy()
+            out: Floats = net.estimate(torch.from_numpy(lq), of_one_picture=True).numpy()
             return out
 
     estimator = estimate if net.num_coarseness else None

@@ -20,11 +20,12 @@ class Estimator(nn.Module):
 
     Cost: 4 k multiply-adds a pixel of the patches that are looked at.
     Shape: lq (N, 3, H, W), H and W multiples of 8 -> (N, 2, num_coarseness): value, and log of the scale of a Laplace
-    distribution around it.
+    distribution around it; (1, 2, num_coarseness) where the patches are `of_one_picture`.
     """
 
     CELL_PX = 8
     WIDTHS = (128, 96, 96)
+    WIDTH = 128  # of what thinks about the whole
 
     dct: Tensor
     to_ycbcr: Tensor
@@ -39,25 +40,40 @@ class Estimator(nn.Module):
             layers += [conv, nn.BatchNorm2d(num_out), nn.LeakyReLU(0.1)]
         self.look = nn.Sequential(*layers)
         self.think = nn.Sequential(
-            nn.Linear(2 * self.WIDTHS[-1], 64), nn.LeakyReLU(0.1), nn.Linear(64, 2 * num_coarseness)
+            nn.Linear(2 * self.WIDTHS[-1], self.WIDTH),
+            nn.LeakyReLU(0.1),
+            nn.Linear(self.WIDTH, self.WIDTH),
+            nn.LeakyReLU(0.1),
+            nn.Linear(self.WIDTH, 2 * num_coarseness),
         )
         self.register_buffer("dct", _dct_basis(self.CELL_PX), persistent=False)
         # ITU-R BT.601, limited range, as `color` has it; without the offsets, which fall out with the mean of a cell.
         rows = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
         self.register_buffer("to_ycbcr", torch.tensor(rows)[:, :, None, None], persistent=False)
 
-    def forward(self, lq: Tensor) -> Tensor:
+    def forward(self, lq: Tensor, of_one_picture: bool = False) -> Tensor:
         """See class."""
+        x = self.features(lq)
+        over = (0, 2, 3) if of_one_picture else (2, 3)
+        mean, mean_square = (y.mean(over, keepdim=True).flatten(1) for y in (x, x.square()))
+        estimate: Tensor = self.think(pooled(mean, mean_square))
+        return estimate.view(-1, 2, self.num_coarseness)
+
+    def features(self, lq: Tensor) -> Tensor:
+        """What is seen of each cell, (N, 3, H, W) -> (N, C, H / 8, W / 8)."""
         cells = F.pixel_unshuffle(F.conv2d(lq, self.to_ycbcr), self.CELL_PX)
         height, width = cells.shape[-2:]
         cells = cells.reshape(-1, self.CELL_PX**2, height, width)
         coefficients = F.conv2d(cells - cells.mean(1, keepdim=True), self.dct)
         x = torch.log2(coefficients.abs() + 0.5).reshape(-1, 3 * self.CELL_PX**2, height, width)
-        x = self.look(x)
-        mean = x.mean((2, 3))
-        deviation = ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-4).sqrt()
-        estimate: Tensor = self.think(torch.cat((mean, deviation), dim=1))
-        return estimate.view(-1, 2, self.num_coarseness)
+        seen: Tensor = self.look(x)
+        return seen
+
+
+def pooled(mean: Tensor, mean_square: Tensor) -> Tensor:
+    """Features of a whole from those of its parts, two of (N, C) -> mean and standard deviation, (N, 2C)."""
+    variance = (mean_square - mean.square()).clamp(min=0)
+    return torch.cat((mean, (variance + 1e-4).sqrt()), dim=1)
 
 
 def _dct_basis(size: int) -> Tensor:

@@ -162,13 +162,13 @@ class UNet(nn.Module):
             radius = max(radius, sight + (self.gate.REACH + 1) * self.stride_px)
         return -(-(radius + self.stride_px - 1) // self.stride_px) * self.stride_px
 
-    def estimate(self, lq: Tensor) -> Tensor:
+    def estimate(self, lq: Tensor, of_one_picture: bool = False) -> Tensor:
         """How coarsely pictures were compressed, (N, 2, num_coarseness): see `Estimator`; any H, W >= 1.
 
         In 32-bit floats under autocast too: in bfloat16 it takes every JPEG for HEVC.
         """
         with torch.autocast(lq.device.type, enabled=False):
-            estimate: Tensor = self.estimator(pad_to_multiple(lq.float(), Estimator.CELL_PX))
+            estimate: Tensor = self.estimator(pad_to_multiple(lq.float(), Estimator.CELL_PX), of_one_picture)
         return estimate
 
     def forward(self, lq: Tensor, strength: Tensor, coarseness: Tensor | None = None) -> Tensor:

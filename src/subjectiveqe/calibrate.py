@@ -1,0 +1,181 @@
+"""Fitting the end of an estimator to whole pictures; what it sees of them stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .codecs.coarseness import coarseness
+from .data.store import PairSet, open_pairs
+from .enhancing.look import LOOK_PX, look_places
+from .errors import ModelError
+from .losses import estimate_loss
+from .nets.checkpoint import load_net, save_net
+from .nets.estimator import Estimator, pooled
+
+_ANYWHERE = 0.25
+"""Share of the pictures that are seen as if they had been cut at an odd place."""
+
+_STEPS, _BATCH, _LR, _DECAY, _DROPOUT = 4000, 64, 2e-3, 1e-2, 0.1
+
+
+class Seen(NamedTuple):
+    """What the estimator sees of pictures.
+
+    Attributes:
+        features: mean and mean square over each patch, (N, M, 2, C); 0 where a picture has fewer patches.
+        there: which patches a picture has, (N, M), 0 or 1.
+        truth: coarseness, (N, K).
+        kinds: store and level of each.
+    """
+
+    features: Tensor
+    there: Tensor
+    truth: Tensor
+    kinds: list[tuple[str, int]]
+
+
+def calibrate_estimator(
+    checkpoints: Sequence[Path],
+    pairs: Sequence[Path],
+    out: Path,
+    valid: Sequence[Path] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """Writes checkpoints whose estimator's last layers are fitted anew, to all patches of a picture together.
+
+    Trained on one patch at a time, an estimator never learns what many patches that are each in doubt say together.
+    The convolutions are taken as they are, so every picture is looked at once, and the fit takes a minute.
+
+    Args:
+        checkpoints: networks that share an estimator, as the ends of a dial do.
+        pairs: training stores or paired folders.
+        out: folder for the checkpoints, under their names, in float16.
+        valid: stores to measure by.
+        progress: called with the numbers of pictures that have been looked at, and of all.
+    Returns:
+        For each of `valid` and each of its levels the mean absolute error of the coarseness, before and after.
+    Raises:
+        ModelError: a checkpoint that cannot be used, or whose estimator is another.
+        StoreError: pairs that cannot be read.
+    """
+    loaded = [load_net(path) for path in checkpoints]
+    nets: list[Any] = [net for net, _ in loaded]
+    estimator = _shared_estimator(checkpoints, nets)
+    stores = {path: open_pairs(path) for path in (*pairs, *valid)}
+    total, done = sum(len(stores[path]) for path in (*pairs, *valid)), 0
+
+    def look(paths: Sequence[Path], odd: float) -> Seen:
+        nonlocal done
+        rng, found = np.random.default_rng(0), []
+        for path in paths:
+            for index, info in enumerate(stores[path].infos):
+                cut = rng.integers(16, size=2) * (rng.random() < odd)
+                for features, truth in _look(estimator, stores[path], index, cut):
+                    found.append((features, truth, (path.name, info.level)))
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        return _packed(found)
+
+    seen = look(pairs, _ANYWHERE)
+    judged = look(valid, 0) if valid else None
+    errors = [_errors(estimator.think, judged)]
+    _fit(estimator.think, seen)
+    errors.append(_errors(estimator.think, judged))
+    out.mkdir(parents=True, exist_ok=True)
+    for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
+        net.estimator.load_state_dict(estimator.state_dict())
+        fitted = {"estimator": f"fitted to {len(seen.truth)} pictures"}
+        save_net(out / path.name, net, {**header, **fitted}, half=True)
+    return {kind: (errors[0][kind], errors[1][kind]) for kind in errors[0]}
+
+
+def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
+    for path, net in zip(paths, nets, strict=True):
+        if not net.num_coarseness:
+            raise ModelError(f"{path}: holds a network without an estimator")
+        states = (net.estimator.look.state_dict(), nets[0].estimator.look.state_dict())
+        if any(not torch.equal(value, states[1][key]) for key, value in states[0].items()):
+            raise ModelError(f"{path}: holds another estimator than {paths[0]}")
+    estimator: Estimator = nets[0].estimator
+    return estimator
+
+
+def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and truth of a picture, if its coarseness is known; patches lie where `Enhancer.look` takes them."""
+    info = store.infos[index]
+    truth = torch.tensor(coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma))
+    if truth.isnan().any() or min(info.height, info.width) < LOOK_PX + 16:
+        return
+    top, left = map(int, cut)
+    lq, _ = store.crop(index, top, left, info.height - top, info.width - left)
+    height, width = lq.shape[:2]
+    patches = [
+        lq[row : row + LOOK_PX, col : col + LOOK_PX] for row in look_places(height) for col in look_places(width)
+    ]
+    pixels = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        x = estimator.features(pixels)
+        yield torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1), truth
+
+
+def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:
+    features, truth, kinds = zip(*found, strict=True)
+    packed = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
+    there = nn.utils.rnn.pad_sequence([torch.ones(len(patches)) for patches in features], batch_first=True)
+    return Seen(packed, there, torch.stack(truth), list(kinds))
+
+
+def _together(features: Tensor, there: Tensor) -> Tensor:
+    """The features of whole pictures, from those of the patches that count, (N, 2C)."""
+    share = (there / there.sum(1, keepdim=True))[..., None]
+    return pooled((features[:, :, 0] * share).sum(1), (features[:, :, 1] * share).sum(1))
+
+
+def _fit(think: nn.Sequential, seen: Seen) -> None:
+    """Trains the layers anew, in place, with more or fewer of each picture's patches."""
+    torch.manual_seed(0)
+    whole = _together(seen.features, seen.there)
+    middle, scale = whole.mean(0), whole.std(0) + 1e-3
+    for layer in think:
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    layers: list[nn.Module] = []
+    for layer in think:
+        layers += [layer] if isinstance(layer, nn.Linear) else [layer, nn.Dropout(_DROPOUT)]
+    net = nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(net.parameters(), _LR, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, _STEPS)
+    for _ in range(_STEPS):
+        chosen = torch.randint(len(seen.truth), (_BATCH,))
+        there = seen.there[chosen]
+        kept = there * (torch.rand(there.shape) < 0.1 + 0.9 * torch.rand(_BATCH, 1))
+        kept = torch.where(kept.any(1, keepdim=True), kept, there)
+        x = (_together(seen.features[chosen], kept) - middle) / scale
+        loss = estimate_loss(net(x).view(_BATCH, 2, -1), seen.truth[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    first: Any = think[0]
+    with torch.no_grad():  # features as they are from here on
+        first.weight /= scale
+        first.bias -= first.weight @ middle
+
+
+def _errors(think: nn.Sequential, seen: Seen | None) -> dict[tuple[str, int], float]:
+    """Mean absolute error of each store and level, of the codec's own family."""
+    if seen is None:
+        return {}
+    with torch.inference_mode():
+        value = think(_together(seen.features, seen.there)).view(len(seen.truth), 2, -1)[:, 0]
+    family = seen.truth.argmax(1, keepdim=True)
+    off = (value - seen.truth).gather(1, family).abs().flatten()
+    kinds = sorted(set(seen.kinds))
+    return {kind: off[[k for k, other in enumerate(seen.kinds) if other == kind]].mean().item() for kind in kinds}

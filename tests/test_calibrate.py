@@ -1,0 +1,81 @@
+"""Fitting an estimator to whole pictures: what gets better, what stays, and refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from subjectiveqe import calibrate  # noqa: E402
+from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
+from subjectiveqe.data.prepare import prepare  # noqa: E402
+from subjectiveqe.errors import ModelError  # noqa: E402
+from subjectiveqe.images import write_png  # noqa: E402
+from subjectiveqe.nets import UNet  # noqa: E402
+from subjectiveqe.nets.checkpoint import load_net, read_safetensors, save_net  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, draw_image):
+    folder = tmp_path_factory.mktemp("calibrate")
+    for seed in range(4):
+        write_png(folder / "clean" / f"{seed}.png", draw_image((240, 420), seed))
+    write_png(folder / "clean" / "small.png", draw_image((100, 420)))
+    for codec in ("jpeg", "resaved"):  # nobody knows how coarse what was saved twice is
+        prepare(folder / "clean", folder / f"{codec}.lmdb", codec, [10, 50, 90], jobs=1)
+    return [folder / "jpeg.lmdb", folder / "resaved.lmdb"]
+
+
+def save_ends(folder, seeds=(0, 0), num_coarseness=2):
+    """Two networks, with one estimator if their seeds are the same."""
+    paths = []
+    for name, seed in zip(("pleasing", "faithful"), seeds, strict=True):
+        torch.manual_seed(seed)
+        net = UNet(num_feat=(4, 8), num_block=(1, 1), num_coarseness=num_coarseness)
+        with torch.no_grad():
+            net.tail.weight.mul_(2 if name == "faithful" else 1)
+        paths.append(folder / f"{name}.safetensors")
+        save_net(paths[-1], net, {"recipe": name}, half=True)
+    return paths
+
+
+def test_estimates_become_right_and_nothing_else_changes(tmp_path, pairs, monkeypatch):
+    monkeypatch.setattr(calibrate, "_STEPS", 300)
+    ends, seen = save_ends(tmp_path), []
+    errors = calibrate_estimator(
+        ends, pairs, tmp_path / "out", valid=pairs[:1], progress=lambda *state: seen.append(state)
+    )
+    assert list(errors) == [("jpeg.lmdb", 10), ("jpeg.lmdb", 50), ("jpeg.lmdb", 90)]
+    for before, after in errors.values():
+        assert before > 0.2
+        assert after < 0.1
+    assert seen == [(done, 45) for done in range(1, 46)]
+    states = [read_safetensors(tmp_path / "out" / path.name) for path in ends]
+    for path, (state, header) in zip(ends, states, strict=True):
+        before = read_safetensors(path)[0]
+        changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
+        assert changed == {f"estimator.think.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
+        assert all(torch.equal(state[key], states[0][0][key]) for key in changed)
+        assert (header["recipe"], header["estimator"]) == (path.stem, "fitted to 12 pictures")
+
+
+def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypatch):
+    """The features of patches that are put together here are those that the network makes of all of them at once."""
+    monkeypatch.setattr(calibrate, "_STEPS", 1)
+    [end, _] = save_ends(tmp_path)
+    calibrate_estimator([end], pairs, tmp_path / "out")
+    net, _ = load_net(tmp_path / "out" / end.name)
+    patches = torch.rand(3, 3, 192, 192)
+    with torch.inference_mode():
+        x = net.estimator.features(patches)
+        features = torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1)[None]
+        fitted = net.estimator.think(calibrate._together(features, torch.ones(1, 3))).view(1, 2, 2)
+        assert torch.allclose(fitted, net.estimate(patches, of_one_picture=True), atol=1e-5)
+
+
+def test_other_networks_are_refused(tmp_path, pairs):
+    with pytest.raises(ModelError, match=r"faithful.safetensors: holds another estimator than .*pleasing.safetensors"):
+        calibrate_estimator(save_ends(tmp_path, seeds=(0, 1)), pairs, tmp_path / "out")
+    with pytest.raises(ModelError, match=r"pleasing.safetensors: holds a network without an estimator"):
+        calibrate_estimator(save_ends(tmp_path, num_coarseness=0), pairs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
