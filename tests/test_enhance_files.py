@@ -248,6 +248,22 @@ def test_the_next_picture_is_looked_at_while_one_is_worked_on(tmp_path, enhancer
     assert len(result.of("done")) == len(looks) == 3
 
 
+def test_large_pictures_are_not_looked_at_ahead(tmp_path, enhancer, draw_image, monkeypatch):
+    pictures, looks = [tmp_path / f"{number}.png" for number in range(3)], []
+    for picture in pictures:
+        write_png(picture, draw_image((40, 56)))
+    look = enhancer.look_at_strips
+
+    def noted_look(*picture):
+        looks.append(sorted(path.name for path in (tmp_path / "out").glob("*.png")))
+        return look(*picture)
+
+    monkeypatch.setattr(enhancer, "look_at_strips", noted_look)
+    monkeypatch.setattr("subjectiveqe.enhancing.files._AHEAD_PX", 40 * 56 - 1)
+    assert len(enhance_files(pictures, tmp_path / "out", enhancer).of("done")) == 3
+    assert looks == [[], ["0.png"], ["0.png", "1.png"]]
+
+
 def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_model, draw_image):
     small = save_jpeg(tmp_path / "a.jpg", draw_image((20, 20)))
     big = save_jpeg(tmp_path / "b.jpg", draw_image((900, 900)))

@@ -235,6 +235,10 @@ class _StoppedError(SubjectiveQEError):
     """The batch was interrupted."""
 
 
+_AHEAD_PX = 50e6
+"""Larger pictures wait for their turn: some formats are held whole while they are read, and two may be too much."""
+
+
 class _LooksAhead:
     """Looks at each picture of a batch while the one before is worked on, so that the network never waits for a look.
 
@@ -247,7 +251,7 @@ class _LooksAhead:
     def __init__(self, jobs: Sequence[Job], enhancer: Enhancer, saving: Saving) -> None:
         self._enhancer, self._saving = enhancer, saving
         self._following = dict(pairwise(jobs))
-        self._looks: dict[Job, Future[tuple[str, Look]]] = {}
+        self._looks: dict[Job, Future[tuple[str, Look] | None]] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1)
 
@@ -260,14 +264,22 @@ class _LooksAhead:
     def __call__(self, job: Job) -> tuple[str, Look]:
         """The format of a picture's result, and the look; what went wrong there is raised here."""
         with self._lock:
-            look = self._looks.pop(job, None) or self._pool.submit(self._look, job)
+            look = self._looks.pop(job, None)
             if following := self._following.get(job):
-                self._looks[following] = self._pool.submit(self._look, following)
-        return look.result()
+                self._looks[following] = self._pool.submit(self._look_ahead, following)
+        return (look.result() if look else None) or self._look(job)
+
+    def _look_ahead(self, job: Job) -> tuple[str, Look] | None:
+        photo = open_photo(job.source, self._format_out(job))
+        photo.close()
+        return self._look(job) if photo.height * photo.width <= _AHEAD_PX else None
 
     def _look(self, job: Job) -> tuple[str, Look]:
-        format_out = job.format_out or self._saving.format_for(sniff_format(job.source))
+        format_out = self._format_out(job)
         return format_out, _look(job.source, format_out, self._enhancer)
+
+    def _format_out(self, job: Job) -> str:
+        return job.format_out or self._saving.format_for(sniff_format(job.source))
 
 
 def _enhance_one(
