@@ -315,6 +315,24 @@ def test_the_estimator_sees_the_dct_of_ycbcr_blocks():
     assert torch.allclose(2 ** seen[0][0, 1:64, 0, 0] - 0.5, torch.from_numpy(expected).abs(), atol=1e-3)
 
 
+def test_a_smaller_network_is_grown_to_be_averaged(tmp_path):
+    """What tuning gave a small network can be given to a larger one that began as it."""
+    torch.manual_seed(0)
+    small, large = UNet(num_feat=(4, 8), num_block=(1, 1)), UNet(num_feat=(8, 12), num_block=(2, 1))
+    large.load_state_dict(grow(small, large))
+    paths = [tmp_path / f"{name}.safetensors" for name in ("large", "small", "tuned")]
+    save_net(paths[0], large)
+    save_net(paths[1], small)
+    with torch.no_grad():
+        small.tail.weight.mul_(3)
+    save_net(paths[2], small, {"recipe": "tuned"})
+    average_nets(paths, tmp_path / "large-tuned.safetensors", shares=(0.5, -0.5, 1))
+    tuned, metadata = load_net(tmp_path / "large-tuned.safetensors")
+    lq, dial = torch.rand(1, 3, 32, 40), torch.ones(1)
+    assert torch.allclose(tuned(lq, dial), small(lq, dial), atol=1e-5)
+    assert (tuned.hparams, metadata["recipe"]) == (large.hparams, "tuned")
+
+
 def test_weights_of_one_network_can_be_averaged(tmp_path):
     nets = [UNet(num_feat=(4, 4), num_block=(1, 1), num_coarseness=2) for _ in range(3)]
     paths = [tmp_path / f"{k}.safetensors" for k in range(3)]

@@ -431,7 +431,9 @@ def calibrate(
 
 @app.command()
 def average(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Two or more of the same network.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more of one kind of network; small ones are grown.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
     share: Annotated[

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError
 from ..files import atomic_path
 from . import NETS
+from .grow import grow
 
 FORMAT = "subjectiveqe-net-1"
 
@@ -103,12 +104,13 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
     """Writes the mean of several weights of one network; where they lie in one valley it is better than each of them.
 
     Shares below 0 take away: 1, 1, -1 of new weights, tuned old ones and old ones is the new weights, tuned as the old.
+    Smaller networks are grown to the size of the largest before (`grow`).
 
     Source: Wortsman et al., "Model soups", ICML 2022 (arXiv:2203.05482); for shares below 0 Ilharco et al., "Editing
     models with task arithmetic", ICLR 2023 (arXiv:2212.04089).
 
     Args:
-        paths: two or more checkpoints of the same network, trained from the same weights.
+        paths: two or more checkpoints of one kind of network, trained from the same weights.
         out: a `.safetensors` file; its header is that of the last checkpoint but for what was measured on that, and
             "averaged" says how much of each is in it.
         half: see `save_net`.
@@ -124,15 +126,17 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
         counted = ", ".join(f"{share:g}" for share in shares)
         raise ConfigError(f"expected {len(paths)} shares that make 1, one for each checkpoint, got {counted}")
     nets, headers = zip(*map(load_net, paths), strict=True)
-    for path, other in zip(paths, nets, strict=True):
-        if describe(other) != describe(nets[0]):
-            raise ModelError(f"{path}: holds another network than {paths[0]}")
-    net, states = nets[-1], [other.state_dict() for other in nets]
+    largest = max(range(len(nets)), key=lambda k: sum(param.numel() for param in nets[k].parameters()))
+    net, states = nets[largest], [grow(other, nets[largest]) for other in nets]
+    shapes = [{key: value.shape for key, value in state.items()} for state in states]
+    for path, other, shape in zip(paths, nets, shapes, strict=True):
+        if type(other) is not type(net) or shape != shapes[largest]:
+            raise ModelError(f"{path}: holds another network than {paths[largest]}")
     mean = {
         key: sum(share * state[key] for share, state in zip(shares, states, strict=True))
         if value.is_floating_point()
         else value
-        for key, value in states[-1].items()
+        for key, value in states[largest].items()
     }
     net.load_state_dict(mean)
     measured = ("valid_psnr_db", "valid_lpips")  # of one of them, not of their mean
