@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 
@@ -222,46 +221,6 @@ def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw
         enhance_files([tmp_path], tmp_path / str(jobs), enhancer, jobs=jobs)
     for k in range(6):
         assert (tmp_path / "1" / f"{k}.jpg").read_bytes() == (tmp_path / "3" / f"{k}.jpg").read_bytes()
-
-
-def test_the_next_picture_is_looked_at_while_one_is_worked_on(tmp_path, enhancer, draw_image, monkeypatch):
-    pictures = [tmp_path / f"{number}.png" for number in range(3)]
-    for picture in pictures:
-        write_png(picture, draw_image((40, 56)))
-    looks, looked_at_two = [], threading.Event()
-    look, strips = enhancer.look_at_strips, enhancer.strips
-
-    def noted_look(*picture):
-        looks.append(picture)
-        if len(looks) == 2:
-            looked_at_two.set()
-        return look(*picture)
-
-    def patient_strips(*picture):
-        assert looked_at_two.wait(30)
-        assert len(looks) < 3 or (tmp_path / "out" / "0.png").exists()  # one ahead, no more
-        return strips(*picture)
-
-    monkeypatch.setattr(enhancer, "look_at_strips", noted_look)
-    monkeypatch.setattr(enhancer, "strips", patient_strips)
-    result = enhance_files(pictures, tmp_path / "out", enhancer)
-    assert len(result.of("done")) == len(looks) == 3
-
-
-def test_large_pictures_are_not_looked_at_ahead(tmp_path, enhancer, draw_image, monkeypatch):
-    pictures, looks = [tmp_path / f"{number}.png" for number in range(3)], []
-    for picture in pictures:
-        write_png(picture, draw_image((40, 56)))
-    look = enhancer.look_at_strips
-
-    def noted_look(*picture):
-        looks.append(sorted(path.name for path in (tmp_path / "out").glob("*.png")))
-        return look(*picture)
-
-    monkeypatch.setattr(enhancer, "look_at_strips", noted_look)
-    monkeypatch.setattr("subjectiveqe.enhancing.files._AHEAD_PX", 40 * 56 - 1)
-    assert len(enhance_files(pictures, tmp_path / "out", enhancer).of("done")) == 3
-    assert looks == [[], ["0.png"], ["0.png", "1.png"]]
 
 
 def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_model, draw_image):

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
@@ -166,9 +165,9 @@ def enhance_files(
         parts[job] = done / total
 
     # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
-    with _LooksAhead(waiting, enhancer, saving) as looks, ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
+    with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
         running: set[Future[Outcome]] = {
-            pool.submit(_enhance_one, job, enhancer, saving, faithful, looks, lambda *state, job=job: note(job, *state))
+            pool.submit(_enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
             for job in waiting
         }
         try:
@@ -211,8 +210,7 @@ def enhance_stream(
                 shutil.copyfileobj(sys.stdin.buffer, file)
         format_out = saving.format or format_of(target) or saving.format_for(sniff_format(source))
         place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
-        look = _look(source, format_out, enhancer)
-        _enhance_file(source, place, enhancer, look, saving, format_out, faithful)
+        _enhance_file(source, place, enhancer, saving, format_out, faithful)
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -235,65 +233,13 @@ class _StoppedError(SubjectiveQEError):
     """The batch was interrupted."""
 
 
-_AHEAD_PX = 50e6
-"""Larger pictures wait for their turn: some formats are held whole while they are read, and two may be too much."""
-
-
-class _LooksAhead:
-    """Looks at each picture of a batch while the one before is worked on, so that the network never waits for a look.
-
-    Args:
-        jobs: in the order in which they are going to be asked for.
-        enhancer: whose looks they are.
-        saving: see `enhance_files`.
-    """
-
-    def __init__(self, jobs: Sequence[Job], enhancer: Enhancer, saving: Saving) -> None:
-        self._enhancer, self._saving = enhancer, saving
-        self._following = dict(pairwise(jobs))
-        self._looks: dict[Job, Future[tuple[str, Look] | None]] = {}
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def __call__(self, job: Job) -> tuple[str, Look]:
-        """The format of a picture's result, and the look; what went wrong there is raised here."""
-        with self._lock:
-            look = self._looks.pop(job, None)
-            if following := self._following.get(job):
-                self._looks[following] = self._pool.submit(self._look_ahead, following)
-        return (look.result() if look else None) or self._look(job)
-
-    def _look_ahead(self, job: Job) -> tuple[str, Look] | None:
-        photo = open_photo(job.source, self._format_out(job))
-        photo.close()
-        return self._look(job) if photo.height * photo.width <= _AHEAD_PX else None
-
-    def _look(self, job: Job) -> tuple[str, Look]:
-        format_out = self._format_out(job)
-        return format_out, _look(job.source, format_out, self._enhancer)
-
-    def _format_out(self, job: Job) -> str:
-        return job.format_out or self._saving.format_for(sniff_format(job.source))
-
-
 def _enhance_one(
-    job: Job,
-    enhancer: Enhancer,
-    saving: Saving,
-    faithful: bool,
-    looks: _LooksAhead,
-    progress: Callable[[int, int], None],
+    job: Job, enhancer: Enhancer, saving: Saving, faithful: bool, progress: Callable[[int, int], None]
 ) -> Outcome:
     start_s = time.perf_counter()
     try:
-        format_out, look = looks(job)
-        photo, report = _enhance_file(job.source, job.target, enhancer, look, saving, format_out, faithful, progress)
+        format_out = job.format_out or saving.format_for(sniff_format(job.source))
+        photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
@@ -305,13 +251,13 @@ def _enhance_file(
     source: Path,
     target: Path,
     enhancer: Enhancer,
-    look: Look,
     saving: Saving,
     format_out: str,
     faithful: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Photo, Faithfulness | None]:
     intervals = LumaIntervals(source, format_out) if faithful else None
+    look = _look(source, format_out, enhancer)
     photo = open_photo(source, format_out)
     strips = enhance_photo(photo, enhancer, look, progress)
     report = Faithfulness() if faithful else None
