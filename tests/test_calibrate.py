@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from subjectiveqe import calibrate  # noqa: E402
 from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
-from subjectiveqe.errors import ModelError  # noqa: E402
+from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.images import write_png  # noqa: E402
 from subjectiveqe.nets import UNet  # noqa: E402
 from subjectiveqe.nets.checkpoint import load_net, read_safetensors, save_net  # noqa: E402
@@ -73,9 +73,11 @@ def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypat
         assert torch.allclose(fitted, net.estimate(patches, of_one_picture=True), atol=1e-5)
 
 
-def test_other_networks_are_refused(tmp_path, pairs):
+def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
     with pytest.raises(ModelError, match=r"faithful.safetensors: holds another estimator than .*pleasing.safetensors"):
         calibrate_estimator(save_ends(tmp_path, seeds=(0, 1)), pairs, tmp_path / "out")
     with pytest.raises(ModelError, match=r"pleasing.safetensors: holds a network without an estimator"):
         calibrate_estimator(save_ends(tmp_path, num_coarseness=0), pairs, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"resaved.lmdb: no picture of at least 208x208 px that was compressed once"):
+        calibrate_estimator(save_ends(tmp_path), pairs[1:], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from .codecs.coarseness import coarseness
 from .data.store import PairSet, open_pairs
 from .enhancing.look import LOOK_PX, look_places
-from .errors import ModelError
+from .errors import ConfigError, ModelError
 from .losses import estimate_loss
 from .nets.checkpoint import load_net, save_net
 from .nets.estimator import Estimator, pooled
 
 _ANYWHERE = 0.25
 """Share of the pictures that are seen as if they had been cut at an odd place."""
+
+_LEAST_PX = LOOK_PX + 16
+"""Of a picture's sides; one patch is left of it wherever it is cut."""
 
 _STEPS, _BATCH, _LR, _DECAY, _DROPOUT = 4000, 64, 2e-3, 1e-2, 0.1
 
@@ -61,6 +64,7 @@ def calibrate_estimator(
     Returns:
         For each of `valid` and each of its levels the mean absolute error of the coarseness, before and after.
     Raises:
+        ConfigError: no picture whose coarseness is known.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
@@ -81,6 +85,9 @@ def calibrate_estimator(
                 done += 1
                 if progress is not None:
                     progress(done, total)
+        if not found:
+            names = ", ".join(map(str, paths))
+            raise ConfigError(f"{names}: no picture of at least {_LEAST_PX}x{_LEAST_PX} px that was compressed once")
         return _packed(found)
 
     seen = look(pairs, _ANYWHERE)
@@ -111,7 +118,7 @@ def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> 
     """Features and truth of a picture, if its coarseness is known; patches lie where `Enhancer.look` takes them."""
     info = store.infos[index]
     truth = torch.tensor(coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma))
-    if truth.isnan().any() or min(info.height, info.width) < LOOK_PX + 16:
+    if truth.isnan().any() or min(info.height, info.width) < _LEAST_PX:
         return
     top, left = map(int, cut)
     lq, _ = store.crop(index, top, left, info.height - top, info.width - left)
