@@ -3,8 +3,8 @@
     python benchmarks/dial.py fast
     python benchmarks/dial.py fast another.onnx --strength 0 --strength 0.5 --strength 1
 
-By the stores of validation pairs that the recipes in `recipes/` use, all their codecs and levels alike. DISTS, by
-which the dial's default was chosen, needs `sqe weights`.
+By the stores of validation pairs that the recipes in `recipes/` use, all their codecs and levels alike; how coarse a
+crop is, the whole picture tells, as in use. DISTS, by which the dial's default was chosen, needs `sqe weights`.
 """
 
 from __future__ import annotations
@@ -35,24 +35,28 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="take each of so many pictures (default: 3)")
     parser.add_argument("--stores", type=Path, default=Path("runs/stores"))
     args = parser.parse_args()
-    pairs = crops([args.stores / f"valid-{name}.lmdb" for name in STORES], args.every)
-    originals = [Original(gt) for _, gt in pairs]
+    triples = crops([args.stores / f"valid-{name}.lmdb" for name in STORES], args.every)
+    originals = [Original(gt) for _, _, gt in triples]
     columns = ["model", "strength", *(MEASURES[name].heading for name in NAMES)]
-    print(f"{describe()}\n\n{len(pairs)} crops\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    report("input", None, [lq for lq, _ in pairs], originals)
+    print(f"{describe()}\n\n{len(triples)} crops\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    report("input", None, [lq for _, lq, _ in triples], originals)
     for model in args.model:
+        looker = Enhancer(model, "onnxruntime")
+        looks = [looker.look(whole) for whole, _, _ in triples]
         for strength in args.strength or (0.0, 0.5, 0.7, 0.8, 0.9, 1.0):
             enhancer = Enhancer(model, "onnxruntime", strength=strength)
-            report(Path(model).stem, strength, [enhancer(lq) for lq, _ in pairs], originals)
+            outs = [enhancer.with_look(lq, look) for (_, lq, _), look in zip(triples, looks, strict=True)]
+            report(Path(model).stem, strength, outs, originals)
 
 
-def crops(stores: Sequence[Path], every: int) -> list[tuple[RGB, RGB]]:
-    """The middle of the compressed pictures, and of their originals; the same originals for every level."""
+def crops(stores: Sequence[Path], every: int) -> list[tuple[RGB, RGB, RGB]]:
+    """Compressed pictures, their middles, and those of their originals; the same originals for every level."""
     found = []
     for store in stores:
         pairs = open_pairs(store)
         names = sorted({info.name for info in pairs.infos})[::every]
-        found += [centre(pairs, index, CROP_PX) for index, info in enumerate(pairs.infos) if info.name in names]
+        chosen = [index for index, info in enumerate(pairs.infos) if info.name in names]
+        found += [(pairs.read(index)[0], *centre(pairs, index, CROP_PX)) for index in chosen]
     return found
 
 
