@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,8 +80,8 @@ def calibrate_estimator(
         for path in paths:
             for index, info in enumerate(stores[path].infos):
                 cut = rng.integers(16, size=2) * (rng.random() < odd)
-                for features, truth in _look(estimator, stores[path], index, cut):
-                    found.append((features, truth, (path.name, info.level)))
+                if picture := _look(estimator, stores[path], index, cut):
+                    found.append((*picture, (path.name, info.level)))
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -114,12 +114,15 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     return estimator
 
 
-def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and truth of a picture, if its coarseness is known; patches lie where `Enhancer.look` takes them."""
+def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> tuple[Tensor, Tensor] | None:
+    """Features and truth of a picture; None where nobody knows its coarseness, or it is too small.
+
+    Patches lie where `Enhancer.look` takes them.
+    """
     info = store.infos[index]
     truth = torch.tensor(coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma))
     if truth.isnan().any() or min(info.height, info.width) < _LEAST_PX:
-        return
+        return None
     top, left = map(int, cut)
     lq, _ = store.crop(index, top, left, info.height - top, info.width - left)
     height, width = lq.shape[:2]
@@ -129,7 +132,7 @@ def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> 
     pixels = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         x = estimator.features(pixels)
-        yield torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1), truth
+        return torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1), truth
 
 
 def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:

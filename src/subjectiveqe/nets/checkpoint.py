@@ -126,17 +126,17 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
         counted = ", ".join(f"{share:g}" for share in shares)
         raise ConfigError(f"expected {len(paths)} shares that make 1, one for each checkpoint, got {counted}")
     nets, headers = zip(*map(load_net, paths), strict=True)
-    largest = max(range(len(nets)), key=lambda k: sum(param.numel() for param in nets[k].parameters()))
-    net, states = nets[largest], [grow(other, nets[largest]) for other in nets]
-    shapes = [{key: value.shape for key, value in state.items()} for state in states]
-    for path, other, shape in zip(paths, nets, shapes, strict=True):
-        if type(other) is not type(net) or shape != shapes[largest]:
-            raise ModelError(f"{path}: holds another network than {paths[largest]}")
+    net = max(nets, key=lambda other: sum(param.numel() for param in other.parameters()))
+    states, wanted = [grow(other, net) for other in nets], net.state_dict()
+    shapes = {key: value.shape for key, value in wanted.items()}
+    for path, other, state in zip(paths, nets, states, strict=True):
+        if type(other) is not type(net) or {key: value.shape for key, value in state.items()} != shapes:
+            raise ModelError(f"{path}: holds another network than {paths[nets.index(net)]}")
     mean = {
         key: sum(share * state[key] for share, state in zip(shares, states, strict=True))
         if value.is_floating_point()
         else value
-        for key, value in states[largest].items()
+        for key, value in wanted.items()
     }
     net.load_state_dict(mean)
     measured = ("valid_psnr_db", "valid_lpips")  # of one of them, not of their mean
