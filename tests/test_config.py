@@ -57,7 +57,8 @@ def test_a_recipe_without_a_stage_is_refused(tmp_path):
 def test_a_stage_without_a_loss_is_refused(tmp_path):
     """LPIPS and the discriminator are nothing to the psnr stage."""
     psnr = {"steps": 5, "loss": {"pix": 0, "percep": 1}}
-    with pytest.raises(ConfigError, match="stage 'psnr' has no loss above 0; it takes pix, border, spectrum, estimate"):
+    terms = "it takes pix, chroma, border, spectrum, estimate"
+    with pytest.raises(ConfigError, match=f"stage 'psnr' has no loss above 0; {terms}"):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr}))
     assert read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr | {"faithful_loss": {"pix": 1}}})).psnr
     assert read_recipe(write(tmp_path, {**MINIMAL, "gan": psnr})).gan

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2ycbcr
 from torch.nn import functional as F
 
 from subjectiveqe import metrics
@@ -13,6 +14,7 @@ from subjectiveqe.losses import (
     balance_weights,
     border_loss,
     charbonnier,
+    chroma_loss,
     estimate_loss,
     grid_loss,
     harm_loss,
@@ -146,6 +148,14 @@ def test_harm_is_felt_only_where_the_output_is_the_worse_one():
     assert loss.item() == pytest.approx((0.02 / 0.02) / 3)
     loss.backward()
     assert after.grad.tolist() == pytest.approx([0, 0, 50 / 3])
+
+
+def test_chroma_is_that_of_bt_601_and_blind_to_luma():
+    out, gt = torch.rand(2, 1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    out_limited, gt_limited = (rgb2ycbcr(picture[0].permute(1, 2, 0).numpy()) for picture in (out, gt))
+    expected = np.sqrt(np.square((out_limited - gt_limited)[..., 1:] / 224) + 1e-6).mean()
+    assert chroma_loss(out, gt).item() == pytest.approx(expected, rel=1e-4)
+    assert chroma_loss(gt + 0.2, gt).item() == pytest.approx(0.001, abs=1e-5)
 
 
 def test_the_spectrum_asks_for_as_much_texture_wherever_it_lies():

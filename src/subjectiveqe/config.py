@@ -69,6 +69,7 @@ class LossConfig(Section):
     """Weights of the losses; one that is 0 costs nothing."""
 
     pix: Weight = 1.0
+    chroma: Weight = Field(default=0.0, description="Cb and Cr of pixels, beside all three colours in pix")
     border: Weight = Field(default=0.0, description="steps at the codec's block borders")
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     spectrum: Weight = Field(default=0.0, description="how much texture of each kind there is, wherever it lies")
@@ -81,7 +82,8 @@ class LossConfig(Section):
         default=1.0, description="how much more estimate counts what is taken for coarser than it is"
     )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="how far pix, spectrum and percep even out coarse and fine levels; 0 weighs all alike"
+        default=0.0,
+        description="how far pix, chroma, spectrum and percep even out coarse and fine levels; 0 weighs all alike",
     )
     harm: Weight = Field(
         default=0.0,
@@ -177,7 +179,8 @@ class Recipe(Section):
         if self.psnr is None and self.gan is None:
             raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
         for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
-            terms = ("pix", "border", "spectrum", "estimate", *(("grid", "percep", "adv") if name == "gan" else ()))
+            gan_only = ("grid", "percep", "adv") if name == "gan" else ()
+            terms = ("pix", "chroma", "border", "spectrum", "estimate", *gan_only)
             if stage and not any(getattr(loss, term) for loss in stage.losses for term in terms):
                 raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
         return self

@@ -24,6 +24,24 @@ def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
     return torch.sqrt((out - gt).square() + eps).flatten(1).mean(1)
 
 
+def chroma_loss(out: Tensor, gt: Tensor) -> Tensor:
+    """Charbonnier distance of Cb and Cr (BT.601, full range).
+
+    Losses that ask for texture ask for it in R, G and B, each for itself, and get coloured grain where chroma was
+    coarse: they hardly see it, people do. Chroma has little texture of its own, so that its pixels can be asked for.
+
+    Args:
+        out: (N, 3, H, W).
+        gt: the same shape.
+    Returns:
+        (N,); 0.001 where the colours are equal.
+    """
+    red, green, blue = (out - gt).unbind(1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    cb_cr = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1)
+    return charbonnier(cb_cr, torch.zeros_like(cb_cr))
+
+
 SPECTRUM_PX = 32
 """Side of the windows of `spectrum_loss`."""
 

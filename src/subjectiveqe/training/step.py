@@ -14,6 +14,7 @@ from ..losses import (
     balance_weights,
     border_loss,
     charbonnier,
+    chroma_loss,
     estimate_loss,
     grid_loss,
     harm_loss,
@@ -38,13 +39,14 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, spectrum, border and estimate (they sum to the G loss), and norm_g.
+        Detached scalars, already weighted: pix, chroma, spectrum, border and estimate (they sum to the G loss), and
+        norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
         terms = _estimate_term(state.g.net, part, stage)
-        if stage.loss.pix or stage.loss.border or stage.loss.spectrum:
+        if any((stage.loss.pix, stage.loss.chroma, stage.loss.border, stage.loss.spectrum)):
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
             terms |= _pixel_terms(out.float(), part, stage)
@@ -67,8 +69,8 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, spectrum, border, grid, percep, harm, adv and estimate (they sum to the G
-        loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, chroma, spectrum, border, grid, percep, harm, adv and estimate (they sum to
+        the G loss), d, norm_g and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
@@ -160,6 +162,8 @@ def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tens
     terms = {}
     if stage.loss.pix:
         terms["pix"] = stage.loss.pix * _weighted_mean(charbonnier(out, part.gt), part, stage)
+    if stage.loss.chroma:
+        terms["chroma"] = stage.loss.chroma * _weighted_mean(chroma_loss(out, part.gt), part, stage)
     if stage.loss.spectrum:
         terms["spectrum"] = stage.loss.spectrum * _weighted_mean(spectrum_loss(out, part.gt), part, stage)
     if stage.loss.border:
