@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pillow_heif
 import pytest
+import pyvips
 from PIL import Image
 
 from subjectiveqe.errors import ImageError, ShapeError
-from subjectiveqe.images import list_images, read_rgb, write_png
+from subjectiveqe.images import _with_smooth_chroma, list_images, read_rgb, write_png
+from subjectiveqe.metrics import psnr
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (64, 65)])
@@ -75,3 +78,46 @@ def test_pictures_are_listed_by_name_without_hidden_and_other_files(tmp_path):
         (tmp_path / name).touch()
     assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.JPG"]
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.png", "b.JPG", "c.webp"]
+
+
+def test_chroma_of_420_is_interpolated(tmp_path, sample_paths):
+    """Decoders for HEIC and AVIF that repeat each sample of chroma are farther from the original, by PSNR."""
+    photo = read_rgb(sample_paths["coffee"])
+    pillow_heif.register_heif_opener()
+    Image.fromarray(photo).save(tmp_path / "a.heic", quality=90, chroma=420)
+    Image.fromarray(photo).save(tmp_path / "a.avif", quality=90, subsampling="4:2:0")
+    repeated_heic = np.asarray(Image.open(tmp_path / "a.heic").convert("RGB"))
+    repeated_avif = pyvips.Image.new_from_file(str(tmp_path / "a.avif")).numpy()
+    assert psnr(read_rgb(tmp_path / "a.heic"), photo) > psnr(repeated_heic, photo) + 0.2
+    assert psnr(read_rgb(tmp_path / "a.avif"), photo) > psnr(repeated_avif, photo) + 0.2
+
+
+def test_chroma_of_444_is_left_alone(tmp_path, sample_paths):
+    photo = read_rgb(sample_paths["coffee"])
+    pillow_heif.register_heif_opener()
+    Image.fromarray(photo).save(tmp_path / "a.heic", quality=60, chroma=444)
+    assert np.array_equal(read_rgb(tmp_path / "a.heic"), np.asarray(Image.open(tmp_path / "a.heic").convert("RGB")))
+
+
+def test_interpolated_chroma_keeps_odd_sizes_alpha_and_ten_bits(draw_image):
+    deep = np.dstack((draw_image((63, 65)), np.full((63, 65), 77, np.uint8))).astype(np.uint16) * 257
+    doubled = deep[:62, :64, :3].reshape(31, 2, 32, 2, 3).mean((1, 3)).repeat(2, 0).repeat(2, 1)
+    deep[:62, :64, :3] = doubled
+    image = pyvips.Image.new_from_array(deep).copy(interpretation="rgb16")
+    smooth = _with_smooth_chroma(image)
+    assert (smooth.width, smooth.height, smooth.format, smooth.interpretation) == (65, 63, "ushort", "rgb16")
+    assert np.array_equal(smooth.numpy()[..., 3], deep[..., 3])
+    weights = np.array([0.299, 0.587, 0.114])
+    inner = slice(2, -2)
+    before, after = (pixels[inner, inner, :3] @ weights for pixels in (deep, smooth.numpy()))
+    unclipped = (smooth.numpy()[inner, inner, :3] < 65535).all(2) & (smooth.numpy()[inner, inner, :3] > 0).all(2)
+    assert np.abs(before - after)[unclipped].max() < 2
+
+
+def test_a_turned_avif_is_read_upright(tmp_path, sample_paths):
+    photo = read_rgb(sample_paths["coffee"])[:192, :256]
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn to the right
+    Image.fromarray(photo).save(tmp_path / "a.avif", quality=95, exif=exif)
+    read = read_rgb(tmp_path / "a.avif")
+    assert psnr(read, np.ascontiguousarray(np.rot90(photo, -1))) > 35

@@ -92,35 +92,41 @@ def open_picture(path: Path) -> pyvips.Image:
     import pyvips
 
     kind = sniff_format(path)
+    most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
     try:
         if kind in _OF_PILLOW:
             image = _open_by_pillow(path, kind)
         else:
             image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")
-            if kind == "avif" and image.format == "ushort":
-                image = _full_scale(image, image.get("bits-per-sample"))
+        is_small = image.width * image.height <= most
+        if kind == "avif" and is_small:
+            deep = image.format == "ushort"  # of which Pillow would make 8 bits
+            bits = image.get("bits-per-sample")
+            image = _full_scale(image.copy_memory(), bits) if deep else _open_by_pillow(path, kind)
+        if kind in ("avif", "heic") and is_small and _has_doubled_chroma(image):
+            image = _with_smooth_chroma(image)
     except Exception as error:  # Pillow's decoders raise SyntaxError, RuntimeError and more for damaged files
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
-    most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
-    if image.width * image.height > most:
+    if not is_small:
         size = f"{image.width}x{image.height} px"
         raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that a {kind} may have here")
     return image
 
 
 def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
-    """Reads a picture that libvips has no decoder for; it lies in memory as a whole."""
+    """Reads a picture that libvips has no decoder for, or a worse one; it lies in memory as a whole, upright."""
     import pyvips
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     if kind == "heic":
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     bits = 8
-    with Image.open(path) as picture:  # refuses bombs by itself
+    with Image.open(path) as opened:  # refuses bombs by itself
+        pages = getattr(opened, "n_frames", 1)
+        picture = ImageOps.exif_transpose(opened) if kind == "avif" else opened
         info = dict(picture.info)
-        pages = getattr(picture, "n_frames", 1)
         is_plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
         if kind == "heic" and info["bit_depth"] > 8:  # of which Pillow would make 8
             bits, pixels = info["bit_depth"], np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
@@ -141,6 +147,49 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
 def _full_scale(image: pyvips.Image, bits: int) -> pyvips.Image:
     """Stretches samples that lie in the upper `bits` of 16, as HEIF libraries give them, so that white is 65535."""
     return (image * (65535 / (65536 - 2 ** (16 - bits)))).rint().cast("ushort")
+
+
+_LUMA = (0.299, 0.587, 0.114)  # BT.601; other weights would do nearly as well here
+
+_LOOKED_AT, _MOST_UNEVEN = 64, 1 / 512
+"""Pairs of rows, and by how much the chroma of 2x2 pixels may differ on the mean, as a share of the range."""
+
+
+def _has_doubled_chroma(image: pyvips.Image) -> bool:
+    """Whether the chroma of each 2x2 pixels is one and the same, as libheif leaves 4:2:0, by rows from all over."""
+    width = image.width // 2 * 2
+    if image.bands < 3 or not width or image.height < 2:
+        return False
+    uneven = []
+    for top in np.linspace(0, image.height - 2, _LOOKED_AT).astype(int) // 2 * 2:
+        rgb = image.crop(0, int(top), width, 2).numpy()[..., :3].astype(np.float32)
+        chroma = (rgb - (rgb @ np.array(_LUMA, np.float32))[..., None]).reshape(2, width // 2, 2, 3)
+        uneven.append(np.abs(chroma - chroma.mean(axis=(0, 2), keepdims=True)).mean())
+    return bool(np.mean(uneven) < _MOST_UNEVEN * (65535 if image.format == "ushort" else 255))
+
+
+def _with_smooth_chroma(image: pyvips.Image) -> pyvips.Image:
+    """Interpolates chroma (linearly, 3:1) where each sample was repeated for 2x2 pixels.
+
+    It is what browsers show, and what training pictures went through: repeated samples make steps two pixels apart.
+    """
+    import pyvips
+
+    width, height = (side + side % 2 for side in (image.width, image.height))
+    even = image[:3].embed(0, 0, width, height, extend="copy")
+    luma = even.cast("float").recomb([list(_LUMA)])
+    chroma = (even - luma).shrink(2, 2)
+    smooth = chroma.affine(
+        [2, 0, 0, 2],
+        interpolate=pyvips.Interpolate.new("bilinear"),
+        idx=0.25,  # the middle of a sample is that of its 2x2 pixels
+        idy=0.25,
+        oarea=[0, 0, width, height],
+        extend="copy",
+    )
+    rgb = (luma + smooth).crop(0, 0, image.width, image.height).rint().cast(image.format)
+    whole = rgb.bandjoin(image[3:]) if image.hasalpha() else rgb
+    return whole.copy(interpretation=image.interpretation)
 
 
 def read_rgb(path: Path) -> RGB:

@@ -36,8 +36,13 @@ def coarseness(codec: str, level: int, num: int = len(FAMILIES), chroma: str = "
         family = "hevc-420"
     if family not in FAMILIES[:num]:
         return (math.nan,) * num
-    value = math.log2(_STEPS[family](level)) / 8
+    value = on_scale(_STEPS[family](level))
     return tuple(value if name == family else 0.0 for name in FAMILIES[:num])
+
+
+def on_scale(step: float) -> float:
+    """A step of 1 or more as networks are told it."""
+    return math.log2(step) / 8
 
 
 def _hevc_step(qp: int) -> float:
@@ -58,12 +63,16 @@ def _webp_step(qf: int) -> float:
 
 
 def _avif_step(qf: int) -> float:
-    """What libavif and libaom make of a quality factor, a quantiser of 64, its index of 256, and the AC step of AV1.
+    """What libavif and libaom make of a quality factor: a quantiser of 64, and its index of 256."""
+    return avif_step(4 * round((100 - qf) * 63 / 100))
+
+
+def avif_step(index: float) -> float:
+    """The AC step of AV1 for an index 0..255, at least 1.
 
     Steps are those of 8-bit pictures over 8, since coefficients are 8 times as large as those of an orthonormal
     transform.
     """
-    index = 4 * round((100 - qf) * 63 / 100)
     places = (0, 1, 95, 120, 137, 150, 160, 188, 222, 255)  # of the table in section 7.12.2 of the AV1 specification
     logs = np.log2((4, 8, 102, 152, 203, 255, 305, 510, 969, 1828))
     return max(1.0, float(2 ** np.interp(index, places, logs)) / 8)

@@ -18,13 +18,14 @@ from typing import Literal
 
 import numpy as np
 
+from ..codecs.avif_header import avif_coarseness
 from ..errors import ConfigError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
 from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
-from .look import Look
+from .look import Look, with_file
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
@@ -271,9 +272,10 @@ def _look(source: Path, format_out: str, enhancer: Enhancer) -> Look:
     """At a picture as a whole; takes a reading of the file to the last patch, which costs little beside the network."""
     photo = open_photo(source, format_out)
     try:
-        return enhancer.look_at_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
+        look = enhancer.look_at_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
     finally:
         photo.close()
+    return with_file(look, avif_coarseness(source)) if sniff_format(source) == "avif" else look
 
 
 def _as_seen(photo: Photo, rows: Pixels) -> Pixels:

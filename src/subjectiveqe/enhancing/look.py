@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,27 @@ class Look(NamedTuple):
 
     coarseness: Floats | None
     grid: tuple[int, int] = (0, 0)
+
+
+_DOUBT = 0.15
+"""By how much an estimate may exceed what a file says, and what other codecs may seem to have left, for the file to be
+believed. Ten photos coded once as AVIF at qualities 15 to 90 all were, those coded as JPEG at 20 before were not."""
+
+
+def with_file(look: Look, told: Sequence[float] | None) -> Look:
+    """A look that goes by what the file says of its quantiser, unless the picture shows more than that.
+
+    A picture that was compressed before, more coarsely or by another codec, is as coarse as it looks, whatever its file
+    says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by.
+
+    Args:
+        look: at the picture.
+        told: as `codecs.coarseness` gives it, for one codec; None where the file says nothing.
+    """
+    if look.coarseness is None or told is None:
+        return look
+    said: Floats = np.array(told[: len(look.coarseness)], np.float32)
+    return look if (look.coarseness > said + _DOUBT).any() else look._replace(coarseness=said)
 
 
 def look_places(side: int) -> list[int]:
