@@ -23,10 +23,10 @@ from subjectiveqe.codecs.avif_header import avif_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import with_file
 from subjectiveqe.images import RGB, list_images, read_rgb
-from subjectiveqe.metrics import dists, lpips, psnr
+from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
 FILES = (("avif", 15), ("avif", 30), ("avif", 50), ("avif", 70), ("heic", 30), ("heic", 50), ("heic", 70))
-WAYS = ("repeated", "interpolated", "told")
+WAYS = ("repeated", "interpolated", "interpolated, told")
 
 
 def main() -> None:
@@ -40,13 +40,17 @@ def main() -> None:
     originals = [read_rgb(path) for path in list_images(options.pictures)[:: options.every]]
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")
-    columns = ["file", "chroma", *(f"{judge} {end}" for judge in ("PSNR", "LPIPS", "DISTS") for end in ("in", "out"))]
+    columns = [
+        "file",
+        "chroma",
+        *(f"{judge} {end}" for judge in ("PSNR", "LPIPS", "SSIMULACRA2") for end in ("in", "out")),
+    ]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for suffix, quality in FILES:
         rows = [measure(gt, suffix, quality, enhancer) for gt in originals]
         for way in WAYS if suffix == "avif" else WAYS[:2]:
             scores = [mean(values) for values in zip(*(row[way] for row in rows), strict=True)]
-            texts = [f"{score:.2f}" if place < 2 else f"{score:.4f}" for place, score in enumerate(scores)]
+            texts = [f"{score:.4f}" if place in (2, 3) else f"{score:.2f}" for place, score in enumerate(scores)]
             print(f"| {suffix} {quality} | {way} | {' | '.join(texts)} |", flush=True)
 
 
@@ -62,12 +66,12 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
     outs = {
         "repeated": (repeated, enhancer(repeated)),
         "interpolated": (interpolated, enhancer.with_look(interpolated, look)),
-        "told": (interpolated, enhancer.with_look(interpolated, with_file(look, told))),
+        "interpolated, told": (interpolated, enhancer.with_look(interpolated, with_file(look, told))),
     }
     return {
-        way: [judge(image, gt) for judge in (psnr, lpips, dists) for image in pair]
+        way: [judge(image, gt) for judge in (psnr, lpips, ssimulacra2) for image in pair]
         for way, pair in outs.items()
-        if way != "told" or suffix == "avif"
+        if way in WAYS[:2] or suffix == "avif"
     }
 
 
