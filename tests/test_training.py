@@ -343,6 +343,14 @@ def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path,
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
 
 
+def test_chroma_is_a_term_of_both_stages(recipe_path, tmp_path):
+    changes = [f"{stage}.loss={{pix: 0, chroma: 1.0}}" for stage in ("psnr", "gan")]
+    train(read_recipe(recipe_path, [*changes, "psnr.steps=1", "gan.steps=1", "log_every=1"]), tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert re.search(r"psnr 1/1 chroma 0\.\d", log)
+    assert re.search(r"gan 1/1 .*chroma 0\.\d", log)
+
+
 def test_a_run_from_before_a_setting_was_known_resumes(recipe_path, tmp_path):
     changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
     train(read_recipe(recipe_path, changes), tmp_path / "run")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import RGB
+if TYPE_CHECKING:
+    from .images import RGB
 
 # Source: ITU-R BT.601-7, table 3, scaled to 8 bits: Y in 16..235, Cb and Cr in 16..240.
-_KR, _KB = 0.299, 0.114
-_KG = 1 - _KR - _KB
+LUMA = _KR, _KG, _KB = 0.299, 0.587, 0.114
+"""What R, G and B count in luma."""
+
 _TO_YCBCR = (
     np.array(
         [
@@ -51,7 +55,7 @@ def luma(rgb: NDArray[np.generic]) -> NDArray[np.float32]:
     Returns:
         float32, (H, W).
     """
-    return rgb.astype(np.float32) @ np.array([_KR, _KG, _KB], np.float32)
+    return rgb.astype(np.float32) @ np.array(LUMA, np.float32)
 
 
 def _round(values: NDArray[np.floating]) -> RGB:

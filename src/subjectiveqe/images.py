@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .color import LUMA, luma
 from .errors import ImageError, ShapeError
 from .files import atomic_path
 
@@ -149,8 +150,6 @@ def _full_scale(image: pyvips.Image, bits: int) -> pyvips.Image:
     return (image * (65535 / (65536 - 2 ** (16 - bits)))).rint().cast("ushort")
 
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601; other weights would do nearly as well here
-
 _LOOKED_AT, _MOST_UNEVEN = 64, 1 / 512
 """Pairs of rows, and by how much the chroma of 2x2 pixels may differ on the mean, as a share of the range."""
 
@@ -163,7 +162,7 @@ def _has_doubled_chroma(image: pyvips.Image) -> bool:
     uneven = []
     for top in np.linspace(0, image.height - 2, _LOOKED_AT).astype(int) // 2 * 2:
         rgb = image.crop(0, int(top), width, 2).numpy()[..., :3].astype(np.float32)
-        chroma = (rgb - (rgb @ np.array(_LUMA, np.float32))[..., None]).reshape(2, width // 2, 2, 3)
+        chroma = (rgb - luma(rgb)[..., None]).reshape(2, width // 2, 2, 3)
         uneven.append(np.abs(chroma - chroma.mean(axis=(0, 2), keepdims=True)).mean())
     return bool(np.mean(uneven) < _MOST_UNEVEN * (65535 if image.format == "ushort" else 255))
 
@@ -177,8 +176,8 @@ def _with_smooth_chroma(image: pyvips.Image) -> pyvips.Image:
 
     width, height = (side + side % 2 for side in (image.width, image.height))
     even = image[:3].embed(0, 0, width, height, extend="copy")
-    luma = even.cast("float").recomb([list(_LUMA)])
-    chroma = (even - luma).shrink(2, 2)
+    y = even.cast("float").recomb([list(LUMA)])  # of BT.601; other weights would do nearly as well here
+    chroma = (even - y).shrink(2, 2)
     smooth = chroma.affine(
         [2, 0, 0, 2],
         interpolate=pyvips.Interpolate.new("bilinear"),
@@ -187,7 +186,7 @@ def _with_smooth_chroma(image: pyvips.Image) -> pyvips.Image:
         oarea=[0, 0, width, height],
         extend="copy",
     )
-    rgb = (luma + smooth).crop(0, 0, image.width, image.height).rint().cast(image.format)
+    rgb = (y + smooth).crop(0, 0, image.width, image.height).rint().cast(image.format)
     whole = rgb.bandjoin(image[3:]) if image.hasalpha() else rgb
     return whole.copy(interpretation=image.interpretation)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .color import LUMA
 from .distributed import mean_over_processes
 
 
@@ -37,8 +38,8 @@ def chroma_loss(out: Tensor, gt: Tensor) -> Tensor:
         (N,); 0.001 where the colours are equal.
     """
     red, green, blue = (out - gt).unbind(1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    cb_cr = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], 1)
+    y = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    cb_cr = torch.stack([(blue - y) / (2 - 2 * LUMA[2]), (red - y) / (2 - 2 * LUMA[0])], 1)
     return charbonnier(cb_cr, torch.zeros_like(cb_cr))
 
 
