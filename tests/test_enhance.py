@@ -199,10 +199,14 @@ def test_tiles_are_small_where_memory_is(unet_onnx, monkeypatch, draw_image):
 
     monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, run=watch))
     bytes_px = enhancer._network.bytes_px + 36
-    monkeypatch.setattr("subjectiveqe.enhancing.enhancer.memory_bytes", lambda: 4 * 50_000 * bytes_px)
+    monkeypatch.setattr("subjectiveqe.enhancing.enhancer.memory_bytes", lambda: 4 * 80_000 * bytes_px)
     enhancer(draw_image((400, 500)))
     assert len(areas) > 1
-    assert max(areas) <= 50_000
+    assert max(areas) <= 80_000
+    areas.clear()
+    monkeypatch.setattr("subjectiveqe.enhancing.enhancer.memory_bytes", lambda: 0)
+    enhancer(draw_image((400, 500)))
+    assert max(areas) >= 50_000, "tiles of little but overlap would take times as long and be seen"
 
 
 def test_an_estimate_that_is_no_number_is_caught(unet_onnx, monkeypatch, draw_image):

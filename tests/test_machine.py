@@ -35,4 +35,14 @@ def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
     assert machine.memory_bytes(tmp_path) == 5000 * 1024
     (group / "memory.max").write_text("100000\n")
     assert machine.memory_bytes(tmp_path) == 30000
+    (group / "memory.stat").write_text("anon 20000\ninactive_file 30000\nactive_file 15000\n")
+    assert machine.memory_bytes(tmp_path) == 75000
+    (group / "memory.max").write_text("max\n")
+    (group / "memory").mkdir()
+    (group / "memory/memory.limit_in_bytes").write_text("90000\n")
+    (group / "memory/memory.usage_in_bytes").write_text("80000\n")
+    (group / "memory/memory.stat").write_text(
+        "cache 1\ninactive_file 1\nactive_file 1\ntotal_cache 40000\ntotal_inactive_file 30000\ntotal_active_file 9000\n"
+    )
+    assert machine.memory_bytes(tmp_path) == 49000
     assert machine.memory_bytes() > 2**20

@@ -40,13 +40,23 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
         lines = (root / "proc/meminfo").read_text().splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     groups = root / "sys/fs/cgroup"
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, usage, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         with suppress(OSError, ValueError):  # no such group, or "max"
-            found.append(max(int((groups / limit).read_text()) - int((groups / usage).read_text()), 0))
+            used = int((groups / usage).read_text()) - _cached_bytes(groups / stat)
+            found.append(max(int((groups / limit).read_text()) - used, 0))
     return min(found, default=None)
+
+
+def _cached_bytes(stat: Path) -> int:
+    """What a control group's usage counts of files read and written lately, which gives way when memory is wanted."""
+    if not stat.is_file():
+        return 0
+    counts = dict(line.split() for line in stat.read_text().splitlines())
+    whole = "total_" if "total_cache" in counts else ""  # the old layout has the group's own and, with its parts, all
+    return sum(int(counts.get(f"{whole}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
 def trim_memory() -> None:

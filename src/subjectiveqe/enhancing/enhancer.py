@@ -38,8 +38,9 @@ _BROADEST = 2
 _TILE_SHARE = 1 / 4
 """Of the memory at hand, where that is short."""
 
-_LEAST_AREA = 128**2
-"""Tiles are not made smaller than this when memory runs out; in px."""
+_LEAST_AREA = 256**2
+"""Tiles are not made smaller than this where memory is short, or runs out; in px. Smaller ones are mostly overlap:
+slower by times, and seen in the result."""
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
@@ -220,8 +221,9 @@ class Enhancer:
         progress: Callable[[int, int], None] | None,
     ) -> Generator[Pixels, None, None]:
         memory = memory_bytes()
-        tile_bytes = _TILE_BYTES if memory is None else min(_TILE_BYTES, int(memory * _TILE_SHARE))
-        area = tile_bytes // (self._network.bytes_px + _OWN_BYTES_PX)
+        bytes_px = self._network.bytes_px + _OWN_BYTES_PX
+        at_hand = _TILE_BYTES if memory is None else max(int(memory * _TILE_SHARE), _LEAST_AREA * bytes_px)
+        area = min(_TILE_BYTES, at_hand) // bytes_px
         rows_px = max(_BAND_BYTES // (_BAND_BYTES_PX * width), LEAST_OVERLAPS * self._network.reach_px)
         plan = self._plan(height, width, self._tile_px, min(area, _BROADEST * rows_px**2), rows_px)
         bands = [list(tiles) for _, tiles in groupby(plan, key=attrgetter("rows"))]
