@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -74,6 +75,20 @@ def test_a_second_run_does_not_take_its_own_results_for_input(tmp_path, enhancer
         result = enhance_files([tmp_path], tmp_path / "better", enhancer, recursive=True, existing="overwrite")
         assert len(result.of("done")) == 1
     assert names(tmp_path) == ["a.jpg", "better/a.jpg"]
+
+
+@pytest.mark.parametrize("format_out", [None, "png"])
+def test_results_beside_their_sources_are_no_input_either(tmp_path, enhancer, draw_image, format_out):
+    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    options = {"saving": Saving(format_out), "suffix": "-better"}
+    enhance_files([tmp_path], None, enhancer, **options)
+    with pytest.raises(ConfigError, match="exists already; add --overwrite, --skip-existing"):
+        enhance_files([tmp_path], None, enhancer, **options)
+    save_jpeg(tmp_path / "b.jpg", draw_image((8, 8)))
+    result = enhance_files([tmp_path], None, enhancer, existing="skip", **options)
+    assert [len(result.of(status)) for status in ("done", "skipped")] == [1, 1]
+    extension = format_out or "jpg"
+    assert names(tmp_path) == sorted(["a.jpg", "b.jpg", f"a-better.{extension}", f"b-better.{extension}"])
 
 
 @pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "folder link", "hard link", "another input"])
@@ -253,3 +268,25 @@ def test_an_impatient_ctrl_c_leaves_nothing_either(tmp_path, draw_image):
     assert errors == b""
     assert run.returncode == 130
     assert names(tmp_path / "out") == []
+
+
+def test_what_is_replaced_keeps_its_rights_and_what_cannot_be_written_stays(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    source.chmod(0o600)
+    enhance_files([source], None, enhancer, in_place=True)
+    if os.name == "posix":
+        assert stat.S_IMODE(source.stat().st_mode) == 0o600
+    gray_map = tmp_path / "b.pgm"
+    gray_map.write_bytes(b"P5 2 2 255\n1234")
+    before = gray_map.read_bytes()
+    outcome = enhance_files([gray_map], None, enhancer, in_place=True).of("failed")[0]
+    assert outcome.reason == "ppm is read and not written, so it cannot be replaced; give --out or --suffix"
+    assert gray_map.read_bytes() == before
+
+
+def test_a_jpeg_is_not_made_where_lossless_was_asked_for(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    for out in (tmp_path / "b.jpg", tmp_path / "out"):
+        with pytest.raises(ConfigError, match="JPEG has no lossless mode here; add --format png"):
+            enhance_files([source], out, enhancer, saving=Saving(lossless=True))
+    assert names(tmp_path) == ["a.jpg"]

@@ -42,7 +42,7 @@ def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
     (group / "memory/memory.limit_in_bytes").write_text("90000\n")
     (group / "memory/memory.usage_in_bytes").write_text("80000\n")
     (group / "memory/memory.stat").write_text(
-        "cache 1\ninactive_file 1\nactive_file 1\ntotal_cache 40000\ntotal_inactive_file 30000\ntotal_active_file 9000\n"
+        "cache 1\nactive_file 1\ntotal_cache 40000\ntotal_inactive_file 30000\ntotal_active_file 9000\n"
     )
     assert machine.memory_bytes(tmp_path) == 49000
     assert machine.memory_bytes() > 2**20

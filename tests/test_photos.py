@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
@@ -61,7 +64,7 @@ def test_profile_tags_and_resolution_come_along(tmp_path, draw_image, name):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["jpeg", "png", "tiff", "webp", "avif"])
+@pytest.mark.parametrize("name", ["jpeg", "png", "tiff", "webp", "avif", "heic"])
 def test_a_picture_is_seen_upright_whatever_it_becomes(tmp_path, orientation, name):
     marked = np.zeros((32, 48, 3), np.uint8)
     marked[:16, :24] = (250, 30, 30)  # red at the top left, green at the bottom right
@@ -366,3 +369,95 @@ def test_an_animated_png_keeps_all_it_is(tmp_path):
     with pytest.raises(ImageError, match=r"cut\.png: cannot be decoded"):
         copy(tmp_path / "cut.png", tmp_path / "never.png")
     assert not (tmp_path / "never.png").exists()
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "png"])
+def test_a_turned_tiff_without_other_tags_is_seen_upright(tmp_path, name):
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    Image.new("RGB", (64, 128), (10, 200, 10)).save(tmp_path / "in.tif", exif=turned)
+    target = tmp_path / f"out{FORMATS[name][0]}"
+    copy(tmp_path / "in.tif", target)
+    assert read_rgb(target).shape == (64, 128, 3)
+
+
+def test_an_orientation_that_pixels_have_taken_on_is_said_no_more(tmp_path):
+    frames = [Image.new("RGB", (64, 128), colour) for colour in ("red", "blue")]
+    Image.new("RGB", (64, 128)).save(tmp_path / "in.jpg", exif=exif(6))
+    for name in ("heic", "avif", "png"):
+        copy(tmp_path / "in.jpg", tmp_path / f"out.{name}")
+        with Image.open(tmp_path / f"out.{name}") as seen:
+            assert seen.size == (128, 64), name
+            assert seen.getexif().get(ORIENTATION, 1) == 1, name
+            assert seen.getexif()[MAKER] == "A Maker"
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:], exif=exif(1))
+    copy(tmp_path / "moving.png", tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as seen:
+        assert seen.getexif()[MAKER] == "A Maker"
+
+
+def save_heic(path, code_points, bits=8):
+    import pillow_heif
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8 if bits == 8 else np.uint16) * (1 if bits == 8 else 257)
+    made = pillow_heif.from_bytes("RGB" if bits == 8 else "RGB;16", (64, 64), pixels.tobytes())
+    names = ("color_primaries", "transfer_characteristics", "matrix_coefficients")
+    made.save(path, quality=90, **dict(zip(names, code_points, strict=True)))
+
+
+def test_wide_colours_are_said_by_a_profile_and_hdr_goes_into_heic_alone(tmp_path):
+    save_heic(tmp_path / "p3.heic", (12, 13, 6))
+    for name in ("jpeg", "heic", "png"):
+        target = tmp_path / f"out{FORMATS[name][0]}"
+        copy(tmp_path / "p3.heic", target)
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(open_photo(target, name).attached["icc-profile-data"]))
+        assert "P3" in ImageCms.getProfileDescription(profile)
+    save_heic(tmp_path / "pq.heic", (9, 16, 9), bits=10)
+    assert copy(tmp_path / "pq.heic", tmp_path / "better.heic").code_points == (9, 16, 9)
+    assert open_photo(tmp_path / "better.heic", "heic").code_points == (9, 16, 9)
+    with pytest.raises(ImageError, match=r"pq\.heic: its colours are HDR or BT.2020 .*; add --format heic"):
+        open_photo(tmp_path / "pq.heic", "jpeg")
+    save_heic(tmp_path / "srgb.heic", (1, 13, 6))
+    assert "icc-profile-data" not in open_photo(tmp_path / "srgb.heic", "jpeg").attached
+
+
+def test_texts_of_a_png_come_along_into_a_png(tmp_path):
+    words = PngInfo()
+    words.add_text("parameters", "a cat, 20 steps")
+    words.add_itxt("Author", "Zoë")
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png", pnginfo=words)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:], pnginfo=words)
+    for name in ("in.png", "moving.png"):
+        assert copy(tmp_path / name, tmp_path / "out.png").warnings == ()
+        with Image.open(tmp_path / "out.png") as seen:
+            assert seen.text == {"parameters": "a cat, 20 steps", "Author": "Zoë"}
+        copy(tmp_path / name, tmp_path / "bare.png", Saving(strip=True))
+        with Image.open(tmp_path / "bare.png") as seen:
+            assert seen.text == {}
+    said = copy(tmp_path / "in.png", tmp_path / "out.jpg").warnings
+    assert said == ("its texts (parameters, Author) are not kept, jpeg has none",)
+
+
+def test_a_motion_photo_is_told_that_it_will_rest(tmp_path):
+    motion = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf GCamera:MotionPhoto='1' GCamera:MicroVideo='1'/></x:xmpmeta>"
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.jpg", xmp=motion)
+    assert copy(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings == ("its motion video is not kept",)
+
+
+def test_16_bits_of_a_gray_map_stay(tmp_path):
+    values = np.linspace(0, 65535, 48).astype(">u2").reshape(6, 8)
+    (tmp_path / "in.pgm").write_bytes(b"P5 8 6 65535\n" + values.tobytes())
+    photo = copy(tmp_path / "in.pgm", tmp_path / "out.png")
+    assert (photo.dtype, photo.bands) == (np.uint16, 1)
+    with Image.open(tmp_path / "out.png") as seen:
+        assert np.array_equal(np.asarray(seen), values)
+
+
+def test_heic_is_lossless_where_asked_whatever_the_chroma(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "in.png")
+    for chroma in ("444", "420"):
+        copy(tmp_path / "in.png", tmp_path / "out.heic", Saving(lossless=True, chroma=chroma))
+        assert np.array_equal(read_rgb(tmp_path / "out.heic"), noise)

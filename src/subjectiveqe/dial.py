@@ -27,7 +27,7 @@ _MARK = b"B\x08strengthJ\x04"
 
 
 def turn(model: bytes, strength: float) -> bytes:
-    """Sets the dial of an ONNX file; one without a dial is given back as it is.
+    """Sets the dial of an ONNX file; one without a dial, or with one that was set for good, is given back as it is.
 
     Args:
         model: content of the file.
@@ -35,6 +35,8 @@ def turn(model: bytes, strength: float) -> bytes:
     Raises:
         ModelError: the file holds what looks like several dials.
     """
+    if TRAINED_AT.encode() in model:
+        return model
     before, mark, rest = model.partition(_MARK)
     if _MARK in rest:
         raise ModelError(f"the model has more than one constant named {DIAL}")

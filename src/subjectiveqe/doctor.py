@@ -59,7 +59,7 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
             findings.append(Finding(name, "not installed", f'pip install "subjectiveqe{extra}"'))
         else:
             speed = f", {_speed(name)}" if measure and name != "torch" else ""
-            findings.append(Finding(name, importlib.metadata.version(name) + speed))
+            findings.append(Finding(name, _version(name) + speed))
     gpus = gpu_providers()
     findings.append(
         Finding("GPU", ", ".join(gpus).replace("ExecutionProvider", ""))
@@ -69,6 +69,12 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
     findings.append(Finding("--runtime auto", choose_runtime(of_torch=False)))
     findings.append(Finding("--model", choose_model("auto", DEFAULT_STRENGTH)))
     return findings
+
+
+def _version(package: str) -> str:
+    """Of the distribution that a package came with, which may have another name: onnxruntime-gpu, say."""
+    names = importlib.metadata.packages_distributions().get(package, [package])
+    return importlib.metadata.version(names[0])
 
 
 def _speed(runtime: str) -> str:

@@ -16,6 +16,7 @@ _TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769,
 first table describe how the pixels are stored."""
 
 _START = b"Exif\0\0"
+_ORIENTATION = 0x0112
 
 
 def without_thumbnail(exif: bytes) -> bytes:
@@ -29,6 +30,19 @@ def without_thumbnail(exif: bytes) -> bytes:
         return exif
     link = start + table + 2 + 12 * count
     return exif[:link] + b"\0" * len(exif[link : link + 4]) + exif[link + 4 :]
+
+
+def upright(exif: bytes) -> bytes:
+    """Says in the first table of an EXIF block that pixels lie as they are to be seen, where it says anything of it."""
+    start = len(_START) if exif.startswith(_START) else 0
+    order = ">" if exif[start : start + 2] == b"MM" else "<"
+    with suppress(struct.error):  # damaged; viewers will not find the tag either
+        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
+        for entry in range(start + table + 2, start + table + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}H", exif, entry) == (_ORIENTATION,):
+                return exif[: entry + 8] + struct.pack(f"{order}HH", 1, 0) + exif[entry + 12 :]
+    return exif
 
 
 def exif_of_tiff(path: Path) -> bytes | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,9 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        aside.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
+        aside.chmod(_mode_of(path))
         aside.replace(path)
     except OSError as error:
         if error.filename is None:  # a full disk is met while writing, which names no file
@@ -35,6 +35,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+_UMASK = threading.Lock()
+"""The umask can only be read by setting it, and is one for all threads."""
+
+
+def _mode_of(path: Path) -> int:
+    """Rights of the file that is replaced, else those of any new file; `mkstemp` makes private ones."""
+    with suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    with _UMASK:
+        umask = os.umask(0)
+        os.umask(umask)
+    return 0o666 & ~umask
 
 
 def cache_folder() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,6 +35,15 @@ EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp"}
     | {".ppm", ".pgm", ".gif"}
 )
+
+CODE_POINTS = "code-points"
+"""Metadata of an opened picture whose colours no profile here stands for: primaries/transfer/matrix by ITU-T H.273."""
+
+LEFT_OUT = "left-out"
+"""Metadata of an opened picture: what of the file is not read, separated by commas."""
+
+_P3, _BT2020 = 12, 9
+_HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
 _OF_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
 
@@ -106,6 +117,8 @@ def open_picture(path: Path) -> pyvips.Image:
             image = _full_scale(image.copy_memory(), bits) if deep else _open_by_pillow(path, kind)
         if kind in ("avif", "heic") and is_small and _has_doubled_chroma(image):
             image = _with_smooth_chroma(image)
+        if kind in ("avif", "heic") and is_small and not image.get_typeof("icc-profile-data"):
+            image = _with_colours(image, _code_points(path))
     except Exception as error:  # Pillow's decoders raise SyntaxError, RuntimeError and more for damaged files
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
     if not is_small:
@@ -129,8 +142,11 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
         picture = ImageOps.exif_transpose(opened) if kind == "avif" else opened
         info = dict(picture.info)
         is_plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
+        is_deep_gray = kind == "ppm" and picture.mode == "I"  # 16 bits of gray, in 32
         if kind == "heic" and info["bit_depth"] > 8:  # of which Pillow would make 8
             bits, pixels = info["bit_depth"], np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
+        elif is_deep_gray:
+            pixels = np.asarray(picture).astype(np.uint16)
         else:
             pixels = np.asarray(picture if is_plain else picture.convert("RGBA" if "transparency" in info else "RGB"))
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
@@ -142,7 +158,51 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
             image.set_type(pyvips.GValue.blob_type, name, bytes(info[key]))
     if pages > 1:
         image.set_type(pyvips.GValue.gint_type, "n-pages", pages)
+    if lost := _left_out(info):
+        image.set_type(pyvips.GValue.gstr_type, LEFT_OUT, ", ".join(lost))
     return _full_scale(image, bits) if bits > 8 else image
+
+
+def _left_out(info: Mapping[Any, Any]) -> list[str]:
+    """Names the pictures beside the picture that a HEIC file has, by what `pillow_heif` says of it."""
+    kinds = [str(kind) for kind in info.get("aux") or ()]
+    depth = bool(info.get("depth_images")) or any("depth" in kind for kind in kinds)
+    gain = any("gainmap" in kind for kind in kinds)
+    others = any("gainmap" not in kind and "depth" not in kind for kind in kinds)
+    names = {"its HDR gain map": gain, "its depth map": depth, "what else lies beside it (mattes)": others}
+    return [name for name, is_there in names.items() if is_there]
+
+
+def _code_points(path: Path) -> tuple[int, ...]:
+    """Primaries, transfer and matrix that a HEIF file tells by ITU-T H.273; empty where it does not.
+
+    Source: ISO/IEC 14496-12, "colr" box; no decoder here gives them for all files.
+    """
+    with path.open("rb") as file:
+        _, mark, rest = file.read(1 << 16).partition(b"colrnclx")
+    return struct.unpack(">3H", rest[:6]) if mark and len(rest) >= 6 else ()
+
+
+def _with_colours(image: pyvips.Image, code_points: tuple[int, ...]) -> pyvips.Image:
+    """Says what colours a picture without a profile has: by a profile, which all formats carry, where there is one."""
+    import pyvips
+
+    if not code_points:
+        return image
+    primaries, transfer, _ = code_points
+    image = image.copy()
+    if transfer in _HDR_TRANSFERS or primaries == _BT2020:
+        image.set_type(pyvips.GValue.gstr_type, CODE_POINTS, "/".join(map(str, code_points)))
+    elif primaries == _P3:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", vips_profile("p3"))
+    return image
+
+
+def vips_profile(name: str) -> bytes:
+    """An ICC profile that libvips brings along: "srgb" or "p3" (Display P3)."""
+    import pyvips
+
+    return bytes(pyvips.Operation.call("profile_load", name))
 
 
 def _full_scale(image: pyvips.Image, bits: int) -> pyvips.Image:

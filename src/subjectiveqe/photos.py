@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .errors import ImageError
-from .exif import can_go_into_tiff, exif_of_tiff, without_thumbnail
-from .images import first_line, open_picture, sniff_format
+from .exif import can_go_into_tiff, exif_of_tiff, upright, without_thumbnail
+from .images import CODE_POINTS, LEFT_OUT, first_line, open_picture, sniff_format, vips_profile
+from .pngtext import keyword, read_texts
 
 if TYPE_CHECKING:
     import pyvips
@@ -48,7 +49,12 @@ _BARE = ("gif", "bmp")
 CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
 """libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
 
-_NOT_KEPT = {b"hdrgm:": "its HDR gain map", b"GDepth:": "its depth map", b"GCamera:MicroVideo": "its motion video"}
+_NOT_KEPT = {
+    b"hdrgm:": "its HDR gain map",
+    b"GDepth:": "its depth map",
+    b"Camera:MicroVideo": "its motion video",
+    b"Camera:MotionPhoto": "its motion video",
+}
 """What XMP says is hidden behind the picture's end."""
 
 
@@ -67,6 +73,8 @@ class Photo:
             that are fully transparent have the colour of the visible ones around: a hidden colour cannot bleed out.
         close: ends reading; to be called by the thread that has read.
         attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
+        texts: what a PNG says in words, chunk by chunk; none where the result is no PNG.
+        code_points: of its colours by ITU-T H.273, which say what no profile can: primaries, transfer, matrix.
         timing: how long each frame is shown and how often all are, by libvips' names.
         density: pixels per millimetre across and down; 1 where the file does not say.
         orientation: EXIF tag 1..8 that viewers still have to obey; 1 where pixels are upright.
@@ -81,6 +89,8 @@ class Photo:
     read: Callable[[int], Pixels]
     close: Callable[[], None]
     attached: Mapping[str, bytes] = field(default_factory=dict)
+    texts: tuple[bytes, ...] = ()
+    code_points: tuple[int, ...] = ()
     timing: Mapping[str, Any] = field(default_factory=dict)
     density: tuple[float, float] = (1.0, 1.0)
     orientation: int = 1
@@ -135,10 +145,22 @@ def _count_pages(image: pyvips.Image) -> int:
 def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages: int, lost: tuple[str, ...]) -> Photo:
     """What there is to know of a picture; `pages` are those of the file, `lost` what is left out already."""
     attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
+    texts = read_texts(path) if kind == "png" else ()
     density = (image.xres, image.yres)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
     lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b""))
-    warnings = [f"{what} is not kept" for what in lost]
+    warnings = [f"{what} is not kept" for what in dict.fromkeys(lost)]
+    if texts and format_out != "png":
+        keywords = b", ".join(map(keyword, texts)).decode("latin-1")
+        warnings.append(f"its texts ({keywords}) are not kept, {format_out} has none")
+        texts = ()
+    code_points = tuple(map(int, image.get(CODE_POINTS).split("/"))) if image.get_typeof(CODE_POINTS) else ()
+    if code_points and format_out != "heic":
+        raise ImageError(
+            f"{path}: its colours are HDR or BT.2020 (code points {image.get(CODE_POINTS)}), "
+            "which are written as HEIC alone here; add --format heic"
+        )
     if kind == "tiff" and (exif := exif_of_tiff(path)):
         attached["exif-data"] = exif
     if "exif-data" in attached:
@@ -159,7 +181,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         warnings.append(f"{image.interpretation} colours become sRGB")
         if "icc-profile-data" in attached and image.interpretation == "cmyk":
             image = image.icc_transform("srgb", embedded=True)
-        attached["icc-profile-data"] = _srgb_profile()
+        attached["icc-profile-data"] = vips_profile("srgb")
     if image.format not in ("uchar", "ushort"):
         warnings.append(f"{image.format} channels become 8-bit")
     if image.format == "ushort" and format_out in _OF_10_BITS and kind not in _OF_10_BITS:
@@ -178,6 +200,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
     if orientation > 1 and format_out not in _TURNED_BY_VIEWERS:
         image, orientation = image.copy_memory().autorot(), 1
         page_height = image.height
+        if "exif-data" in attached:  # some writers take it as it is
+            attached["exif-data"] = upright(attached["exif-data"])
     return Photo(
         image.height,
         image.width,
@@ -186,6 +210,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         np.uint16 if depth == "ushort" else np.uint8,
         *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
         attached,
+        texts,
+        code_points,
         timing,
         density,
         orientation,
@@ -240,9 +266,3 @@ def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], C
         return np.concatenate(strips) if strips else np.empty((0, image.width, image.bands), dtype)
 
     return read, region.clear
-
-
-def _srgb_profile() -> bytes:
-    import pyvips
-
-    return bytes(pyvips.Operation.call("profile_load", "srgb"))

@@ -20,6 +20,7 @@ from .exif import add_to_tiff
 from .files import atomic_path
 from .images import PNG_EFFORT, first_line
 from .photos import CARRIED, FORMATS, Photo, Pixels
+from .pngtext import add_texts
 
 if TYPE_CHECKING:
     import pyvips
@@ -43,7 +44,7 @@ class Saving:
     Attributes:
         format: a key of `FORMATS`; None for that of the source.
         quality: 1..100 for JPEG, WebP, AVIF and HEIC; None for 95, 92, 85 and 90.
-        chroma: "444" or "420", for JPEG, AVIF and HEIC.
+        chroma: "444" or "420", for JPEG, AVIF and HEIC; what is lossless has 444.
         lossless: for WebP, AVIF and HEIC; PNG, TIFF and BMP always are, JPEG never is.
         strip: drop EXIF, XMP, IPTC and print resolution; the profile stays, since colours depend on it.
     """
@@ -102,7 +103,7 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
             image.set_type(pyvips.GValue.gint_type, "orientation", photo.orientation)
         # Nothing attached must mean nothing written: libvips would make up an EXIF block.
         keep = "|".join(CARRIED[name] for name in attached) or "none"
-        if saving.strip and photo.orientation > 1:
+        if photo.orientation > 1:
             keep += "|exif"
         if photo.page_height < photo.height:
             image.set_type(pyvips.GValue.gint_type, "page-height", photo.page_height)
@@ -116,11 +117,13 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
                 if format_out == "png" and photo.page_height < photo.height:
                     write_frames(aside, image, photo.page_height, photo.timing, attached)
                 elif format_out in _OF_PILLOW:
-                    _save_by_pillow(aside, image, attached, saving, format_out)
+                    _save_by_pillow(aside, image, attached, photo.code_points, saving, format_out)
                 else:
                     _save(aside, image, keep, saving, format_out)
                 if format_out == "tiff" and "exif-data" in attached:
                     add_to_tiff(aside, attached["exif-data"])
+                if photo.texts and not saving.strip:
+                    add_texts(aside, photo.texts)
         except (pyvips.Error, OSError, ValueError) as error:
             if failure:  # the rows ended early, of which the encoder knows only that they did
                 raise failure[0] from None
@@ -165,7 +168,12 @@ def _to_10_bits(image: pyvips.Image) -> pyvips.Image:
 
 
 def _save_by_pillow(
-    aside: Path, image: pyvips.Image, attached: Mapping[str, bytes], saving: Saving, format_out: str
+    aside: Path,
+    image: pyvips.Image,
+    attached: Mapping[str, bytes],
+    code_points: tuple[int, ...],
+    saving: Saving,
+    format_out: str,
 ) -> None:
     from PIL import Image
 
@@ -178,7 +186,12 @@ def _save_by_pillow(
     names = {"icc-profile-data": "icc_profile", "exif-data": "exif", "xmp-data": "xmp"}
     options: dict[str, Any] = {names[name]: content for name, content in attached.items() if name in names}
     quality = -1 if saving.lossless else saving.quality or _QUALITY["heic"]
-    chroma = 444 if saving.chroma == "444" else 420
+    if code_points:
+        names_of_points = ("color_primaries", "transfer_characteristics", "matrix_coefficients")
+        options |= dict(zip(names_of_points, code_points, strict=True))
+    if saving.lossless:
+        options["matrix_coefficients"] = 0  # RGB as it is: Y, Cb and Cr are rounded
+    chroma = 444 if saving.chroma == "444" or saving.lossless else 420
     if image.format == "ushort":  # which Pillow has for gray only
         image = _to_10_bits(image if image.bands > 2 else image.colourspace("rgb16"))
         mode = {3: "RGB;16", 4: "RGBA;16"}[image.bands]

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from ..codecs.avif_header import avif_coarseness
-from ..errors import ConfigError, SubjectiveQEError
+from ..errors import ConfigError, ImageError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
 from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
@@ -199,7 +199,7 @@ def enhance_stream(
         faithful: see `enhance_files`.
         overwrite: replace a target that is there.
     Raises:
-        ConfigError: the target is there.
+        ConfigError: the target is there, or its format is not what was asked for.
         ImageError: see `open_photo` and `write_photo`.
     """
     if target.exists() and not overwrite:
@@ -209,7 +209,8 @@ def enhance_stream(
             source = Path(folder) / "standard input"
             with source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
-        format_out = saving.format or format_of(target) or saving.format_for(sniff_format(source))
+        format_out = _named_format(target, saving) or saving.format_for(sniff_format(source))
+        _check_lossless(saving, format_out, target)
         place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
         _enhance_file(source, place, enhancer, saving, format_out, faithful)
         if place != target:
@@ -239,7 +240,10 @@ def _enhance_one(
 ) -> Outcome:
     start_s = time.perf_counter()
     try:
-        format_out = job.format_out or saving.format_for(sniff_format(job.source))
+        kind = sniff_format(job.source)
+        if job.target == job.source.resolve() and kind not in FORMATS:
+            raise ImageError(f"{kind} is read and not written, so it cannot be replaced; give --out or --suffix")
+        format_out = job.format_out or saving.format_for(kind)
         photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
@@ -373,22 +377,38 @@ def plan_jobs(
         if out.suffix.lower() in EXTENSIONS and not out.is_dir():
             raise ConfigError(f"{out}: more than one picture needs a folder, got the name of a picture file")
     if into_file and out is not None:
-        named = format_of(out)
+        named = _named_format(out, saving)
         if named is None:
             raise ConfigError(f"{out}: cannot write {out.suffix}; known: {', '.join(FORMATS)}")
-        if saving.format not in (None, named):
-            raise ConfigError(f'{out}: is named {out.suffix} but --format asks for "{saving.format}"')
         jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named)]
     else:
         jobs = [
             Job(source, source.resolve(), None) if in_place else _job(source, inner, out, saving, suffix)
             for source, inner in _sources(inputs, out, recursive)
         ]
+        if suffix and out is None:  # what an earlier run left beside its sources is no input
+            results = {job.target for job in jobs}
+            jobs = [job for job in jobs if job.source not in results or job.source in inputs]
     if not jobs:
         hint = "" if recursive else "; add -r for those of subfolders"
         raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
     _refuse_clashes(jobs, in_place)
+    for job in jobs:
+        _check_lossless(saving, job.format_out or format_of(job.source), job.target)
     return jobs
+
+
+def _named_format(target: Path, saving: Saving) -> str | None:
+    """The format that the name of a result says, which must not be another than `saving` asks for."""
+    named = format_of(target)
+    if named and saving.format not in (None, named):
+        raise ConfigError(f'{target}: is named {target.suffix} but --format asks for "{saving.format}"')
+    return named
+
+
+def _check_lossless(saving: Saving, format_out: str | None, target: Path) -> None:
+    if saving.lossless and format_out == "jpeg":
+        raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
 
 
 def format_of(path: Path) -> str | None:

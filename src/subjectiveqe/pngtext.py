@@ -1,0 +1,58 @@
+"""What a PNG file says in words (title, author, a program's settings): its text chunks, carried as the bytes they are.
+
+libvips writes all of them as Latin-1, whatever they were.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = (b"tEXt", b"zTXt", b"iTXt")
+_ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")
+"""Keywords of what is XMP, EXIF or a profile in other words."""
+
+_HEADER_BYTES = 8 + 25
+"""Signature and IHDR, behind which text may stand."""
+
+_MOST_BYTES = 2**24
+"""Of one chunk; longer ones are left out."""
+
+
+def read_texts(path: Path) -> tuple[bytes, ...]:
+    """The text chunks of a PNG file, each whole; none from where it is damaged."""
+    with path.open("rb") as file:
+        return tuple(chunk for chunk in _text_chunks(file) if not keyword(chunk).startswith(_ELSEWHERE))
+
+
+def keyword(chunk: bytes) -> bytes:
+    """What a text is about."""
+    return chunk[8:].partition(b"\0")[0]
+
+
+def add_texts(path: Path, chunks: tuple[bytes, ...]) -> None:
+    """Puts text chunks into a PNG file, which is written anew."""
+    aside = path.with_name(f"{path.name}.text")
+    try:
+        with path.open("rb") as old, aside.open("wb") as new:
+            new.write(old.read(_HEADER_BYTES))
+            new.writelines(chunks)
+            shutil.copyfileobj(old, new, 2**20)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _text_chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        length = int.from_bytes(head[:4], "big")
+        if head[4:] not in _KINDS or length > _MOST_BYTES:
+            file.seek(length + 4, 1)
+            continue
+        rest = file.read(length + 4)  # and its checksum
+        if len(rest) < length + 4:
+            return
+        yield head + rest
