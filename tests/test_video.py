@@ -118,6 +118,15 @@ def test_frames_are_those_of_the_enhancer(tmp_path, enhancer):
         assert np.percentile(off, 99) <= 3
 
 
+@pytest.mark.parametrize(("matrix", "span"), [(1, 1), (5, 1), (9, 1), (1, 2)])
+def test_lossless_videos_are_tagged_too(tmp_path, enhancer, matrix, span):
+    tags = {"colorspace": matrix, "color_range": span, "color_primaries": 1, "color_trc": 1}
+    source = make_clip(tmp_path / "clip.mp4", count=1, **tags)
+    enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"))
+    frame = next(iter(frames_of(tmp_path / "better.mkv")))
+    assert {name: getattr(frame, name) for name in tags} == tags
+
+
 @pytest.mark.parametrize(("matrix", "span"), [(1, 1), (5, 1), (9, 1), (1, 2), (2, 1)])
 def test_colours_stay_whatever_the_matrix_and_the_range(tmp_path, enhancer, matrix, span):
     tags = {"colorspace": matrix, "color_range": span, "color_primaries": 1, "color_trc": 1}
@@ -129,6 +138,41 @@ def test_colours_stay_whatever_the_matrix_and_the_range(tmp_path, enhancer, matr
             assert getattr(after, name) == getattr(before, name), name
         planes = [np.array([np.asarray(plane).mean() for plane in frame.planes]) for frame in (before, after)]
         assert np.abs(planes[0] - planes[1]).max() < 0.6
+
+
+def test_rgb_is_tagged_as_the_yuv_it_becomes(tmp_path, enhancer):
+    source = make_clip(tmp_path / "screen.mkv", count=2, codec="libx264rgb", pix_fmt="rgb24")
+    enhance_video(source, tmp_path / "new" / "better.mkv", enhancer, Coding("ffv1"))
+    for before, after in zip(frames_of(source), frames_of(tmp_path / "new" / "better.mkv"), strict=True):
+        assert (before.colorspace, after.colorspace) == (0, 5)
+        means = [frame.to_ndarray(format="rgb24").mean(axis=(0, 1)) for frame in (before, after)]
+        assert np.abs(means[0] - means[1]).max() < 1.5
+
+
+@pytest.mark.parametrize("size", [(63, 96), (64, 95)])
+def test_odd_sides_keep_every_pixel(tmp_path, enhancer, size):
+    source = make_clip(tmp_path / "odd.webm", count=2, codec="libvpx-vp9", size=size)
+    enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert {(frame.height, frame.width) for frame in frames_of(tmp_path / "better.mp4")} == {size}
+
+
+def test_damage_is_passed_over_and_told(tmp_path, enhancer):
+    source = make_clip(tmp_path / "whole.mp4", count=90)
+    data = bytearray(source.read_bytes())
+    start = data.index(b"mdat")
+    middle = start + int.from_bytes(data[start - 4 : start], "big") // 2
+    data[middle : middle + 100] = bytes(100)
+    (tmp_path / "hole.mp4").write_bytes(data)
+    found = enhance_video(tmp_path / "hole.mp4", tmp_path / "better.mp4", enhancer)
+    assert 0 < found.frames <= 90
+    assert len(frames_of(tmp_path / "better.mp4")) == found.frames
+
+    source = make_clip(tmp_path / "whole.mkv", count=90)
+    data = source.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
+    found = enhance_video(tmp_path / "cut.mkv", tmp_path / "short.mkv", enhancer)
+    assert found.frames < 70
+    assert "is the file cut?" in found.warnings[-1]
 
 
 def test_ten_bits_and_chroma_stay(tmp_path, enhancer):
@@ -149,11 +193,13 @@ HDR = "log-level=error:max-cll=1000,400:master-display=G(13250,34500)B(7500,3000
     [
         ({"options": {"x264-params": "interlaced=1"}}, "interlaced frames are enhanced as they are"),
         ({"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": HDR}}, "mastered on is not kept"),
+        ({"codec": "ffv1", "pix_fmt": "yuva420p"}, "alpha is not kept"),
+        ({"codec": "ffv1", "pix_fmt": "yuv420p12le"}, "12 bits become 10"),
         ({}, None),
     ],
 )
 def test_what_frames_lose_is_said(tmp_path, enhancer, clip, warning):
-    source = make_clip(tmp_path / "in.mp4", 3, (64, 96), **clip)
+    source = make_clip(tmp_path / ("in.mkv" if clip.get("codec") == "ffv1" else "in.mp4"), 3, (64, 96), **clip)
     said = enhance_video(source, tmp_path / "out.mp4", enhancer).warnings
     assert len(said) == (warning is not None)
     assert warning is None or warning in said[0]
@@ -283,5 +329,9 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--json"])
     expected = {"source": str(source), "target": str(tmp_path / "better.mp4"), "status": "done"}
     assert json.loads(told.output) == {**expected, "frames": 4, "resumed": 0, "warnings": []}
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing"])
+    assert told.output.endswith("better.mp4: is there, skipped\n")
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--strip"])
+    assert str(told.exception) == "--strip, --faithful: not for a video; leave it out"
     told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
     assert isinstance(told.exception, ConfigError)

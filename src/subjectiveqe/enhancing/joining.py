@@ -11,6 +11,9 @@ from typing import Any
 
 from ..errors import ImageError
 
+BT601 = 5
+"""The matrix of frames that do not say theirs, by ITU-T H.273."""
+
 
 def open_video(source: Path) -> Any:
     """A container of PyAV's; ImageError where it holds no pictures."""
@@ -21,6 +24,17 @@ def open_video(source: Path) -> Any:
         container.close()
         raise ImageError(f"{source}: has no picture stream")
     return container
+
+
+def colour_tags(context: Any) -> dict[str, int]:
+    """What a stream says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
+    is_full = context.color_range == 2 or str(context.pix_fmt).startswith("yuvj")
+    return {
+        "color_primaries": context.color_primaries,
+        "color_trc": context.color_trc,
+        "colorspace": context.colorspace or BT601,
+        "color_range": 2 if is_full else 1,
+    }
 
 
 def join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> list[str]:
@@ -45,6 +59,8 @@ def join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> 
         out.metadata.update(given.metadata)
         result = out.add_stream_from_template(coded.streams.video[0])
         result.time_base = picture.time_base
+        for name, value in colour_tags(picture.codec_context).items():  # FFV1 leaves them to the container
+            setattr(result.codec_context, name, value)
         result.metadata.update(picture.metadata)
         copies = {}
         for stream in given.streams:

@@ -24,7 +24,7 @@ from ..files import atomic_path
 from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
-from .joining import join, open_video
+from .joining import BT601, colour_tags, join, open_video
 from .look import Look
 from .steady import Steadier
 
@@ -98,7 +98,7 @@ def enhance_video(
 
     Timestamps, sound, subtitles, chapters, tags and colour tags are kept; the result has the source's depth (8 or 10
     bits) and chroma sampling, and a turned picture lies upright. Memory does not grow with the length. After a kill the
-    same call goes on where it was.
+    same call goes on where it was. Frames that cannot be decoded are missing in the result, which a warning says.
 
     Args:
         source: a video.
@@ -116,7 +116,7 @@ def enhance_video(
     with _errors_of(source), open_video(source) as container:
         stream = container.streams.video[0]
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
-        warnings = _not_kept(next(container.decode(stream), None))
+        warnings = _not_kept(next(_decode(container), None))
     folder = target.with_name(f".{target.name}.parts")
     state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
     state["model"] = dict(enhancer.metadata)
@@ -136,7 +136,8 @@ def enhance_video(
         with open_video(source) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            decoded = islice(_timed(container.decode(stream), stream), frames, None)
+            damage = _Damage()
+            decoded = islice(_timed(_decode(container, damage), stream), frames, None)
             for frame in decoded:
                 segment = chain((frame,), islice(decoded, _SEGMENT_FRAMES - 1))
                 path = folder / f"{segments:06d}.nut"
@@ -149,6 +150,7 @@ def enhance_video(
                 path.with_suffix(".json").write_text(json.dumps(done - frames))
                 (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
                 frames, segments = done, segments + 1
+            warnings += damage.warnings(container)
     if not frames:
         raise ImageError(f"{source}: has no frame that can be decoded")
     with _errors_of(source), atomic_path(target) as part:
@@ -196,7 +198,7 @@ def _prepare_folder(folder: Path, state: dict[str, Any]) -> None:
     text = json.dumps(state, sort_keys=True)
     if folder.exists() and not (note.exists() and note.read_text() == text):
         shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(note) as part:
         part.write_text(text)
 
@@ -230,7 +232,7 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
         with open_video(source) as container:
             with suppress(av.FFmpegError):  # some files cannot be sought; then the first frames have to do
                 container.seek(int((container.duration or 0) * number / _SAMPLES))
-            frames = list(islice(container.decode(video=0), 2))
+            frames = list(islice(_decode(container), 2))
             estimates += [enhancer.look(_to_rgb(frame)).coarseness for frame in frames[-1:]]
     known = [estimate for estimate in estimates if estimate is not None]
     if not known:
@@ -239,6 +241,41 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
     with atomic_path(note) as part:
         part.write_text(json.dumps(mean.tolist()))
     return np.array(json.loads(note.read_text()), np.float32)
+
+
+@dataclass
+class _Damage:
+    """What of a video could not be decoded: packets passed over, and the time of the last frame in s."""
+
+    packets: int = 0
+    end_s: float = 0.0
+
+    def warnings(self, container: Any) -> list[str]:
+        found = []
+        if self.packets:
+            found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
+        length_s = ((container.start_time or 0) + (container.duration or 0)) / 1e6
+        if length_s - self.end_s > max(_LEAST_MISSING_S, length_s * _LEAST_MISSING_SHARE):
+            found.append(f"its pictures end at {self.end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        return found
+
+
+_LEAST_MISSING_S, _LEAST_MISSING_SHARE = 1.0, 0.02
+"""By how much sound may be longer than pictures without a word."""
+
+
+def _decode(container: Any, damage: _Damage | None = None) -> Iterator[av.VideoFrame]:
+    """Frames of the first picture stream; packets that cannot be decoded are passed over."""
+    import av
+
+    damage = damage or _Damage()
+    for packet in container.demux(video=0):
+        try:
+            for frame in packet.decode():
+                damage.end_s = max(damage.end_s, frame.time or 0.0)
+                yield frame
+        except av.error.InvalidDataError:
+            damage.packets += 1
 
 
 def _timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
@@ -257,6 +294,11 @@ def _not_kept(frame: av.VideoFrame | None) -> list[str]:
     if frame is None:
         return []
     warnings = []
+    components = frame.format.components
+    if len(components) in (2, 4):
+        warnings.append("alpha is not kept")
+    if (bits := max(component.bits for component in components)) > 10:
+        warnings.append(f"{bits} bits become 10")
     if frame.interlaced_frame:
         warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
     described = {data.type.name for data in cast(Any, frame.side_data)}
@@ -278,7 +320,7 @@ def _range(frame: av.VideoFrame) -> int:
 
 def _matrix(frame: av.VideoFrame) -> int:
     """BT.601 for a frame that says nothing; the way back is the same, so nothing depends on it."""
-    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 7, 9) else 5
+    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 7, 9) else BT601
 
 
 def _to_rgb(frame: av.VideoFrame) -> Pixels:
@@ -302,7 +344,8 @@ def _pixel_format(frame: av.VideoFrame) -> str:
     if len(frame.format.components) > 2:
         chroma = frame.format.components[1]
         halved = chroma.width < frame.width, chroma.height < frame.height
-        sampling = {(True, True): "420", (True, False): "422"}.get(halved, "444")
+        whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
+        sampling = {(True, True): "420", (True, False): "422"}.get(halved, "444") if whole else "444"
     return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"
 
 
@@ -340,8 +383,8 @@ def _add_encoder(container: Any, frame: av.VideoFrame, shape: tuple[int, ...], s
     context.time_base = encoder.time_base = stream.time_base
     context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
     context.max_b_frames = 0  # timestamps of segments then follow each other whatever the rate
-    context.color_primaries, context.color_trc = stream.codec_context.color_primaries, stream.codec_context.color_trc
-    context.colorspace, context.color_range = int(frame.colorspace), _range(frame)
+    for tag, value in colour_tags(stream.codec_context).items():
+        setattr(context, tag, value)
     if coding.codec != "ffv1":
         context.options = {"crf": str(usual if coding.crf is None else coding.crf), "preset": "medium"}
     if coding.codec == "x265":
