@@ -15,12 +15,11 @@ from pathlib import Path
 from statistics import mean
 
 from machine import describe
-from subjectiveqe.data.store import open_pairs
+from subjectiveqe.data.store import centre, open_pairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB
 from subjectiveqe.metrics import Original
-from subjectiveqe.training.validate import centre
 
 STORES = ("hevc", "hevc420", "jpeg", "webp", "avif", "resaved")
 CROP_PX = 256

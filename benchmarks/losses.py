@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import mean
 
 from machine import describe
-from subjectiveqe.data.store import open_pairs
+from subjectiveqe.data.store import centre, open_pairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB
 from subjectiveqe.metrics import Original, grid_lines
-from subjectiveqe.training.validate import centre
 
 TEXTURE = {
     "LPIPS-AlexNet, randomised": {"percep": 1.0, "percep_kind": "lpips-alex-randomised"},

@@ -19,6 +19,7 @@ from subjectiveqe.evaluating import benchmark as module
 from subjectiveqe.evaluating.benchmark import LEVELS, benchmark, choose_measures, parse_levels
 from subjectiveqe.evaluating.evaluate import evaluate, open_sets
 from subjectiveqe.evaluating.measures import MEASURES
+from subjectiveqe.evaluating.results import bd_rates
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.samples import samples
 
@@ -38,6 +39,9 @@ def photos(tmp_path):
 def soften(image):
     """Neither a good nor a bad model."""
     return ((image.astype(np.uint16) + np.roll(image, 1, axis=1) + 1) // 2).astype(np.uint8)
+
+
+SOFTEN = {"model": "soften"}
 
 
 def read_csv(path):
@@ -82,13 +86,13 @@ def test_one_measure_alone_is_enough(photos, tmp_path, name):
 
 
 def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
-    first = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    first = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity=SOFTEN)
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "out" / "rows.jsonl").write_text("".join(rows[:6]) + rows[6][:40])  # killed while writing a row
     measured = []
     measure = module._measure
     monkeypatch.setattr(module, "_measure", lambda *args: measured.append(args[1].key) or measure(*args))
-    again = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN)
+    again = benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity=SOFTEN)
     assert len(measured) == 12 - 5
     assert [row.before for row in again.rows] == [row.before for row in first.rows]
     assert again.groups[0].after == first.groups[0].after
@@ -140,9 +144,46 @@ def test_pictures_that_get_worse_are_listed_the_worst_first(photos, tmp_path):
 
 
 def test_more_levels_keep_the_rows_that_are_there(photos, tmp_path):
-    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
-    summary = benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=PLAIN)
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
+    more = {"jpeg": (10, 20)}
+    summary = benchmark(soften, [photos], tmp_path / "out", levels=more, measures=PLAIN, identity=SOFTEN)
     assert [group.level for group in summary.groups] == [10, 20]
+
+
+def test_rows_of_other_pictures_or_another_codec_are_measured_again(photos, tmp_path, monkeypatch):
+    def run():
+        levels = {"jpeg": (10,), "webp": (20,)}
+        return benchmark(soften, [photos], tmp_path / "out", levels=levels, measures=PLAIN, identity=SOFTEN)
+
+    run()
+    write_png(photos / "1.png", read_rgb(photos / "2.png"))
+    measured = []
+    measure = module._measure
+    monkeypatch.setattr(module, "_measure", lambda *args: measured.append(args[1].key[1:3]) or measure(*args))
+    rows = {(row.info.name, row.info.codec): row.before for row in run().rows}
+    assert measured == [("1.png", "jpeg"), ("1.png", "webp")]
+    assert rows["1.png", "jpeg"] == rows["2.png", "jpeg"]
+    run()
+    assert len(measured) == 2
+    monkeypatch.setattr(type(get_codec("webp")), "settings", lambda _: {"method": 0})
+    run()
+    assert measured[2:] == [("0.png", "webp"), ("1.png", "webp"), ("2.png", "webp")]
+
+
+def test_rows_of_a_model_that_nothing_tells_from_others_are_not_taken_up(photos, tmp_path):
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+    with pytest.raises(ConfigError, match="has rows of another benchmark"):
+        benchmark(np.zeros_like, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+
+
+def test_bits_saved_are_of_the_same_pictures_at_all_levels(photos, tmp_path):
+    whole = benchmark(soften, [photos], tmp_path / "a", levels=JPEG, measures=PLAIN, identity=SOFTEN)
+    rows = [row for row in whole.rows if (row.info.name, row.info.level) != ("1.png", 10)]
+    (photos / "1.png").unlink()
+    two = benchmark(soften, [photos], tmp_path / "b", levels=JPEG, measures=PLAIN, identity=SOFTEN)
+    assert bd_rates(rows) == bd_rates(two.rows) != bd_rates(whole.rows)
+    drawn = [row for k, row in enumerate(whole.rows) if k % 5 == 0]  # each level another picture
+    assert bd_rates(drawn) == {}
 
 
 def test_a_picture_that_fails_is_listed(photos, tmp_path):
@@ -167,6 +208,7 @@ def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
 
 def test_codecs_and_measures_as_the_command_takes_them():
     assert parse_levels(["hevc"]) == {"hevc": LEVELS["hevc"]}
+    assert parse_levels(["jpeg:10,10", "jpeg:20,10"]) == {"jpeg": (10, 20)}
     with pytest.raises(ConfigError, match=r'got "jpeg:a"'):
         parse_levels(["jpeg:a"])
     with pytest.raises(ConfigError, match='say at which levels, as in "hm:30,50"'):

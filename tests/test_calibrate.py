@@ -81,3 +81,14 @@ def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
     with pytest.raises(ConfigError, match=r"resaved.lmdb: no picture of at least 208x208 px that was compressed once"):
         calibrate_estimator(save_ends(tmp_path), pairs[1:], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_no_checkpoint_is_written_over(tmp_path, pairs):
+    ends = save_ends(tmp_path / "a") + save_ends(tmp_path / "b")
+    before = ends[0].read_bytes()
+    with pytest.raises(ConfigError, match="two of the checkpoints would become it"):
+        calibrate_estimator([ends[0], ends[2]], pairs, tmp_path / "out")
+    with pytest.raises(ConfigError, match="is there already; choose another --out"):
+        calibrate_estimator(ends[:2], pairs, tmp_path / "a")
+    assert ends[0].read_bytes() == before
+    assert not (tmp_path / "out").exists()

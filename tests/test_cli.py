@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import resource
@@ -151,6 +152,8 @@ def test_prepare_lists_unreadable_pictures_and_ends_with_1(sqe, clean, broken, t
         (["--level", 37, "--chroma", "411"], "411"),
         (["--codec", "hm", "--level", 37, "--encoder", "no/TAppEncoderStatic"], "no/TAppEncoderStatic"),
         (["--codec", "hm", "--level", 37], "encoder"),
+        (["--level", 37, "--draws", 3], "--draws and --seed go with --range"),
+        (["--level", 37, "--hold-out-every", 5], "goes with --split train or valid"),
     ],
 )
 def test_prepare_refuses_what_cannot_be(sqe, clean, tmp_path, options, said):
@@ -219,6 +222,23 @@ def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
     assert np.array_equal(read_rgb(tmp_path / "got.png"), read_rgb(tmp_path / "file.png"))
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dry-run", "--jobs", 2], '--jobs, --dry-run: not for a picture from or to "-"'),
+        (["--in-place"], '--in-place: not for a picture from or to "-"'),
+        (["-o", "x.png", "--format", "jpeg"], 'is named .png but --format asks for "jpeg"'),
+        (["-o", "x.jpg", "--lossless"], "JPEG has no lossless mode here"),
+    ],
+)
+def test_streams_refuse_what_would_do_nothing(sqe, clean, tiny_model, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((clean / "0.png").read_bytes())))
+    before = list(tmp_path.iterdir())
+    assert said in sqe("enhance", "-", "--model", tiny_model, *options).error
+    assert list(tmp_path.iterdir()) == before
+
+
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(sqe, monkeypatch):
     from subjectiveqe.enhancing import runtime
 
@@ -258,6 +278,7 @@ def test_enhance_never_overwrites_its_source(sqe, clean, tiny_model):
         (["--runtime", "tensorrt"], "tensorrt"),
         (["--model", "none.onnx"], "none.onnx"),
         (["--tile", -1], "tile_px"),
+        (["--crf", 20], "--crf: not for pictures"),
     ],
 )
 def test_enhance_refuses_what_cannot_be(sqe, clean, tiny_model, tmp_path, options, said):

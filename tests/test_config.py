@@ -60,7 +60,8 @@ def test_a_stage_without_a_loss_is_refused(tmp_path):
     terms = "it takes pix, chroma, border, spectrum, estimate"
     with pytest.raises(ConfigError, match=f"stage 'psnr' has no loss above 0; {terms}"):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr}))
-    assert read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr | {"faithful_loss": {"pix": 1}}})).psnr
+    with pytest.raises(ConfigError, match="no loss above 0"):  # at one end of the dial
+        read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr | {"faithful_loss": {"pix": 1}}}))
     assert read_recipe(write(tmp_path, {**MINIMAL, "gan": psnr})).gan
 
 
@@ -111,3 +112,18 @@ def test_the_fingerprint_follows_the_values(tmp_path):
     path = write(tmp_path, MINIMAL)
     assert read_recipe(path).sha256 == read_recipe(path).sha256
     assert read_recipe(path).sha256 != read_recipe(path, ["seed=1"]).sha256
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pix: 1.0, percep: 1.0", "stage 'psnr' does not take the loss 'percep'"),
+        ("pix: 1.0, pix: 2.0", "the key 'pix' is given twice"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(tmp_path, text, message):
+    (tmp_path / "recipe.yaml").write_text(
+        "name: a\nnet_g: {kind: unet}\ndata: {pairs: [a]}\npsnr: {steps: 1, loss: {" + text + "}}\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(tmp_path / "recipe.yaml")

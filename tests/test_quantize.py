@@ -55,7 +55,10 @@ def test_integers_are_close_to_floats(tmp_path, pairs, draw_image, runtime):
     )
     change = np.abs(floats - image).mean()
     assert 0 < np.abs(floats - integers).mean() < change / 10
-    header = Enhancer(tmp_path / "int8.onnx", runtime).metadata
+    set_for_good = Enhancer(tmp_path / "int8.onnx", runtime, strength=1.0, lock_colors=False)
+    assert set_for_good.strength == 0.25
+    assert np.array_equal(set_for_good(image), integers)
+    header = set_for_good.metadata
     assert (header["licence"], header["precision"], header["trained_at"]) == ("CC0-1.0", "int8", "0.25")
 
 

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, PairInfo, check_store, open_pairs, pair_folders
@@ -248,3 +249,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, draw_image):
     write_png(gt / "a.png", draw_image((16, 24)))
     with pytest.raises(ConfigError, match=r"16x16 px, but its original .* has 24x16; expected the same size"):
         pair_folders(lq, gt)
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path, draw_image):
+    for folder, name in (("lq", "a.png"), ("gt", "a.png"), ("gt", "a.bmp")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(draw_image((40, 40))).save(tmp_path / folder / name)
+    with pytest.raises(ConfigError, match=r"a\.png: pictures are paired by name, and a\.bmp has the same"):
+        pair_folders(tmp_path / "lq", tmp_path / "gt")

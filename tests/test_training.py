@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from subjectiveqe.config import DataConfig, LossConfig, StageConfig, read_recipe
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import open_pairs
-from subjectiveqe.errors import ConfigError, ModelError
+from subjectiveqe.errors import ConfigError, ImageError, ModelError
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
@@ -361,6 +362,48 @@ def test_a_run_from_before_a_setting_was_known_resumes(recipe_path, tmp_path):
     train(read_recipe(recipe_path, [*changes, "psnr.steps=3"]), tmp_path / "run", resume=True)
 
 
+def test_a_run_goes_on_from_what_it_began_with(recipe_path, tmp_path):
+    changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
+    recipe = read_recipe(recipe_path, changes)
+    first = train(recipe, tmp_path / "first")
+    with pytest.raises(ConfigError, match=r"gone\.safetensors: no such file of weights"):
+        train(recipe, tmp_path / "run", init_from=tmp_path / "gone.safetensors")
+    assert not (tmp_path / "run").exists()
+    whole = train(recipe, tmp_path / "run", init_from=first)
+    kept = json.loads((tmp_path / "run" / "start.json").read_text())
+    assert (kept["net"][0], kept["estimator"]) == (str(first.resolve()), None)
+    shutil.copytree(tmp_path / "run", tmp_path / "early")
+    shutil.rmtree(tmp_path / "early" / "psnr")  # as if it had been stopped before its first checkpoint
+    again = train(recipe, tmp_path / "early", resume=True)
+    assert all(torch.equal(value, load_file(whole)[key]) for key, value in load_file(again).items())
+    with pytest.raises(ConfigError, match=r"first/psnr/best\.safetensors; leave it out"):
+        train(recipe, tmp_path / "early", resume=True, init_from=again)
+    shutil.rmtree(tmp_path / "early" / "psnr")
+    first.write_bytes(again.read_bytes() + b" ")
+    with pytest.raises(ConfigError, match="has changed since its run started from it"):
+        train(recipe, tmp_path / "early", resume=True)
+
+
+def test_what_a_later_stage_rests_on_does_not_change(recipe_path, tmp_path):
+    changes = ["psnr.steps=1", "gan.steps=1", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"its gan stage has begun, so psnr\.steps stays"):
+        train(read_recipe(recipe_path, [*changes, "psnr.steps=2"]), tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match=r"its run has another valid\.crop_px"):
+        train(read_recipe(recipe_path, [*changes, "valid.crop_px=40"]), tmp_path / "run", resume=True)
+
+
+def test_what_a_worker_meets_is_told_in_its_own_words(tmp_path, draw_image):
+    for folder in ("lq", "gt"):
+        write_png(tmp_path / "pairs" / folder / "a.png", draw_image((80, 80)))
+    config = DataConfig(pairs=[tmp_path / "pairs"], patch_px=64, workers=1)
+    picture = tmp_path / "pairs" / "lq" / "a.png"
+    picture.write_bytes(picture.read_bytes()[:-300])
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded") as caught:
+        next(stream(config, 0, 2, 0, 0, 1, torch.device("cpu"), 0))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_damaged_state_is_named(recipe_path, tmp_path):
     recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=2", "data.workers=0"])
     train(recipe, tmp_path / "run")
@@ -399,6 +442,12 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("net_g.hparams={width: 3}", "unet does not take them"),
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
         ("data.emphasis=[1, 2]", "'data': 2 values of emphasis for 1 pairs; give one for each"),
+        ("net_g.hparams={num_feat: [8, 8, 8], num_block: [1, 1]}", "unet does not take them"),
+        ("net_d.kind=vgg128", "data.patch_px: .* does not suit net_d"),
+        ("net_d.hparams={num_feats: 4}", "patch does not take them"),
+        ("gan.loss.grid=1.0", "data.patch_px: .* is no multiple of 8"),
+        ("psnr.betas=[0.9, 1.0]", "less than 1"),
+        ("valid.crop_px=24", "greater than or equal to 31"),
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
         ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
         ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
@@ -408,6 +457,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
 def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
     monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
     small = ["data.patch_px=16", "gan=null"] if "spectrum" in change else []
+    small += ["data.patch_px=60"] if "grid" in change else []
     with pytest.raises(Exception, match=message):
         train(read_recipe(recipe_path, [change, *small, "data.workers=0"]), tmp_path / "run")
 

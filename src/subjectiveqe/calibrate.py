@@ -64,10 +64,15 @@ def calibrate_estimator(
     Returns:
         For each of `valid` and each of its levels the mean absolute error of the coarseness, before and after.
     Raises:
-        ConfigError: no picture whose coarseness is known.
+        ConfigError: no picture whose coarseness is known, or checkpoints that would be written over.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
+    for number, path in enumerate(checkpoints):
+        if any(path.name == other.name for other in checkpoints[:number]):
+            raise ConfigError(f"{out / path.name}: two of the checkpoints would become it; rename one")
+        if (out / path.name).exists():
+            raise ConfigError(f"{out / path.name}: is there already; choose another --out")
     loaded = [load_net(path) for path in checkpoints]
     nets: list[Any] = [net for net, _ in loaded]
     estimator = _shared_estimator(checkpoints, nets)

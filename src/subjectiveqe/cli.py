@@ -14,10 +14,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -25,6 +25,9 @@ from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .errors import ConfigError, SubjectiveQEError
 from .terminal import bar, batch_progress, tell_of_batch, tell_of_video
+
+if TYPE_CHECKING:
+    from .enhancing.enhancer import Enhancer
 
 PARTLY_DONE = 1
 NOTHING_DONE = 2
@@ -126,6 +129,10 @@ def prepare(
             number = check_store(check, progress)
         typer.echo(f"{check}: {number} pairs, all sound")
         return
+    if level_range is None and (draws != 1 or seed):
+        raise ConfigError("--draws and --seed go with --range; leave them out")
+    if split == "all" and hold_out_every != 20:
+        raise ConfigError("--hold-out-every goes with --split train or valid; leave it out")
     if source is None or out is None:
         raise ConfigError('expected "sqe prepare SOURCE -o STORE" or "sqe prepare --check STORE"; see --help')
     from .data.prepare import prepare as prepare_pairs
@@ -198,11 +205,11 @@ def evaluate(
     if pairs and lq is None and gt is None:
         sets = open_sets(pairs)
     elif not pairs and lq is not None and gt is not None:
-        sets = {lq.name: pair_folders(lq, gt)}
+        sets = {lq.resolve().name: pair_folders(lq, gt)}
     else:
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
-    facts = {"model": enhancer.name if enhancer else "none", "strength": str(strength), "command": " ".join(sys.argv)}
+    facts = {**_identity(enhancer), "command": " ".join(sys.argv)}
     with bar("pictures") as progress:
         summary = evaluate_pairs(
             enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
@@ -230,17 +237,12 @@ def benchmark(
     Draws rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
     """
     from .enhancing.enhancer import Enhancer
-    from .enhancing.runtime import checksum
     from .evaluating.benchmark import LEVELS, choose_measures, parse_levels
     from .evaluating.benchmark import benchmark as run_benchmark
 
     measures = choose_measures(also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
-    identity = {"model": "none"}
-    if enhancer:
-        digest = checksum(Path(enhancer.name))
-        identity = {"model": enhancer.name, "sha256": digest, "strength": str(strength), "runtime": runtime}
     facts = {"command": " ".join(sys.argv)}
     with bar("pictures at a level") as progress:
         summary = run_benchmark(
@@ -249,11 +251,25 @@ def benchmark(
             out,
             levels=levels,
             measures=measures,
-            identity=identity,
+            identity=_identity(enhancer),
             facts=facts,
             progress=progress,
         )
     _close(f"report: {summary.html}", len(summary.rows), summary.failed)
+
+
+def _identity(enhancer: Enhancer | None) -> dict[str, str]:
+    """What tells one judged model from another."""
+    from .enhancing.runtime import checksum
+
+    if enhancer is None:
+        return {"model": "none"}
+    return {
+        "model": enhancer.name,
+        "sha256": checksum(Path(enhancer.name)),
+        "strength": f"{enhancer.strength:g}",
+        "runtime": enhancer.runtime,
+    }
 
 
 @app.command()
@@ -287,7 +303,7 @@ def enhance(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
 ) -> None:
-    """Enhance pictures and videos; everything but the pixels stays as it was.
+    """Enhance pictures and videos; profile, tags, alpha, depth, sound and subtitles stay as they were.
 
     Results have the format of their sources, or the one that the name of --out or --format says.
     """
@@ -299,15 +315,32 @@ def enhance(
     if overwrite and skip_existing:
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
     saving = Saving(format_out, quality, chroma, lossless, strip)
+    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs > 1}
+    of_pictures = {
+        "--format": format_out,
+        "--quality": quality,
+        "--chroma": chroma != "444",
+        "--lossless": lossless,
+        "--strip": strip,
+        "--faithful": faithful,
+    }
+    of_videos = {"--video-codec": video_codec != "x264", "--crf": crf is not None}
+    of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
     if Path("-") in inputs or out == Path("-"):
         if len(inputs) != 1:
             raise ConfigError('"-" goes with one picture; give a single input')
+        _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
         enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
         return
     if any(map(is_video, inputs)):
         if len(inputs) != 1 or out is None:
             raise ConfigError("one video at a time, and --out for its result")
+        _refuse(of_batches | of_pictures, "a video")
+        if skip_existing and out.exists():
+            if not quiet:
+                typer.echo(f"{out}: is there, skipped")
+            return
         if dry_run:
             typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
             return
@@ -319,11 +352,14 @@ def enhance(
         elif not quiet:
             tell_of_video(inputs[0], out, video)
         return
+    _refuse(of_videos, "pictures")
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
             typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.target.exists() and not in_place else ''}")
         return
     enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+    if enhancer.strength != strength and not quiet:
+        typer.echo(f"{enhancer.name}: has no dial, runs at strength {enhancer.strength:g}", err=True)
     start_s = time.perf_counter()
     with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
         result = enhance_files(
@@ -344,6 +380,12 @@ def enhance(
     failed = result.of("failed")
     if failed:
         raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
+
+
+def _refuse(given: Mapping[str, object], what: str) -> None:
+    """Refuses options that would do nothing."""
+    if useless := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
 
 
 @app.command("app")

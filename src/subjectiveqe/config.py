@@ -15,6 +15,7 @@ from .errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -57,7 +58,7 @@ class ValidConfig(Section):
 
     pairs: list[Path] = Field(min_length=1)
     every: PositiveInt = 5000
-    crop_px: PositiveInt | None = Field(
+    crop_px: Annotated[int, Field(ge=31)] | None = Field(  # which LPIPS takes at least
         default=None, description="centre crop of each picture; whole pictures when left out"
     )
     max_pictures: PositiveInt | None = Field(
@@ -103,7 +104,7 @@ class StageConfig(Section):
     lr_d: PositiveFloat | None = Field(
         default=None, description="learning rate of the discriminator; that of G when left out"
     )
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     warmup: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps over which the learning rate rises from 0"
     )
@@ -181,14 +182,28 @@ class Recipe(Section):
         for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
             gan_only = ("grid", "percep", "adv") if name == "gan" else ()
             terms = ("pix", "chroma", "border", "spectrum", "estimate", *gan_only)
-            if stage and not any(getattr(loss, term) for loss in stage.losses for term in terms):
-                raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
+            for loss in stage.losses if stage else ():
+                if not any(getattr(loss, term) for term in terms):
+                    raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
+                for term in ("grid", "percep", "adv") if name == "psnr" else ():
+                    if getattr(loss, term):
+                        raise ValueError(f"stage 'psnr' does not take the loss '{term}'; use it in stage 'gan'")
         return self
 
     @property
     def sha256(self) -> str:
         """Fingerprint of all values but the metadata, defaults included."""
         return hashlib.sha256(self.model_dump_json(exclude={"metadata"}).encode()).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -201,7 +216,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         ConfigError: names the file, the key and, for a typo, the nearest key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 from .color import LUMA
 from .distributed import mean_over_processes
 
+BLOCK_PX = 8
+"""Of codecs' blocks, and the longest period of a pattern that is looked for."""
+
 
 def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
     """Mean of sqrt(d^2 + eps) per picture: the absolute difference, smooth at zero.
@@ -140,7 +143,7 @@ def relativistic_d_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return (lift_real + sink_fake) / 2
 
 
-def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = 8) -> Tensor:
+def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = BLOCK_PX) -> Tensor:
     """How much more than the original an output steps at the codec's block borders.
 
     A step is the absolute difference of neighbouring pixels. Per picture and direction, the mean step across block
@@ -205,7 +208,7 @@ def estimate_loss(estimate: Tensor, truth: Tensor, too_coarse: float = 1.0) -> T
     return (terms * known).sum() / known.sum().clamp(min=1)
 
 
-def grid_loss(out: Tensor, gt: Tensor, period_px: int = 8) -> Tensor:
+def grid_loss(out: Tensor, gt: Tensor, period_px: int = BLOCK_PX) -> Tensor:
     """How strong a regular pattern the network has left in the difference from the original, wherever it is.
 
     Pixel shuffles and strides make it easy to write a checkerboard, perceptual losses and discriminators may reward it,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .data.store import open_pairs
+from .data.store import centre, open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from .enhancing.runtime import unreadable
+from .enhancing.runtime import place_of_dial, unreadable
 from .errors import ModelError
 from .export import check_name, reach_px
 from .files import atomic_path
@@ -43,7 +43,7 @@ def quantize_onnx(
         pairs: training stores or paired folders, of any codecs; patches are drawn evenly from each.
         out: the .onnx file; it appears only when ONNX Runtime has run it.
         patches: how many, of 192 px, in all.
-        strength: where the dial of `model` is set for good.
+        strength: where the dial of `model` is set for good; one without a dial stays where it was trained.
     Returns:
         The number of convolutions in integers.
     Raises:
@@ -59,6 +59,7 @@ def quantize_onnx(
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
         plain = Path(folder) / "plain.onnx"
         header = _fold(model, strength, plain)
+        strength = place_of_dial(model, header, strength)
         graph = onnx.load(plain)
         _drop_identities(graph)
         onnx.save(graph, plain)
@@ -135,10 +136,8 @@ def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: floa
     for number in range(patches):
         chosen = sets[number % len(sets)]
         index = int(rng.integers(len(chosen)))
-        info = chosen.infos[index]
-        height, width = min(_PATCH_PX, info.height), min(_PATCH_PX, info.width)
-        lq, _ = chosen.crop(index, (info.height - height) // 2, (info.width - width) // 2, height, width)
-        pixels = np.ascontiguousarray(np.array(lq).transpose(2, 0, 1)[None], np.float32) / 255
+        lq, _ = centre(chosen, index, _PATCH_PX)
+        pixels = np.ascontiguousarray(lq.transpose(2, 0, 1)[None], np.float32) / 255
         feed = {
             "lq": pixels,
             "patches": pixels,

@@ -149,16 +149,16 @@ def pair_folders(lq: Path, gt: Path) -> PairSet:
     and right, as it was before it was coded. Codec and level are unknown; `num_bytes` is the size of the lq file.
 
     Raises:
-        ConfigError: there is no picture in `lq`, or one of them has no original or one of another size.
+        ConfigError: there is no picture in `lq`, two have one name, or one has no original or one of another size.
         ImageError: one cannot be read.
     """
     for folder in (lq, gt):
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; expected one with pictures")
-    originals = {path.stem: path for path in list_images(gt)}
+    originals, compressed = _by_stem(gt), _by_stem(lq)
     files, infos = [], []
-    for lq_path in list_images(lq):
-        gt_path = originals.get(lq_path.stem)
+    for stem, lq_path in compressed.items():
+        gt_path = originals.get(stem)
         if gt_path is None:
             raise ConfigError(f'{lq_path}: no picture named "{lq_path.stem}" in {gt}; remove it or add its original')
         shape, gt_shape = _size_of(lq_path), _size_of(gt_path)
@@ -172,6 +172,17 @@ def pair_folders(lq: Path, gt: Path) -> PairSet:
     if not files:
         raise ConfigError(f"{lq}: no pictures in this folder; expected one per pair")
     return FilePairs(tuple(files), tuple(infos))
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in list_images(folder):
+        if path.stem in found:
+            raise ConfigError(
+                f"{path}: pictures are paired by name, and {found[path.stem].name} has the same; keep one of each name"
+            )
+        found[path.stem] = path
+    return found
 
 
 def check_store(path: Path, progress: Callable[[int, int], None] | None = None) -> int:
@@ -441,3 +452,18 @@ def _size_of(path: Path) -> tuple[int, int]:
 def _digest(content: object) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
+    """The middle of a compressed picture and of its original, on the codec's grid, as a whole file would be.
+
+    Args:
+        pairs: where from.
+        index: 0..len(pairs) - 1.
+        crop_px: largest height and width; None for the whole picture.
+    """
+    info = pairs.infos[index]
+    height, width = (min(crop_px or side, side) for side in (info.height, info.width))
+    top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
+    lq, gt = pairs.crop(index, top, left, height, width)
+    return np.array(lq), np.array(gt)

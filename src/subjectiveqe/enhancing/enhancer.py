@@ -20,7 +20,7 @@ from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
 from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
-from .runtime import Floats, choose_model, open_network
+from .runtime import TORCH_SUFFIXES, Floats, choose_model, choose_runtime, open_network, place_of_dial
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -86,11 +86,14 @@ class Enhancer:
             raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
-        self.strength = float(strength)
         self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self.name = str(model or choose_model(runtime, strength))
-        self._network = open_network(Path(self.name), runtime, strength)
+        of_torch = Path(self.name).suffix.lower() in TORCH_SUFFIXES
+        self.runtime = choose_runtime(of_torch) if runtime == "auto" else runtime
+        self._network = open_network(Path(self.name), self.runtime, strength)
+        self.strength = place_of_dial(Path(self.name), self._network.metadata, float(strength))
+        """Where the dial is: where it was asked for, or where a network without one was trained."""
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""

@@ -269,7 +269,7 @@ def _open_torch(path: Path, strength: float) -> Network:
 
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
-    place = _place(path, metadata, strength)
+    place = place_of_dial(path, metadata, strength)
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         with torch.inference_mode():
@@ -316,7 +316,7 @@ def _check_kind(
         raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
 
 
-def _place(path: Path, metadata: Mapping[str, str], strength: float) -> float:
+def place_of_dial(path: Path, metadata: Mapping[str, str], strength: float) -> float:
     """Where the dial is for the network's own input: where it was trained, if that was at one place."""
     try:
         return float(metadata.get(TRAINED_AT, strength))
@@ -338,7 +338,7 @@ def _of_onnx(
 ) -> Network:
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
-    place = _place(path, metadata, strength)
+    place = place_of_dial(path, metadata, strength)
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
@@ -35,6 +37,9 @@ STANDARD_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "dists", "ssimulac
 
 _ROWS = "rows.jsonl"
 
+Key: TypeAlias = tuple[str, str, str, int]
+"""Set, picture, codec and level."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -46,7 +51,7 @@ class Case:
     level: int
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
+    def key(self) -> Key:
         """Tells the rows of one benchmark apart."""
         return self.set_name, self.path.name, self.codec.name, self.level
 
@@ -76,6 +81,7 @@ def benchmark(
         measures: keys of `MEASURES`.
         shown: number of pictures in the report, taken from all codecs and levels in turn.
         identity: what tells this model from others (file, checksum, strength, runtime); rows of another are refused.
+            Rows of a model without one are never taken up again.
         facts: what else the caller knows of the run, for the summary and the report.
         progress: called with the numbers of finished and of all rows.
     Returns:
@@ -90,13 +96,16 @@ def benchmark(
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError('the curves need matplotlib; run: pip install "subjectiveqe[benchmark]"')
     cases = _plan(folders, levels or LEVELS)
+    if model is not None and not identity:
+        identity = {"unnamed": secrets.token_hex(8)}  # nothing tells it from another, so no rows are its own
     plan = {
         "version": __version__,
         "model": dict(identity or {}) if model is not None else "none",
         "measures": list(measures),
-        "codecs": {case.codec.name: case.codec.settings() for case in cases},
     }
-    known = _read_rows(out_dir / _ROWS, plan)
+    kept = _read_rows(out_dir / _ROWS, plan)
+    origins = _origins(cases)
+    known = {key: kept[key][1] for key in origins if key in kept and kept[key][0] == origins[key]}
     rows: list[Row] = []
     failed: list[tuple[Path, str]] = []
     is_warm = False
@@ -113,7 +122,7 @@ def benchmark(
                 except (SubjectiveQEError, OSError) as error:
                     failed.append((Path(case.set_name) / f"{path.name}, {case.codec.name} {case.level}", str(error)))
                 else:
-                    _append(out_dir / _ROWS, known[case.key])
+                    _append(out_dir / _ROWS, known[case.key], origins[case.key])
             if case.key in known:
                 rows.append(known[case.key])
             if progress:
@@ -185,8 +194,14 @@ def _in_turns(rows: Sequence[Row]) -> list[Row]:
 # ---------------------------------------------------------------- rows that are kept
 
 
-def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[tuple[str, str, str, int], Row]:
-    """Rows of an earlier run; starts the file where there is none.
+def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
+    """What a row was measured on: the picture, by its checksum, and how it was coded."""
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {case.path for case in cases}}
+    return {case.key: {"sha256": digests[case.path], "codec": case.codec.settings()} for case in cases}
+
+
+def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str, Any], Row]]:
+    """Rows of an earlier run and their origins, the last of each key; starts the file where there is none.
 
     Raises:
         ConfigError: they are of another model, or measured otherwise.
@@ -203,14 +218,14 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[tuple[str, str, str,
     rows = {}
     for line in lines[:-1]:
         row = json.loads(line)
-        info = PairInfo(**row.pop("info"))
-        rows[row["set_name"], info.name, info.codec, info.level] = Row(info=info, **row)
+        origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
+        rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
     return rows
 
 
-def _append(path: Path, row: Row) -> None:
+def _append(path: Path, row: Row, origin: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
+        file.write(json.dumps({**asdict(row), "origin": origin}) + "\n")
 
 
 def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -226,7 +241,8 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, _, numbers = text.partition(":")
         try:
-            found[name] = tuple(int(number) for number in numbers.split(",")) if numbers else LEVELS[name]
+            levels = tuple(int(number) for number in numbers.split(",")) if numbers else LEVELS[name]
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *levels)))
         except ValueError:
             raise ConfigError(f'--codec: expected levels such as jpeg:10,20, got "{text}"') from None
         except KeyError:

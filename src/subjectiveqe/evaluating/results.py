@@ -167,7 +167,7 @@ def make_tables(summary: Summary) -> list[Table]:
                 for rate in rates.values()
             ),
         ]
-        for (set_name, codec), rates in bd_rates(summary.groups).items()
+        for (set_name, codec), rates in bd_rates(summary.rows).items()
     ]
     measured = [MEASURES[name].heading for name in names if MEASURES[name].higher_is_better is not None]
     worse = worse_rows(summary.rows)
@@ -205,17 +205,29 @@ _FEWEST_LEVELS = 4
 """Points of a curve that a BD-rate needs to say something."""
 
 
-def bd_rates(groups: Sequence[Group]) -> dict[tuple[str, str], dict[str, float]]:
+def _of_all_levels(rows: Sequence[Row]) -> list[Row]:
+    """Rows of pictures that were measured at all levels of their set and codec: a curve is of the same pictures."""
+    levels: dict[tuple[str, str], set[int]] = {}
+    met: dict[tuple[str, str, str], set[int]] = {}
+    for row in rows:
+        levels.setdefault((row.set_name, row.info.codec), set()).add(row.info.level)
+        met.setdefault((row.set_name, row.info.codec, row.info.name), set()).add(row.info.level)
+    return [
+        row for row in rows if met[row.set_name, row.info.codec, row.info.name] == levels[row.set_name, row.info.codec]
+    ]
+
+
+def bd_rates(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, float]]:
     """What enhancing is worth in bits: the BD-rate of the enhanced pictures against the compressed ones.
 
     Args:
-        groups: means per set, codec and level.
+        rows: one per picture; those of a set and codec that were not measured at all its levels count for nothing.
     Returns:
         For each set and codec with four levels or more, per cent by the name of the measure; negative where enhanced
         pictures need fewer bits for the same quality, NaN where the curves do not meet.
     """
     found = {}
-    for key, levels in by_curve(groups).items():
+    for key, levels in by_curve(_group(_of_all_levels(rows))).items():
         if len(levels) >= _FEWEST_LEVELS and levels[0].after is not None:
             bpp = [group.bpp for group in levels]
             found[key] = {
@@ -230,9 +242,9 @@ def _group(rows: Sequence[Row]) -> list[Group]:
     members: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         members.setdefault((row.set_name, row.info.codec, row.info.level), []).append(row)
-    names = list(rows[0].before)
     groups = []
     for (set_name, codec, level), group in sorted(members.items()):
+        names = list(group[0].before)
         after = [row.after for row in group if row.after is not None]
         seconds = [row.seconds_per_mp for row in group if row.seconds_per_mp is not None]
         groups.append(
@@ -301,7 +313,7 @@ def _json(summary: Summary, facts: Mapping[str, str]) -> dict[str, Any]:
     failed = [{"name": str(path), "reason": reason} for path, reason in summary.failed]
     savings = [
         {"set": set_name, "codec": codec, **(clean(rates) or {})}
-        for (set_name, codec), rates in bd_rates(summary.groups).items()
+        for (set_name, codec), rates in bd_rates(summary.rows).items()
     ]
     worse = [
         {"set": row.set_name, "name": label_of(row.info), "before": row.before["lpips"], "after": row.after["lpips"]}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..config import DataConfig
 from ..data.patches import Patches
 from ..data.store import open_pairs
+from ..errors import SubjectiveQEError
 from ..images import RGB
 
 
@@ -82,9 +83,20 @@ def stream(
         prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache
         pin_memory=device.type == "cuda",
     )
-    for lq, gt, *rest in loader:
+    for lq, gt, *rest in _told_plainly(loader):
         known = (tensor.to(device, non_blocking=True) for tensor in rest)
         yield Batch(_to_network(lq, device), _to_network(gt, device), *known)
+
+
+def _told_plainly(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a worker fails with is an error of the same class whose text holds the worker's whole traceback."""
+    try:
+        yield from loader
+    except SubjectiveQEError as error:
+        if "Traceback" not in str(error):
+            raise
+        name = type(error).__name__
+        raise type(error)(str(error).rpartition(f"{name}: ")[2].strip()) from None
 
 
 def _to_network(pixels: Tensor, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ A run folder holds:
 
     recipe.yaml          all values of the recipe, defaults included
     environment.json     versions, hardware, command
+    start.json           weights it started from, with their checksums
     train.log            what was printed
     tensorboard/STAGE/   scalars and lq | out | gt pictures
     psnr/ and gan/       state.pt (to resume), best.safetensors (by validation), last.safetensors
@@ -11,6 +12,7 @@ A run folder holds:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -32,9 +34,10 @@ from torch.utils.tensorboard import SummaryWriter
 from .. import __version__, distributed
 from ..config import NetConfig, Recipe, StageConfig, read_recipe
 from ..dial import TRAINED_AT
-from ..errors import ConfigError
+from ..errors import ConfigError, ShapeError
 from ..files import write_text
-from ..losses import SPECTRUM_PX
+from ..images import first_line
+from ..losses import BLOCK_PX, SPECTRUM_PX
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
 from ..nets.grow import grow
@@ -46,6 +49,7 @@ from .validate import Scores, Triple, open_validation, validate
 
 log = logging.getLogger(__name__)
 
+START = "start.json"
 STATE = "state.pt"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -100,9 +104,10 @@ def train(
     """
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     distributed.start(device)
+    start = Start(init_from, estimator_from)
     lock = FileLock(run_dir / ".lock")  # the system opens it when its process dies, however that happens
     try:
-        _check(recipe)
+        _check(recipe, start)
         writes = distributed.rank() == 0
         if writes:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -111,8 +116,9 @@ def train(
             except Timeout:
                 raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
             _prepare_run_dir(recipe, run_dir, resume)
+            _same_start(start, run_dir / START)
         distributed.wait_for_all()
-        start = Start(init_from, estimator_from)
+        start = _same_start(start, run_dir / START)
         for stage in STAGES:
             config: StageConfig | None = getattr(recipe, stage.name)
             if config is not None:
@@ -135,8 +141,9 @@ def run_stage(
 ) -> Path:
     """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
     folder = run_dir / stage.name
-    state = start_state(recipe, stage, config, start, device)
-    if (folder / STATE).exists():
+    goes_on = (folder / STATE).exists()
+    state = start_state(recipe, stage, config, Start() if goes_on else start, device)
+    if goes_on:
         state.load(folder / STATE)
         log.info("%s: going on from step %d", stage.name, state.step)
     else:
@@ -297,12 +304,15 @@ def channels_last(net: nn.Module) -> nn.Module:
 def _build(family: dict[str, type[nn.Module]], config: NetConfig, where: str) -> nn.Module:
     try:
         return family[config.kind](**config.hparams)
-    except TypeError as error:
-        raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({error})") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({first_line(error)})") from None
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, start: Start) -> None:
     """Finds what would stop a run, before its first step."""
+    for path in start:
+        if path is not None and not path.is_file():
+            raise ConfigError(f"{path}: no such file of weights to start from")
     for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
         if config.kind not in family:
             raise ConfigError(f"{where}.kind: unknown net '{config.kind}', known are {', '.join(family)}")
@@ -318,6 +328,19 @@ def _check(recipe: Recipe) -> None:
             )
         if stage and any(loss.spectrum for loss in stage.losses):
             _check_patch(recipe, "spectrum", SPECTRUM_PX)
+    with torch.device("meta"):  # nothing is computed
+        _build(NETS, recipe.net_g, "net_g")
+        if recipe.gan and recipe.gan.loss.adv:
+            net_d = _build(DISCRIMINATORS, recipe.net_d, "net_d")
+            side = recipe.data.patch_px
+            try:
+                net_d(torch.empty(2, 3, side, side))
+            except (ShapeError, RuntimeError) as error:
+                raise ConfigError(f"data.patch_px: {side} does not suit net_d ({first_line(error)})") from None
+    if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
+        raise ConfigError(
+            f"data.patch_px: {recipe.data.patch_px} is no multiple of {BLOCK_PX}, which the loss grid needs"
+        )
     if recipe.gan and recipe.gan.loss.percep:
         kind = recipe.gan.loss.percep_kind
         if kind == "lpips-alex-randomised":
@@ -332,8 +355,8 @@ def _check_patch(recipe: Recipe, loss: str, smallest_px: int) -> None:
         )
 
 
-# What may change in a run that goes on: how long, how it is watched and fed, not what is learnt.
-_FREE_KEYS = ("psnr.steps", "gan.steps", "valid", "log_every", "checkpoint_every", "data.workers", "metadata")
+# What may change in a run that goes on: how long, how it is watched and fed, not what is learnt or judged by.
+_FREE_KEYS = ("psnr.steps", "gan.steps", "valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
 
 
 def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
@@ -347,6 +370,8 @@ def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         bound = [key for key in changed if not key.startswith(_FREE_KEYS)]
         if bound:
             raise ConfigError(f"{run_dir}: its run has another {bound[0]}; keep the recipe or start a new run")
+        if "psnr.steps" in changed and (run_dir / "gan" / STATE).exists():
+            raise ConfigError(f"{run_dir}: its gan stage has begun, so psnr.steps stays; keep it or start a new run")
     write_text(kept, yaml.safe_dump(values, sort_keys=False))
     environment = {
         "subjectiveqe": __version__,
@@ -364,6 +389,26 @@ def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
     root = logging.getLogger("subjectiveqe")
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
+
+def _same_start(start: Start, note: Path) -> Start:
+    """Notes what a run starts from, by checksum; one that goes on started from the same, named again or not."""
+    if not note.exists():
+        named = {name: path and [str(path.resolve()), _digest(path)] for name, path in start._asdict().items()}
+        write_text(note, json.dumps(named, indent=2) + "\n")
+    kept = {}
+    for name, noted in json.loads(note.read_text(encoding="utf-8")).items():
+        path = getattr(start, name)
+        if path is not None and (noted is None or _digest(path) != noted[1]):
+            raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")
+        kept[name] = path or (noted and Path(noted[0]))
+        if path is None and noted and kept[name].exists() and _digest(kept[name]) != noted[1]:
+            raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
+    return Start(**kept)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 from .. import metrics
 from ..codecs.coarseness import coarseness
 from ..config import ValidConfig
-from ..data.store import PairSet, open_pairs
+from ..data.store import centre, open_pairs
 from ..images import RGB
 from .step import generate
 
@@ -48,21 +48,6 @@ def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
         told = coarseness(info.codec, info.level, num_coarseness, info.chroma)
         known.append(Known(*centre(pairs, index, config.crop_px), told))
     return known
-
-
-def centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
-    """The middle of a compressed picture and of its original, on the codec's grid, as a whole file would be.
-
-    Args:
-        pairs: where from.
-        index: 0..len(pairs) - 1.
-        crop_px: largest height and width; None for the whole picture.
-    """
-    info = pairs.infos[index]
-    height, width = (min(crop_px or side, side) for side in (info.height, info.width))
-    top, left = ((info.height - height) // 2 // 16 * 16, (info.width - width) // 2 // 16 * 16)
-    lq, gt = pairs.crop(index, top, left, height, width)
-    return np.array(lq), np.array(gt)
 
 
 @torch.no_grad()
