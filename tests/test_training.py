@@ -378,8 +378,8 @@ def test_a_run_goes_on_from_what_it_began_with(recipe_path, tmp_path):
     assert all(torch.equal(value, load_file(whole)[key]) for key, value in load_file(again).items())
     with pytest.raises(ConfigError, match=r"first/psnr/best\.safetensors; leave it out"):
         train(recipe, tmp_path / "early", resume=True, init_from=again)
-    shutil.rmtree(tmp_path / "early" / "psnr")
     first.write_bytes(again.read_bytes() + b" ")
+    shutil.rmtree(tmp_path / "early" / "psnr")
     with pytest.raises(ConfigError, match="has changed since its run started from it"):
         train(recipe, tmp_path / "early", resume=True)
 
