@@ -212,6 +212,12 @@ def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_p
     assert "add --overwrite" in sqe(*words).error
 
 
+def test_videos_in_a_folder_are_not_passed_over_in_silence(sqe, clean, tmp_path):
+    (clean / "clip.mp4").write_bytes(b"a film")
+    ran = sqe("enhance", clean, "-o", tmp_path / "out", "--dry-run")
+    assert ran.err == f"videos are passed over, they go one at a time: {clean / 'clip.mp4'}\n"
+
+
 def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
     sqe = [sys.executable, "-m", "subjectiveqe"]
     options = ["--model", str(tiny_model), "--format", "png"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -461,3 +463,17 @@ def test_heic_is_lossless_where_asked_whatever_the_chroma(tmp_path):
     for chroma in ("444", "420"):
         copy(tmp_path / "in.png", tmp_path / "out.heic", Saving(lossless=True, chroma=chroma))
         assert np.array_equal(read_rgb(tmp_path / "out.heic"), noise)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which files are open")
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "tiff", "gif", "bmp", "avif"])
+def test_a_file_that_has_been_read_is_not_open_any_more(tmp_path, draw_image, name):
+    """Windows does not let an open file be replaced."""
+    path = tmp_path / f"in{FORMATS[name][0]}"
+    Image.fromarray(draw_image((300, 400))).save(path)
+    photo = open_photo(path, "png")
+    assert len(photo.read(100)) == 100
+    photo.close()
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert str(path) not in [str(link.readlink()) for link in links]
+    assert str(path) not in Path("/proc/self/maps").read_text()

@@ -309,7 +309,7 @@ def enhance(
     """
     from .enhancing.enhancer import Enhancer
     from .enhancing.files import enhance_files, enhance_stream, plan_jobs
-    from .enhancing.video import Coding, enhance_video, is_video
+    from .enhancing.video import Coding, enhance_video, is_video, list_videos
     from .saving import Saving
 
     if overwrite and skip_existing:
@@ -353,6 +353,10 @@ def enhance(
             tell_of_video(inputs[0], out, video)
         return
     _refuse(of_videos, "pictures")
+    if not quiet and (
+        videos := [path for folder in inputs if folder.is_dir() for path in list_videos(folder, recursive)]
+    ):
+        typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
             typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.target.exists() and not in_place else ''}")

@@ -103,6 +103,9 @@ def open_picture(path: Path) -> pyvips.Image:
     """
     import pyvips
 
+    pyvips.cache_set_max(
+        0
+    )  # what libvips remembers of a picture keeps its file open, and Windows replaces no open file
     kind = sniff_format(path)
     most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
     try:

@@ -245,24 +245,31 @@ def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], C
     import pyvips
 
     region: list[pyvips.Region] = []
+    unread = [image]  # until reading ends: it keeps the file open
+    del image
+    height, width, bands = unread[0].height, unread[0].width, unread[0].bands
+    dtype = np.uint16 if unread[0].format == "ushort" else np.uint8
     top = 0
-    dtype = np.uint16 if image.format == "ushort" else np.uint8
 
     def read(count: int) -> Pixels:
         nonlocal top
-        if not region:
-            region.append(pyvips.Region.new(image))
+        if not region and unread:
+            region.append(pyvips.Region.new(unread[0]))
         strips = []
-        most = max(min(_READ_PX // image.width, _ROWS), _LEAST_ROWS)
-        stop = min(top + count, image.height)
+        most = max(min(_READ_PX // width, _ROWS), _LEAST_ROWS)
+        stop = min(top + count, height)
         while top < stop:
             rows = min(most, stop - top)
             try:
-                data = region[0].fetch(0, top, image.width, rows)
+                data = region[0].fetch(0, top, width, rows)
             except pyvips.Error as error:
                 raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
-            strips.append(np.frombuffer(bytes(data), dtype).reshape(rows, image.width, image.bands))
+            strips.append(np.frombuffer(bytes(data), dtype).reshape(rows, width, bands))
             top += rows
-        return np.concatenate(strips) if strips else np.empty((0, image.width, image.bands), dtype)
+        return np.concatenate(strips) if strips else np.empty((0, width, bands), dtype)
 
-    return read, region.clear
+    def close() -> None:
+        region.clear()
+        unread.clear()
+
+    return read, close

@@ -86,6 +86,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def list_videos(folder: Path, recursive: bool = False) -> list[Path]:
+    """Paths of the videos in a folder, sorted by name; hidden files are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(path for path in found if is_video(path) and not path.name.startswith(".") and path.is_file())
+
+
 def enhance_video(
     source: Path,
     target: Path,
