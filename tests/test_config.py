@@ -118,6 +118,8 @@ def test_the_fingerprint_follows_the_values(tmp_path):
     ("text", "message"),
     [
         ("pix: 1.0, percep: 1.0", "stage 'psnr' does not take the loss 'percep'"),
+        ("pix: 1.0, harm: 1.0", "the loss 'harm' weighs 'percep', which is 0"),
+        ("pix: 1.0, estimate: 1.0", "the loss 'estimate' needs net_g"),
         ("pix: 1.0, pix: 2.0", "the key 'pix' is given twice"),
     ],
 )

@@ -185,6 +185,10 @@ class Recipe(Section):
             for loss in stage.losses if stage else ():
                 if not any(getattr(loss, term) for term in terms):
                     raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
+                if loss.harm and not loss.percep:
+                    raise ValueError(f"stage '{name}': the loss 'harm' weighs 'percep', which is 0")
+                if loss.estimate and not self.net_g.hparams.get("num_coarseness"):
+                    raise ValueError(f"stage '{name}': the loss 'estimate' needs net_g.hparams.num_coarseness")
                 for term in ("grid", "percep", "adv") if name == "psnr" else ():
                     if getattr(loss, term):
                         raise ValueError(f"stage 'psnr' does not take the loss '{term}'; use it in stage 'gan'")
