@@ -139,7 +139,7 @@ def test_sixteen_bits_go_through_the_network_as_they_are(unet_onnx, draw_image):
 
 
 def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, draw_image):
-    image = draw_image((400, 90))
+    image = draw_image((700, 90))
     enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=32)
     taken = 0
 
@@ -152,7 +152,7 @@ def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, 
     for strip in enhancer.strips(read, *image.shape[:2], enhancer.look(image)):
         strips.append(strip)
         assert taken <= min(
-            400, sum(map(len, strips)) + 2 * 32 + 8 + 160
+            700, sum(map(len, strips)) + 2 * 32 + 8 + 208
         )  # a row of tiles, and what waits for its colours
     assert len(strips) > 3
     assert np.array_equal(np.concatenate(strips), enhancer(image))

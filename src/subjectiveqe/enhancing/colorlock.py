@@ -14,23 +14,30 @@ from ..photos import Pixels
 _CELL_PX = 8
 """Side of the cells in which the drift is measured."""
 
-_SIGMA, _RADIUS = 2.0, 6
-"""Of the Gaussian, in cells. Half the width behind which colours are promised to be kept, so that of any drift less
-than a fortieth is left behind that."""
+_SIGMA, _RADIUS = 2.55, 8
+"""Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
+what a network changes over fewer pixels is mostly a correction."""
 
-_ROUNDS = 3
-"""Times that what is left of the drift is taken out."""
+_STEPS = (1.25, 1.25, 1.0)
+"""How much of the drift that is left is taken out each time. More than all of it at first: behind the Gaussian it looks
+smaller than it is. Of any drift less than a fiftieth is then left behind the wider one, and none of a tint."""
 
-_REACH = _ROUNDS * _RADIUS + 1
+_LEFT = 0.18 * 257
+"""Drift that is left where it is, of 65535 (0.18 of an 8-bit level): the promise is a quarter of a level."""
+
+_ROOM = 340
+"""How far from white, or black, a pixel has to be that can become brighter, or darker."""
+
+_REACH = len(_STEPS) * _RADIUS + 1
 """How many rows of cells below a row have a say in its correction."""
 
 
 class ColorLock:
     """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
 
-    The correction is the drift behind a Gaussian of sigma 16 px, and what that leaves of it twice more: white pixels
-    cannot become brighter and black ones not darker, so others have to make up for them. Results wait for the 152 rows
-    below them.
+    The correction is the drift behind a Gaussian of sigma 20 px, but for 0.18 of a level, and what that leaves of
+    it twice more: white pixels cannot become brighter and black ones not darker, so others have to make up for them.
+    Results wait for the 200 rows below them.
 
     Args:
         height: of the picture, in px.
@@ -80,7 +87,8 @@ class ColorLock:
         self._unmeasured = (lq[whole:].copy(), out[whole:].copy())
         scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
         means = _cell_means(lq[:whole]) * scale - _cell_means(out[:whole])
-        room = [_cell_means(can_move) for can_move in (out[:whole] < np.iinfo(np.uint16).max, out[:whole] > 0)]
+        white = np.iinfo(np.uint16).max
+        room = [_cell_means(can_move) for can_move in (out[:whole] < white - _ROOM, out[:whole] > _ROOM)]
         drift = np.concatenate((means, *room, _inside(whole, lq.shape[1])), axis=2).astype(np.float32)
         self._drift = np.concatenate((self._drift.reshape(-1, *drift.shape[1:]), drift))
 
@@ -110,10 +118,11 @@ def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """(rows, columns, 10) as `ColorLock` has them -> the correction, (rows, columns, 3)."""
     drift, brighter, darker, inside = np.split(cells, (3, 6, 9), axis=2)
     total = _blur(inside)
-    correction = _blur(drift * inside) / total
-    for _ in range(_ROUNDS - 1):
+    correction = np.zeros_like(drift)
+    for step in _STEPS:
         done = correction * np.where(correction > 0, brighter, darker)
-        correction = correction + _blur((drift - done) * inside) / total
+        left = _blur((drift - done) * inside) / total
+        correction += step * (left - np.clip(left, -_LEFT, _LEFT))
     return correction
 
 

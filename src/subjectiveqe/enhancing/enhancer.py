@@ -48,7 +48,7 @@ _OWN_BYTES_PX = 36
 _PASSING_ROWS = 64
 """How many rows are read at a time: those of a whole row of tiles would be held twice."""
 
-_GIVEN_ROWS = 128
+_GIVEN_ROWS = 256
 """How many rows are finished at a time; a whole row of tiles would be copied a few times on the way."""
 
 
