@@ -14,7 +14,6 @@ are float32; convolutions are (out, in, kh, kw). VGG keeps torchvision's names, 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
@@ -35,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import WeightsError
-from .files import atomic_path, cache_folder
+from .files import atomic_path, cache_folder, sha256_of
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -136,7 +135,7 @@ def import_weights(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    digest = _sha256(path)
+    digest = sha256_of(path)
     for source in SOURCES:
         if digest.startswith(source.sha256):
             return _store(source, path)
@@ -164,15 +163,10 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     with tempfile.TemporaryDirectory(dir=weights_folder(), prefix=".fetch-") as folder:
         path = Path(folder) / source.file
         _download(source.get, path, progress)
-        digest = _sha256(path)
+        digest = sha256_of(path)
         if not digest.startswith(source.sha256):
             raise WeightsError(f"{source.get}: expected SHA-256 {source.sha256}..., got {digest}; try again later")
         return _store(source, path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(url: str, path: Path, progress: Callable[[int, int], None] | None) -> None:

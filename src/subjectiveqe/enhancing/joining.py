@@ -28,13 +28,17 @@ def open_video(source: Path) -> Any:
 
 def colour_tags(context: Any) -> dict[str, int]:
     """What a stream says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
-    is_full = context.color_range == 2 or str(context.pix_fmt).startswith("yuvj")
     return {
         "color_primaries": context.color_primaries,
         "color_trc": context.color_trc,
         "colorspace": context.colorspace or BT601,
-        "color_range": 2 if is_full else 1,
+        "color_range": span_of(context.color_range, str(context.pix_fmt)),
     }
+
+
+def span_of(color_range: int, pixel_format: str) -> int:
+    """2, full range, where the file says so, which the old names of formats do too; else 1."""
+    return 2 if color_range == 2 or pixel_format.startswith("yuvj") else 1
 
 
 def join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 import sys
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError
-from ..files import cache_folder
+from ..files import cache_folder, sha256_of
 from ..images import first_line
 from ..machine import cpu_count
 
@@ -81,7 +80,7 @@ def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) 
 def checksum(model: Path) -> str:
     """SHA-256 of a model file, or of what a name of `MODELS` stands for, in hexadecimal."""
     with _model_file(model) as path:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
 
 
 @contextmanager

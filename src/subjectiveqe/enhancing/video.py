@@ -24,7 +24,7 @@ from ..files import atomic_path
 from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
-from .joining import BT601, colour_tags, join, open_video
+from .joining import BT601, colour_tags, join, open_video, span_of
 from .look import Look
 from .steady import Steadier
 
@@ -320,8 +320,7 @@ def _is_deep(frame: av.VideoFrame) -> bool:
 
 
 def _range(frame: av.VideoFrame) -> int:
-    """Full range where the file says so, which the old names of formats do too."""
-    return 2 if frame.color_range == 2 or frame.format.name.startswith("yuvj") else 1
+    return span_of(frame.color_range, frame.format.name)
 
 
 def _matrix(frame: av.VideoFrame) -> int:

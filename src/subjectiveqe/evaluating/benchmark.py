@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import secrets
@@ -15,7 +14,7 @@ from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
 from ..data.store import PairInfo
 from ..errors import ConfigError, SubjectiveQEError
-from ..files import write_text
+from ..files import sha256_of, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
 from .evaluate import check_measures, measure_pair
@@ -196,7 +195,7 @@ def _in_turns(rows: Sequence[Row]) -> list[Row]:
 
 def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
     """What a row was measured on: the picture, by its checksum, and how it was coded."""
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in {case.path for case in cases}}
+    digests = {path: sha256_of(path) for path in {case.path for case in cases}}
     return {case.key: {"sha256": digests[case.path], "codec": case.codec.settings()} for case in cases}
 
 

@@ -12,7 +12,6 @@ A run folder holds:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -35,7 +34,7 @@ from .. import __version__, distributed
 from ..config import NetConfig, Recipe, StageConfig, read_recipe
 from ..dial import TRAINED_AT
 from ..errors import ConfigError, ShapeError
-from ..files import write_text
+from ..files import sha256_of, write_text
 from ..images import first_line
 from ..losses import BLOCK_PX, SPECTRUM_PX
 from ..nets import DISCRIMINATORS, NETS
@@ -394,21 +393,17 @@ def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
 def _same_start(start: Start, note: Path) -> Start:
     """Notes what a run starts from, by checksum; one that goes on started from the same, named again or not."""
     if not note.exists():
-        named = {name: path and [str(path.resolve()), _digest(path)] for name, path in start._asdict().items()}
+        named = {name: path and [str(path.resolve()), sha256_of(path)] for name, path in start._asdict().items()}
         write_text(note, json.dumps(named, indent=2) + "\n")
     kept = {}
     for name, noted in json.loads(note.read_text(encoding="utf-8")).items():
         path = getattr(start, name)
-        if path is not None and (noted is None or _digest(path) != noted[1]):
+        if path is not None and (noted is None or sha256_of(path) != noted[1]):
             raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")
         kept[name] = path or (noted and Path(noted[0]))
-        if path is None and noted and kept[name].exists() and _digest(kept[name]) != noted[1]:
+        if path is None and noted and kept[name].exists() and sha256_of(kept[name]) != noted[1]:
             raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
     return Start(**kept)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
