@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from subjectiveqe.enhancing import files
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import BatchProgress, enhance_files, plan_jobs
-from subjectiveqe.errors import ConfigError
+from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import write_png
 from subjectiveqe.saving import Saving
 
@@ -236,6 +238,25 @@ def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw
         enhance_files([tmp_path], tmp_path / str(jobs), enhancer, jobs=jobs)
     for k in range(6):
         assert (tmp_path / "1" / f"{k}.jpg").read_bytes() == (tmp_path / "3" / f"{k}.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(("free", "status"), [(2**34, "done"), (None, "done"), (2**32, "failed")])
+def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_image, monkeypatch, free, status):
+    for k in range(2):
+        save_jpeg(tmp_path / f"{k}.jpg", draw_image((30, 40), k))
+    both, look = threading.Barrier(2, timeout=2), files._look
+
+    def wait_for_the_other(*arguments):
+        try:
+            both.wait()
+        except threading.BrokenBarrierError:
+            raise ImageError("came alone") from None
+        return look(*arguments)
+
+    monkeypatch.setattr(files, "_look", wait_for_the_other)
+    monkeypatch.setattr(files, "memory_bytes", lambda: free)
+    result = enhance_files([tmp_path], tmp_path / "out", enhancer)
+    assert [outcome.status for outcome in result.outcomes] == [status] * 2
 
 
 def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_model, draw_image):

@@ -298,7 +298,9 @@ def enhance(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
-    jobs: Annotated[int, typer.Option(help="Pictures at a time; 2 are faster, and take twice the memory.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Pictures at a time; if not given 2, or 1 where memory is short.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
@@ -315,7 +317,7 @@ def enhance(
     if overwrite and skip_existing:
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
     saving = Saving(format_out, quality, chroma, lossless, strip)
-    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs > 1}
+    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
     of_pictures = {
         "--format": format_out,
         "--quality": quality,

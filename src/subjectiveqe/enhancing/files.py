@@ -21,6 +21,7 @@ import numpy as np
 from ..codecs.avif_header import avif_coarseness
 from ..errors import ConfigError, ImageError, SubjectiveQEError
 from ..images import EXTENSIONS, list_images, sniff_format
+from ..machine import memory_bytes
 from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
@@ -29,6 +30,9 @@ from .look import Look, with_file
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
+
+_ROOMY_BYTES = 8 * 2**30
+"""Free memory from which on two pictures at a time are no risk: two that must be held whole take half of it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def enhance_files(
     suffix: str = "",
     in_place: bool = False,
     existing: Existing = "refuse",
-    jobs: int = 1,
+    jobs: int | None = None,
     progress: BatchProgress | None = None,
 ) -> EnhanceResult:
     """Enhances pictures; one that fails is listed and the batch goes on.
@@ -130,7 +134,8 @@ def enhance_files(
         suffix: put between a result's name and its extension.
         in_place: put results in the place of their sources.
         existing: "refuse" before any work, "skip" or "overwrite" results that are there.
-        jobs: pictures worked on at a time; two hide reading and writing altogether, at twice the memory.
+        jobs: pictures worked on at a time; two hide reading and writing altogether, at twice the memory; None for two
+            where 8 GiB are free, or nobody knows, and one elsewhere.
         progress: see `BatchProgress`.
     Raises:
         ConfigError: before any picture is read: none found, two that would make one output, an output that is an input
@@ -166,7 +171,7 @@ def enhance_files(
         parts[job] = done / total
 
     # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
-    with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
+    with ThreadPoolExecutor(max_workers=_pictures_at_a_time() if jobs is None else max(jobs, 1)) as pool:
         running: set[Future[Outcome]] = {
             pool.submit(_enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
             for job in waiting
@@ -216,6 +221,11 @@ def enhance_stream(
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def _pictures_at_a_time() -> int:
+    free = memory_bytes()
+    return 2 if free is None or free >= _ROOMY_BYTES else 1
 
 
 @contextmanager
