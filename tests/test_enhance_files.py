@@ -172,7 +172,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, enhancer, draw_ima
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     big, small = save_jpeg(tmp_path / "big.jpg", noise), save_jpeg(tmp_path / "small.jpg", draw_image((20, 20)))
     (full_disk / "big.png").write_bytes(b"the old one")
-    result = enhance_files([big, small], full_disk, enhancer, saving=PNG, existing="overwrite")
+    # One at a time: beside the big one there would be no room for the small one either.
+    result = enhance_files([big, small], full_disk, enhancer, saving=PNG, existing="overwrite", jobs=1)
     [failed] = result.of("failed")
     assert failed.job.source == big
     assert "is the disk full?" in failed.reason
