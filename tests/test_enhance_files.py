@@ -18,7 +18,8 @@ from PIL import Image
 
 from subjectiveqe.enhancing import files
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.files import BatchProgress, enhance_files, plan_jobs
+from subjectiveqe.enhancing.files import BatchProgress, enhance_files
+from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import write_png
 from subjectiveqe.saving import Saving

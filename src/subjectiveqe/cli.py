@@ -310,7 +310,8 @@ def enhance(
     Results have the format of their sources, or the one that the name of --out or --format says.
     """
     from .enhancing.enhancer import Enhancer
-    from .enhancing.files import enhance_files, enhance_stream, plan_jobs
+    from .enhancing.files import enhance_files, enhance_stream
+    from .enhancing.plan import plan_jobs
     from .enhancing.video import Coding, enhance_video, is_video, list_videos
     from .saving import Saving
 

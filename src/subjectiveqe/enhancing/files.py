@@ -1,8 +1,7 @@
-"""Enhancing files and folders: what is read, where it goes, and what must never be written over."""
+"""Enhancing files and folders; `plan` says what becomes what."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
@@ -20,28 +19,20 @@ import numpy as np
 
 from ..codecs.avif_header import avif_coarseness
 from ..errors import ConfigError, ImageError, SubjectiveQEError
-from ..images import EXTENSIONS, list_images, sniff_format
+from ..images import sniff_format
 from ..machine import memory_bytes
 from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 from .look import Look, with_file
+from .plan import Job, check_lossless, named_format, plan_jobs
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
 
 _ROOMY_BYTES = 8 * 2**30
 """Free memory from which on two pictures at a time are no risk: two that must be held whole take half of it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to enhance: where it is, where its result goes, and in which format (None for the source's own)."""
-
-    source: Path
-    target: Path
-    format_out: str | None
 
 
 @dataclass(frozen=True)
@@ -214,8 +205,8 @@ def enhance_stream(
             source = Path(folder) / "standard input"
             with source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
-        format_out = _named_format(target, saving) or saving.format_for(sniff_format(source))
-        _check_lossless(saving, format_out, target)
+        format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
+        check_lossless(saving, format_out, target)
         place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
         _enhance_file(source, place, enhancer, saving, format_out, faithful)
         if place != target:
@@ -353,123 +344,3 @@ def _mean_of_channels(strip: Pixels) -> Pixels:
     """(n, W, 3) -> (n, W, 1), rounded."""
     mean: Pixels = ((strip.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(strip.dtype)
     return mean
-
-
-# ---------------------------------------------------------------- planning
-
-
-def plan_jobs(
-    inputs: Sequence[Path],
-    out: Path | None,
-    saving: Saving,
-    *,
-    recursive: bool = False,
-    suffix: str = "",
-    in_place: bool = False,
-) -> list[Job]:
-    """Sources and targets of `enhance_files`; see there for the arguments and errors."""
-    if in_place and (out is not None or suffix or saving.format):
-        raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
-    if out is None and not suffix and not in_place:
-        raise ConfigError("where to? give --out, or --suffix for results beside their sources, or --in-place")
-    if any(letter in suffix for letter in "/\\"):
-        raise ConfigError(f'--suffix "{suffix}": expected a part of a file name, without slashes')
-    into_file = (
-        out is not None
-        and len(inputs) == 1
-        and not inputs[0].is_dir()
-        and out.suffix.lower() in EXTENSIONS
-        and not out.is_dir()
-    )
-    if out is not None and not into_file:
-        if out.exists() and not out.is_dir():
-            raise ConfigError(f"{out}: expected a folder for the pictures, found a file; give another name")
-        if out.suffix.lower() in EXTENSIONS and not out.is_dir():
-            raise ConfigError(f"{out}: more than one picture needs a folder, got the name of a picture file")
-    if into_file and out is not None:
-        named = _named_format(out, saving)
-        if named is None:
-            raise ConfigError(f"{out}: cannot write {out.suffix}; known: {', '.join(FORMATS)}")
-        jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named)]
-    else:
-        jobs = [
-            Job(source, source.resolve(), None) if in_place else _job(source, inner, out, saving, suffix)
-            for source, inner in _sources(inputs, out, recursive)
-        ]
-        if suffix and out is None:  # what an earlier run left beside its sources is no input
-            results = {job.target for job in jobs}
-            jobs = [job for job in jobs if job.source not in results or job.source in inputs]
-    if not jobs:
-        hint = "" if recursive else "; add -r for those of subfolders"
-        raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
-    _refuse_clashes(jobs, in_place)
-    for job in jobs:
-        _check_lossless(saving, job.format_out or format_of(job.source), job.target)
-    return jobs
-
-
-def _named_format(target: Path, saving: Saving) -> str | None:
-    """The format that the name of a result says, which must not be another than `saving` asks for."""
-    named = format_of(target)
-    if named and saving.format not in (None, named):
-        raise ConfigError(f'{target}: is named {target.suffix} but --format asks for "{saving.format}"')
-    return named
-
-
-def _check_lossless(saving: Saving, format_out: str | None, target: Path) -> None:
-    if saving.lossless and format_out == "jpeg":
-        raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
-
-
-def format_of(path: Path) -> str | None:
-    """The format a file's extension stands for; None where it is not one that can be written."""
-    return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
-
-
-def _job(source: Path, inner: Path, out: Path | None, saving: Saving, suffix: str) -> Job:
-    named = format_of(source)
-    format_out = saving.format_for(named or "")
-    extension = source.suffix if named == format_out else FORMATS[format_out][0]
-    folder = source.parent if out is None else out / inner.parent
-    return Job(source, folder / f"{source.stem}{suffix}{extension}", format_out)
-
-
-def _sources(inputs: Sequence[Path], out: Path | None, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Every picture once, with its place below the input it came from; earlier results in `out` are no input."""
-    seen = set()
-    earlier_results = out.resolve() if out is not None else None
-    for given in inputs:
-        for source in list_images(given, recursive) if given.is_dir() else [given]:
-            place = source.parent.resolve() / source.name  # a link and what it points to are two pictures
-            is_result = earlier_results in place.parents and earlier_results != given.resolve()
-            if place in seen or (given.is_dir() and is_result):
-                continue
-            seen.add(place)
-            yield source, source.relative_to(given) if given.is_dir() else Path(source.name)
-
-
-def _refuse_clashes(jobs: Sequence[Job], in_place: bool) -> None:
-    """Refuses two sources for one target, and a target that is a source under any name: link, hard link, other case."""
-    takers: dict[str, Path] = {}
-    for job in jobs:
-        key = str(job.target).casefold()  # some file systems tell no case apart
-        if key in takers:
-            raise ConfigError(
-                f'"{takers[key]}" and "{job.source}" would both become "{job.target}"; enhance them into two folders'
-            )
-        takers[key] = job.source
-    if in_place:
-        return
-    sources = {(status.st_dev, status.st_ino): job.source for job in jobs if (status := _status(job.source))}
-    for job in jobs:
-        status = _status(job.target)
-        if status and (status.st_dev, status.st_ino) in sources:
-            source = sources[status.st_dev, status.st_ino]
-            raise ConfigError(f'"{job.target}" would overwrite the input "{source}"; choose another output')
-
-
-def _status(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
