@@ -467,12 +467,19 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoints, under their names.")],
     pairs: Annotated[list[Path], typer.Option(help="Training pairs; may be given several times.")],
     valid: Annotated[list[Path] | None, typer.Option(help="Pairs to measure by; may be given several times.")] = None,
+    less: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much less than the truth to say, family:coarseness:less (webp:0.6:0.1); several make a curve."
+        ),
+    ] = None,
 ) -> None:
     """Fit the estimate of how coarsely a picture was compressed to whole pictures, after training it on patches."""
-    from .calibrate import calibrate_estimator
+    from .calibrate import calibrate_estimator, read_less
 
+    curves = read_less(less or ())
     with bar("pictures") as progress:
-        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress)
+        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), curves, progress)
     for (store, level), (before, after) in errors.items():
         typer.echo(f"{store} {level}: off by {before:.3f} before, {after:.3f} after")
     typer.echo(f"{len(checkpoints)} checkpoints in {out}")
