@@ -1,4 +1,4 @@
-"""What is gained on AVIF and HEIC files by interpolating their chroma, and by what AVIF files say of their quantiser.
+"""What is gained on AVIF and HEIC files by interpolating their chroma, and by what they say of their quantiser.
 
 Each picture is saved as a file (4:2:0) and enhanced three ways: with each sample of chroma repeated for 2x2 pixels, as
 libheif decodes; with chroma interpolated; and told what the file says, where it says something, as `sqe enhance` does.
@@ -19,7 +19,7 @@ import pyvips
 from PIL import Image
 
 import machine
-from subjectiveqe.codecs.avif_header import avif_coarseness
+from subjectiveqe.codecs.file_header import file_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import with_file
 from subjectiveqe.images import RGB, list_images, read_rgb
@@ -48,7 +48,7 @@ def main() -> None:
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for suffix, quality in FILES:
         rows = [measure(gt, suffix, quality, enhancer) for gt in originals]
-        for way in WAYS if suffix == "avif" else WAYS[:2]:
+        for way in WAYS:
             scores = [mean(values) for values in zip(*(row[way] for row in rows), strict=True)]
             texts = [f"{score:.4f}" if place in (2, 3) else f"{score:.2f}" for place, score in enumerate(scores)]
             print(f"| {suffix} {quality} | {way} | {' | '.join(texts)} |", flush=True)
@@ -61,7 +61,7 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
         options = {"subsampling": "4:2:0"} if suffix == "avif" else {"chroma": 420}
         Image.fromarray(gt).save(path, quality=quality, **options)
         repeated = pyvips.Image.new_from_file(str(path)).numpy() if suffix == "avif" else np.asarray(Image.open(path))
-        interpolated, told = read_rgb(path), avif_coarseness(path)
+        interpolated, told = read_rgb(path), file_coarseness(path)
     look = enhancer.look(interpolated)
     outs = {
         "repeated": (repeated, enhancer(repeated)),
@@ -69,9 +69,7 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
         "interpolated, told": (interpolated, enhancer.with_look(interpolated, with_file(look, told))),
     }
     return {
-        way: [judge(image, gt) for judge in (psnr, lpips, ssimulacra2) for image in pair]
-        for way, pair in outs.items()
-        if way in WAYS[:2] or suffix == "avif"
+        way: [judge(image, gt) for judge in (psnr, lpips, ssimulacra2) for image in pair] for way, pair in outs.items()
     }
 
 

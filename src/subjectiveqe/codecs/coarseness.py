@@ -46,7 +46,7 @@ def on_scale(step: float) -> float:
 
 
 def _hevc_step(qp: int) -> float:
-    return float(2 ** ((qp - 4) / 6))
+    return max(1.0, float(2 ** ((qp - 4) / 6)))
 
 
 def _jpeg_step(qf: int) -> float:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..codecs.avif_header import avif_coarseness
+from ..codecs.file_header import file_coarseness
 from ..errors import ConfigError, ImageError, SubjectiveQEError
 from ..images import sniff_format
 from ..machine import memory_bytes
@@ -280,7 +280,9 @@ def _look(source: Path, format_out: str, enhancer: Enhancer) -> Look:
         look = enhancer.look_at_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
     finally:
         photo.close()
-    return with_file(look, avif_coarseness(source)) if sniff_format(source) == "avif" else look
+    if look.coarseness is None or sniff_format(source) not in ("avif", "heic"):
+        return look
+    return with_file(look, file_coarseness(source, len(look.coarseness)))
 
 
 def _as_seen(photo: Photo, rows: Pixels) -> Pixels:

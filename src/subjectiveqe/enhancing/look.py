@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs.coarseness import FAMILIES
 from ..color import luma
 from .runtime import Floats
 
@@ -44,6 +45,12 @@ _DOUBT = 0.15
 """By how much an estimate may exceed what a file says, and what other codecs may seem to have left, for the file to be
 believed. Ten photos coded once as AVIF at qualities 15 to 90 all were, those coded as JPEG at 20 before were not."""
 
+_TAKEN_FOR = {"hevc": ("avif",), "hevc-420": ("avif", "hevc")}
+"""What other families a codec's pictures are taken for: libheif's HEVC for AVIF."""
+
+_MORE_DOUBT = 0.25
+"""By how much the estimate of such another family may exceed what the file says."""
+
 
 def with_file(look: Look, told: Sequence[float] | None) -> Look:
     """A look that goes by what the file says of its quantiser, unless the picture shows more than that.
@@ -58,7 +65,11 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     if look.coarseness is None or told is None:
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
-    return look if (look.coarseness > said + _DOUBT).any() else look._replace(coarseness=said)
+    most = said + _DOUBT
+    for other in _TAKEN_FOR.get(FAMILIES[int(said.argmax())], ()):
+        if (place := FAMILIES.index(other)) < len(most):
+            most[place] = said.max() + _MORE_DOUBT
+    return look if (look.coarseness > most).any() else look._replace(coarseness=said)
 
 
 def look_places(side: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What AVIF files say of their quantiser, and when they are believed."""
+"""What AVIF and HEIC files say of their quantiser, and when they are believed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import io
 import threading
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
-from subjectiveqe.codecs.avif_header import avif_coarseness
 from subjectiveqe.codecs.coarseness import coarseness
+from subjectiveqe.codecs.file_header import file_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.enhancing.look import Look, with_file
 from subjectiveqe.images import read_rgb
+
+
+def save_heic(path, image, quality, chroma="420", **options):
+    pillow_heif.from_pillow(Image.fromarray(image)).save(path, quality=quality, chroma=chroma, **options)
+    return path
 
 
 def save_avif(path, image, quality, **options):
@@ -26,7 +32,21 @@ def save_avif(path, image, quality, **options):
 @pytest.mark.parametrize("quality", [10, 30, 50, 70, 90])
 def test_a_file_tells_the_quality_it_was_made_at(tmp_path, draw_image, quality, tune):
     path = save_avif(tmp_path / "a.avif", draw_image((64, 80)), quality, advanced={"tune": tune})
-    assert avif_coarseness(path) == pytest.approx(coarseness("avif", quality), abs=0.01)
+    assert file_coarseness(path) == pytest.approx(coarseness("avif", quality), abs=0.01)
+
+
+@pytest.mark.parametrize(("quality", "qp"), [(10, 42), (30, 32), (50, 22), (70, 12)])
+def test_a_heic_file_tells_its_qp(tmp_path, draw_image, quality, qp):
+    """Three less than the rate factor of (100 - quality) / 2 that libheif asks x265 for."""
+    path = save_heic(tmp_path / "a.heic", draw_image((64, 80)), quality)
+    assert file_coarseness(path) == pytest.approx(coarseness("hevc", qp, chroma="420"), abs=1e-6)
+    assert file_coarseness(path, 2) == pytest.approx(coarseness("hevc", qp, 2), abs=1e-6)
+
+
+def test_a_heic_file_tells_its_chroma_and_no_thumbnails_qp(tmp_path, draw_image):
+    image = np.dstack((draw_image((256, 320)), np.full((256, 320), 128, np.uint8)))
+    path = save_heic(tmp_path / "a.heic", image, 30, chroma="444", thumbnails=[64])
+    assert file_coarseness(path) == pytest.approx(coarseness("hevc", 32, chroma="444"), abs=0.03)
 
 
 def test_alpha_and_another_name_do_not_hide_the_quantiser(tmp_path, draw_image):
@@ -34,15 +54,15 @@ def test_alpha_and_another_name_do_not_hide_the_quantiser(tmp_path, draw_image):
     image = Image.fromarray(draw_image((64, 80)))
     image.putalpha(128)
     image.save(path, "avif", quality=30)
-    assert avif_coarseness(path) == pytest.approx(coarseness("avif", 30), abs=0.01)
+    assert file_coarseness(path) == pytest.approx(coarseness("avif", 30), abs=0.01)
 
 
 def test_threads_do_not_take_each_others_words(tmp_path, draw_image):
     paths = [save_avif(tmp_path / f"{q}.avif", draw_image((64, 80)), q) for q in (10, 30, 50, 70)]
-    expected, told = [avif_coarseness(path) for path in paths], {}
+    expected, told = [file_coarseness(path) for path in paths], {}
 
     def read(place):
-        told[place] = [avif_coarseness(paths[place]) for _ in range(20)]
+        told[place] = [file_coarseness(paths[place]) for _ in range(20)]
 
     threads = [threading.Thread(target=read, args=(place,)) for place in range(4)]
     for thread in threads:
@@ -58,7 +78,7 @@ def test_other_files_and_damaged_ones_say_nothing(tmp_path, draw_image):
     Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.jpg")
     (tmp_path / "empty").touch()
     for name in ("cut.avif", "a.jpg", "empty", "missing"):
-        assert avif_coarseness(tmp_path / name) is None
+        assert file_coarseness(tmp_path / name) is None
 
 
 def test_a_file_is_believed_unless_the_picture_shows_more():
@@ -80,14 +100,24 @@ def test_a_file_is_believed_unless_the_picture_shows_more():
     assert with_file(Look(np.zeros(2, np.float32)), said).coarseness.tolist() == [0, 0]
 
 
-def test_avif_files_are_enhanced_as_they_say(tmp_path, sample_paths):
-    """The bundled network takes this one, coded once, for finer than it is, and told of it does more."""
+def test_fine_heic_is_believed_though_it_is_taken_for_avif():
+    said = coarseness("hevc", 22, chroma="420")
+    for estimate, believed in (((0.0, 0, 0, 0.5, 0), True), ((0.0, 0, 0, 0.7, 0), False), ((0, 0.2, 0, 0.5, 0), False)):
+        look = Look(np.array(estimate, np.float32))
+        assert (with_file(look, said) is not look) == believed
+
+
+@pytest.mark.parametrize(
+    ("save", "said"), [(save_avif, coarseness("avif", 50)), (save_heic, coarseness("hevc", 22, chroma="420"))]
+)
+def test_files_are_enhanced_as_they_say(tmp_path, sample_paths, save, said):
+    """The bundled network estimates otherwise, and told of it does something else."""
     enhancer = Enhancer("fast", "onnxruntime")
-    source = save_avif(tmp_path / "a.avif", read_rgb(sample_paths["coffee"]), 50)
+    source = save(tmp_path / ("a.avif" if save is save_avif else "a.heic"), read_rgb(sample_paths["coffee"]), 50)
     enhance_files([source], tmp_path / "a.png", enhancer)
     before = read_rgb(source)
     estimated = enhancer.look(before)
-    told = with_file(estimated, coarseness("avif", 50))
+    told = with_file(estimated, said)
     assert told is not estimated
     assert np.array_equal(read_rgb(tmp_path / "a.png"), enhancer.with_look(before, told))
     assert not np.array_equal(read_rgb(tmp_path / "a.png"), enhancer.with_look(before, estimated))
