@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import read_rgb, sniff_format
+from subjectiveqe.jpegtext import read_comments
 from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving, write_photo
 
@@ -440,6 +443,47 @@ def test_texts_of_a_png_come_along_into_a_png(tmp_path):
             assert seen.text == {}
     said = copy(tmp_path / "in.png", tmp_path / "out.jpg").warnings
     assert said == ("its texts (parameters, Author) are not kept, jpeg has none",)
+
+
+def test_comments_of_a_jpeg_come_along_into_a_jpeg(tmp_path):
+    comments = (b"CREATOR: a program", "Zoë".encode())
+    Image.new("RGB", (8, 8)).save(tmp_path / "one.jpg", comment=comments[0], exif=exif())
+    made = (tmp_path / "one.jpg").read_bytes()
+    second = b"\xff\xfe" + struct.pack(">H", 2 + len(comments[1])) + comments[1]
+    (tmp_path / "in.jpg").write_bytes(made[:2] + second + b"\xff\xff" + made[2:])
+    assert copy(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings == ()
+    assert set(read_comments(tmp_path / "out.jpg")) == set(read_comments(tmp_path / "in.jpg"))
+    assert len(read_comments(tmp_path / "out.jpg")) == 2
+    with Image.open(tmp_path / "out.jpg") as seen:
+        assert seen.app["COM"] in comments
+        assert seen.getexif()[MAKER] == "A Maker"
+        seen.load()
+    copy(tmp_path / "in.jpg", tmp_path / "bare.jpg", Saving(strip=True))
+    assert read_comments(tmp_path / "bare.jpg") == ()
+    assert copy(tmp_path / "in.jpg", tmp_path / "out.png").warnings == ("its comments are not kept, png has none",)
+
+
+@pytest.mark.parametrize("cut", [3, 5, 30])
+def test_a_cut_jpeg_has_the_comments_before_the_cut(tmp_path, cut):
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.jpg", comment=b"what was said")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "in.jpg").read_bytes()[:cut])
+    assert read_comments(tmp_path / "cut.jpg") == ()
+    (tmp_path / "none.jpg").write_bytes(b"\xff\xd8\xff\xfe\0\1\xff\xfe\0\3a")
+    assert read_comments(tmp_path / "none.jpg") == ()
+
+
+def test_a_geotiff_stays_in_its_place(tmp_path):
+    place = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 500_000.0, 5_400_000.0, 0.0), 34737: "WGS 84|", 42113: "0"}
+    tags = ImageFileDirectory_v2()
+    for tag, value in place.items():
+        tags[tag] = value
+        tags.tagtype[tag] = 2 if isinstance(value, str) else 12
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.tif", tiffinfo=tags)
+    assert copy(tmp_path / "in.tif", tmp_path / "out.tif").warnings == ()
+    with Image.open(tmp_path / "out.tif") as seen:
+        assert {tag: seen.tag_v2[tag] for tag in place} == place
+    said = copy(tmp_path / "in.tif", tmp_path / "out.jpg").warnings
+    assert said == ("its place on Earth (GeoTIFF) is not kept, jpeg has none",)
 
 
 def test_a_motion_photo_is_told_that_it_will_rest(tmp_path):

@@ -11,9 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825)
-"""Title, maker, model, software, time, artist, computer, copyright, and the tables of EXIF and GPS; all other tags of a
-first table describe how the pixels are stored."""
+_PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+"""Where on Earth the pixels of a GeoTIFF lie, and what GDAL says of them."""
+
+_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825, *_PLACE)
+"""Title, maker, model, software, time, artist, computer, copyright, the tables of EXIF and GPS, and the place; most
+other tags of a first table describe how the pixels are stored."""
 
 _START = b"Exif\0\0"
 _ORIENTATION = 0x0112
@@ -58,6 +61,11 @@ def exif_of_tiff(path: Path) -> bytes | None:
             tifftools.write_tiff([{**table, "tags": tags}], block, bigtiff=False, allowExisting=True)
             return _START + block.getvalue()
     return None
+
+
+def has_place(exif: bytes) -> bool:
+    """Whether an EXIF block came from a GeoTIFF, of whose tags other formats keep none."""
+    return not _tags_of(exif).keys().isdisjoint(_PLACE)
 
 
 def can_go_into_tiff(exif: bytes) -> bool:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .errors import ImageError
-from .exif import can_go_into_tiff, exif_of_tiff, upright, without_thumbnail
+from .exif import can_go_into_tiff, exif_of_tiff, has_place, upright, without_thumbnail
 from .images import CODE_POINTS, LEFT_OUT, first_line, open_picture, sniff_format, vips_profile
+from .jpegtext import read_comments
 from .pngtext import keyword, read_texts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Photo:
             that are fully transparent have the colour of the visible ones around: a hidden colour cannot bleed out.
         close: ends reading; to be called by the thread that has read.
         attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
-        texts: what a PNG says in words, chunk by chunk; none where the result is no PNG.
+        texts: what a PNG says in words, chunk by chunk, or a JPEG in comments; none for a result of another format.
         code_points: of its colours by ITU-T H.273, which say what no profile can: primaries, transfer, matrix.
         timing: how long each frame is shown and how often all are, by libvips' names.
         density: pixels per millimetre across and down; 1 where the file does not say.
@@ -145,15 +146,15 @@ def _count_pages(image: pyvips.Image) -> int:
 def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages: int, lost: tuple[str, ...]) -> Photo:
     """What there is to know of a picture; `pages` are those of the file, `lost` what is left out already."""
     attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
-    texts = read_texts(path) if kind == "png" else ()
+    texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
     density = (image.xres, image.yres)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
     lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b""))
     warnings = [f"{what} is not kept" for what in dict.fromkeys(lost)]
-    if texts and format_out != "png":
-        keywords = b", ".join(map(keyword, texts)).decode("latin-1")
-        warnings.append(f"its texts ({keywords}) are not kept, {format_out} has none")
+    if texts and format_out != kind:
+        what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
+        warnings.append(f"its {what} are not kept, {format_out} has none")
         texts = ()
     code_points = tuple(map(int, image.get(CODE_POINTS).split("/"))) if image.get_typeof(CODE_POINTS) else ()
     if code_points and format_out != "heic":
@@ -163,6 +164,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         )
     if kind == "tiff" and (exif := exif_of_tiff(path)):
         attached["exif-data"] = exif
+        if format_out != "tiff" and has_place(exif):
+            warnings.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
     if "exif-data" in attached:
         attached["exif-data"] = without_thumbnail(attached["exif-data"])
     if attached and format_out in _BARE:

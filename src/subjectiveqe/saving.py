@@ -19,6 +19,7 @@ from .errors import ConfigError, ImageError
 from .exif import add_to_tiff
 from .files import atomic_path
 from .images import PNG_EFFORT, first_line
+from .jpegtext import add_comments
 from .photos import CARRIED, FORMATS, Photo, Pixels
 from .pngtext import add_texts
 
@@ -123,7 +124,7 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
                 if format_out == "tiff" and "exif-data" in attached:
                     add_to_tiff(aside, attached["exif-data"])
                 if photo.texts and not saving.strip:
-                    add_texts(aside, photo.texts)
+                    {"png": add_texts, "jpeg": add_comments}[format_out](aside, photo.texts)
         except (pyvips.Error, OSError, ValueError) as error:
             if failure:  # the rows ended early, of which the encoder knows only that they did
                 raise failure[0] from None
