@@ -43,10 +43,18 @@ def test_a_heic_file_tells_its_qp(tmp_path, draw_image, quality, qp):
     assert file_coarseness(path, 2) == pytest.approx(coarseness("hevc", qp, 2), abs=1e-6)
 
 
-def test_a_heic_file_tells_its_chroma_and_no_thumbnails_qp(tmp_path, draw_image):
+def test_a_heic_file_tells_its_chroma(tmp_path, draw_image):
     image = np.dstack((draw_image((256, 320)), np.full((256, 320), 128, np.uint8)))
     path = save_heic(tmp_path / "a.heic", image, 30, chroma="444", thumbnails=[64])
-    assert file_coarseness(path) == pytest.approx(coarseness("hevc", 32, chroma="444"), abs=0.03)
+    assert file_coarseness(path) == pytest.approx(coarseness("hevc", 32, chroma="444"), abs=1e-6)
+
+
+def test_the_largest_of_a_heic_files_pictures_is_asked(tmp_path, draw_image):
+    """A small gray one comes first here, as a thumbnail may; it has no chroma."""
+    several = pillow_heif.from_pillow(Image.fromarray(draw_image((64, 64))).convert("L"))
+    several.add_from_pillow(Image.fromarray(draw_image((256, 320))))
+    several.save(tmp_path / "a.heic", quality=30, chroma=420, primary_index=1)
+    assert file_coarseness(tmp_path / "a.heic") == pytest.approx(coarseness("hevc", 32, chroma="420"), abs=1e-6)
 
 
 def test_alpha_and_another_name_do_not_hide_the_quantiser(tmp_path, draw_image):
@@ -102,7 +110,7 @@ def test_a_file_is_believed_unless_the_picture_shows_more():
 
 def test_fine_heic_is_believed_though_it_is_taken_for_avif():
     said = coarseness("hevc", 22, chroma="420")
-    for estimate, believed in (((0.0, 0, 0, 0.5, 0), True), ((0.0, 0, 0, 0.7, 0), False), ((0, 0.2, 0, 0.5, 0), False)):
+    for estimate, believed in (((0.0, 0, 0, 0.6, 0), True), ((0.0, 0, 0, 0.7, 0), False), ((0, 0.2, 0, 0.5, 0), False)):
         look = Look(np.array(estimate, np.float32))
         assert (with_file(look, said) is not look) == believed
 

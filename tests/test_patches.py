@@ -133,6 +133,7 @@ def test_noise_of_the_coarseness_is_drawn_for_each_patch_and_changes_nothing_els
         ("hevc", 4, (0, 0, 0, 0, 0)),
         ("hevc", 37, (5.5 / 8, 0, 0, 0, 0)),
         ("hm", 37, (5.5 / 8, 0, 0, 0, 0)),
+        ("hevc", 2, (0, 0, 0, 0, 0)),  # finer than a step of 1
         ("jpeg", 50, (0, np.log2(57.625) / 8, 0, 0, 0)),  # the standard's table as it stands
         ("jpeg", 25, (0, np.log2(2 * 57.625) / 8, 0, 0, 0)),
         ("jpeg", 75, (0, np.log2(57.625 / 2) / 8, 0, 0, 0)),

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .files import atomic_path
+
 _PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """Where on Earth the pixels of a GeoTIFF lie, and what GDAL says of them."""
 
@@ -79,12 +81,8 @@ def add_to_tiff(path: Path, exif: bytes) -> None:
 
     tiff = tifftools.read_tiff(str(path))
     tiff["ifds"][0]["tags"].update(_tags_of(exif))
-    aside = path.with_name(f"{path.name}.exif")
-    try:
-        tifftools.write_tiff(tiff, str(aside))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_path(path) as aside:
+        tifftools.write_tiff(tiff, str(aside), allowExisting=True)
 
 
 def _tags_of(exif: bytes) -> dict[int, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .files import atomic_path
+
 _START, _COMMENT, _SCAN = b"\xff\xd8", 0xFE, 0xDA
 _APPLICATION = range(0xE0, 0xF0)
 """Markers of JFIF, EXIF, XMP and profiles, which readers want first."""
@@ -20,22 +22,17 @@ def read_comments(path: Path) -> tuple[bytes, ...]:
 
 def add_comments(path: Path, segments: tuple[bytes, ...]) -> None:
     """Puts comment segments behind those of applications in a JPEG file, which is written anew."""
-    aside = path.with_name(f"{path.name}.text")
-    try:
-        with path.open("rb") as old, aside.open("wb") as new:
-            new.write(_START)
-            end = len(_START)
-            for segment in _segments(old):
-                if segment[1] not in _APPLICATION:
-                    break
-                new.write(segment)
-                end += len(segment)
-            new.writelines(segments)
-            old.seek(end)
-            shutil.copyfileobj(old, new, 2**20)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_path(path) as aside, path.open("rb") as old, aside.open("wb") as new:
+        new.write(_START)
+        end = len(_START)
+        for segment in _segments(old):
+            if segment[1] not in _APPLICATION:
+                break
+            new.write(segment)
+            end += len(segment)
+        new.writelines(segments)
+        old.seek(end)
+        shutil.copyfileobj(old, new, 2**20)
 
 
 def _segments(file: BinaryIO) -> Iterator[bytes]:

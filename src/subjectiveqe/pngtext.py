@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .files import atomic_path
+
 _KINDS = (b"tEXt", b"zTXt", b"iTXt")
 _ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")
 """Keywords of what is XMP, EXIF or a profile in other words."""
@@ -34,15 +36,10 @@ def keyword(chunk: bytes) -> bytes:
 
 def add_texts(path: Path, chunks: tuple[bytes, ...]) -> None:
     """Puts text chunks into a PNG file, which is written anew."""
-    aside = path.with_name(f"{path.name}.text")
-    try:
-        with path.open("rb") as old, aside.open("wb") as new:
-            new.write(old.read(_HEADER_BYTES))
-            new.writelines(chunks)
-            shutil.copyfileobj(old, new, 2**20)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_path(path) as aside, path.open("rb") as old, aside.open("wb") as new:
+        new.write(old.read(_HEADER_BYTES))
+        new.writelines(chunks)
+        shutil.copyfileobj(old, new, 2**20)
 
 
 def _text_chunks(file: BinaryIO) -> Iterator[bytes]:
