@@ -11,33 +11,35 @@ from numpy.typing import NDArray
 
 from ..photos import Pixels
 
+_WHITE = np.iinfo(np.uint16).max
+
 _CELL_PX = 8
 """Side of the cells in which the drift is measured."""
 
-_SIGMA, _RADIUS = 2.55, 8
+_SIGMA, _RADIUS = 3.15, 9
 """Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
 what a network changes over fewer pixels is mostly a correction."""
 
-_STEPS = (1.25, 1.25, 1.0)
-"""How much of the drift that is left is taken out each time. More than all of it at first: behind the Gaussian it looks
-smaller than it is. Of any drift less than a fiftieth is then left behind the wider one, and none of a tint."""
+_STEPS = (1.2, 1.8, 2.4, 1.4)
+"""How much of the drift that is left is taken out each time. More than all of it: behind the Gaussian it looks smaller
+than it is."""
 
-_LEFT = 0.18 * 257
-"""Drift that is left where it is, of 65535 (0.18 of an 8-bit level): the promise is a quarter of a level."""
+_LEFT = 0.185 * 257
+"""Drift that is left where it is, of 65535 (0.185 of an 8-bit level): the promise is a quarter of a level."""
 
-_ROOM = 340
+_ROOM = 450
 """How far from white, or black, a pixel has to be that can become brighter, or darker."""
 
-_REACH = len(_STEPS) * _RADIUS + 1
+_REACH = len(_STEPS) * _RADIUS + 2
 """How many rows of cells below a row have a say in its correction."""
 
 
 class ColorLock:
     """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
 
-    The correction is the drift behind a Gaussian of sigma 20 px, but for 0.18 of a level, and what that leaves of
-    it twice more: white pixels cannot become brighter and black ones not darker, so others have to make up for them.
-    Results wait for the 200 rows below them.
+    The correction is the drift behind a Gaussian of sigma 25 px, but for 0.185 of a level, and what that leaves of
+    it three times more: white pixels cannot become brighter, and darker only by whole levels, so others have to make
+    up for them. Results wait for the 304 rows below them.
 
     Args:
         height: of the picture, in px.
@@ -46,14 +48,17 @@ class ColorLock:
 
     def __init__(self, height: int, dtype: np.dtype) -> None:
         self._missing = height
+        self._overhang = -height % _CELL_PX
+        """How far the last row of cells reaches beyond the picture, in px."""
         self._dtype = dtype
+        self._level = _WHITE // np.iinfo(dtype).max
         self._unmeasured: tuple[Pixels, Pixels] | None = None
         """Rows of the input and the result that make no whole cell yet."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
-        self._drift = np.zeros((0, 0, 10), np.float32)
-        """In cells, from `_above` rows of cells above the first of `_rows`: input minus result, the shares of pixels
-        that can become brighter and darker, and how much of the cell lies in the picture."""
+        self._drift = np.zeros((0, 0, 16), np.float32)
+        """Two rows for each row of cells, from `_above` rows of cells above the first of `_rows`: sums over a cell's
+        pixels of input minus result, and how many can become brighter, and darker, are black, white, in the picture."""
         self._above = 0
 
     def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
@@ -68,13 +73,18 @@ class ColorLock:
         self._missing -= len(out)
         self._rows = np.concatenate((self._rows.reshape(-1, *out.shape[1:]), out))
         self._measure(lq, out)
-        cells = len(self._drift) if self._missing == 0 else max(len(self._drift) - _REACH, self._above)
-        correction = _smooth(self._drift)[max(self._above - 1, 0) : cells + 1]
+        cells = -(-len(self._drift) // 2)
+        measured = cells * _CELL_PX
+        if self._missing:
+            cells = max(cells - _REACH, self._above)
+        else:
+            measured -= self._overhang
+        correction = _smooth(self._drift, (measured, lq.shape[1]), self._level)[max(self._above - 1, 0) : cells + 1]
         rows = self._rows[: (cells - self._above) * _CELL_PX]
         self._rows = self._rows[len(rows) :].copy()  # a view would keep all of them
         done = _add(rows, correction, first=min(self._above, 1), dtype=self._dtype)
         kept = min(cells, _REACH)
-        self._drift, self._above = self._drift[cells - kept :], kept
+        self._drift, self._above = self._drift[2 * (cells - kept) :], kept
         return done
 
     def _measure(self, lq: Pixels, out: NDArray[np.uint16]) -> None:
@@ -85,61 +95,98 @@ class ColorLock:
         )
         whole = len(lq) if self._missing == 0 else len(lq) // _CELL_PX * _CELL_PX
         self._unmeasured = (lq[whole:].copy(), out[whole:].copy())
-        scale = np.iinfo(np.uint16).max // np.iinfo(lq.dtype).max
-        means = _cell_means(lq[:whole]) * scale - _cell_means(out[:whole])
-        white = np.iinfo(np.uint16).max
-        room = [_cell_means(can_move) for can_move in (out[:whole] < white - _ROOM, out[:whole] > _ROOM)]
-        drift = np.concatenate((means, *room, _inside(whole, lq.shape[1])), axis=2).astype(np.float32)
-        self._drift = np.concatenate((self._drift.reshape(-1, *drift.shape[1:]), drift))
+        lq, out = lq[:whole], out[:whole]
+        drift = _sums(lq).astype(np.float32) * self._level - _sums(out)  # whole numbers below 2^24
+        pixels = _sums(np.ones((*lq.shape[:2], 1), np.uint8))
+        black, white = _sums(out == 0), _sums(out == _WHITE)
+        dark, light = _sums(out <= _ROOM), _sums(out >= _WHITE - _ROOM)
+        can_move = [pixels - light - black, pixels - dark - white, black, white]
+        sums = np.concatenate((drift, *can_move, pixels), axis=2, dtype=np.float32)
+        sums = _to_cells(sums, axis=1)
+        self._drift = np.concatenate((self._drift.reshape(-1, *sums.shape[1:]), sums))
 
 
-def _cell_means(rows: Pixels) -> NDArray[np.float64]:
-    """(H, W, 3) -> (cells, cells, 3); the last cell of a row and of a column may be small."""
-    height, width, _ = rows.shape
-    whole = height // _CELL_PX * _CELL_PX
-    type_of_sums = {1: np.uint16, 2: np.uint32}[rows.itemsize]  # the narrower, the faster
-    sums = rows[:whole].reshape(-1, _CELL_PX, width * 3).sum(1, dtype=type_of_sums)  # eight times as fast as reduceat
+def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.uint16 | np.uint32]:
+    """(H, W, C) -> sums over squares of half a cell; the last of a row and of a column may be small."""
+    height, width, channels = rows.shape
+    px = _CELL_PX // 2
+    whole = height // px * px
+    narrow = np.uint32 if rows.itemsize == 2 else np.uint16  # the narrower, the faster
+    sums = rows[:whole].reshape(-1, px, width * channels).sum(1, dtype=narrow)  # far faster than reduceat
     if whole < height:
-        sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * 3).sum(1, dtype=type_of_sums)))
-    starts = np.arange(0, width, _CELL_PX)
-    sums = np.add.reduceat(sums.reshape(-1, width, 3), starts, axis=1, dtype=np.uint32)
-    means: NDArray[np.float64] = sums / (_inside(height, width) * _CELL_PX**2)
-    return means
+        sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * channels).sum(1, dtype=narrow)))
+    return np.add.reduceat(sums.reshape(-1, width, channels), np.arange(0, width, px), axis=1, dtype=narrow)
 
 
-def _inside(height: int, width: int) -> NDArray[np.float64]:
-    """(cells, cells, 1), how much of each cell lies in the picture."""
-    tall, wide = (np.minimum(1, side / _CELL_PX - np.arange(-(-side // _CELL_PX))) for side in (height, width))
-    shares: NDArray[np.float64] = np.outer(tall, wide)[..., None]
-    return shares
+def _to_cells(halves: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Half as many along the axis: each pixel counts for the two cells that it lies between, for the nearer one more.
+
+    So where a pixel lies is kept, which whole cells would lose: a drift that rises within each cell and falls back at
+    its end, as between the blocks of a JPEG, would be none to them, and is one at the picture's border.
+    """
+    halves = np.moveaxis(halves, axis, 0)
+    if len(halves) % 2:
+        halves = np.concatenate((halves, np.zeros_like(halves[:1])))
+    wide = np.concatenate((halves[:1], halves, halves[-1:]))
+    cells = 0.375 * (wide[1:-2:2] + wide[2:-1:2]) + 0.125 * (wide[:-3:2] + wide[3::2])
+    return np.moveaxis(cells, 0, axis)
 
 
-def _smooth(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(rows, columns, 10) as `ColorLock` has them -> the correction, (rows, columns, 3)."""
-    drift, brighter, darker, inside = np.split(cells, (3, 6, 9), axis=2)
-    total = _blur(inside)
+def _smooth(halves: NDArray[np.float32], size: tuple[int, int], level: int) -> NDArray[np.float32]:
+    """Sums as `ColorLock` has them -> the correction of each cell, (rows, columns, 3).
+
+    Args:
+        halves: (2 * rows or one fewer, columns, 16).
+        size: height and width in px of what was measured.
+        level: to which the corrected pixels will be rounded, of 65535.
+    """
+    cells = np.split(_to_cells(halves, axis=0), (3, 6, 9, 12, 15), axis=2)
+    drift, brighter, darker, black, white, pixels = map(np.ascontiguousarray, cells)
+    total = _blur(pixels, size)
     correction = np.zeros_like(drift)
     for step in _STEPS:
-        done = correction * np.where(correction > 0, brighter, darker)
-        left = _blur((drift - done) * inside) / total
+        up = correction > 0
+        done = correction * np.where(up, brighter, darker)
+        done += _rounded(correction, level) * np.where(up, black, white)
+        left = _blur(drift - done, size) / total
         correction += step * (left - np.clip(left, -_LEFT, _LEFT))
     return correction
 
 
-def _blur(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gaussian over rows and columns, mirrored at the borders."""
+def _rounded(correction: NDArray[np.float32], level: int) -> NDArray[np.float32]:
+    """What rounding leaves of the correction of a pixel of whole levels; less suddenly than it does, to settle."""
+    size = np.abs(correction)
+    return np.where(size < 0.6 * level, np.sign(correction) * np.maximum(3 * size - 1.2 * level, 0), correction)
+
+
+def _blur(cells: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Gaussian over rows and columns, mirrored at the borders, the last of which may lie within the last cell."""
     taps = np.exp(-0.5 * (np.arange(-_RADIUS, _RADIUS + 1) / _SIGMA) ** 2).astype(np.float32)
     taps /= taps.sum()
     for axis in (0, 1):
         if length := cells.shape[axis]:
-            pad = [(_RADIUS, _RADIUS) if axis == number else (0, 0) for number in range(3)]
-            wide = np.pad(cells, pad, mode="symmetric")
+            wide = _mirrored(cells, size[axis], axis)
             cells, share = np.zeros_like(cells), np.empty_like(cells)
             for first, tap in enumerate(taps):
                 cells += np.multiply(
                     tap, wide[:, first : first + length] if axis else wide[first : first + length], out=share
                 )
     return cells
+
+
+def _mirrored(cells: NDArray[np.float32], size: int, axis: int) -> NDArray[np.float32]:
+    """With `_RADIUS` more cells at both ends of the axis, along which `size` px lie in the picture."""
+    length, more = cells.shape[axis], 2  # the border may lie within the last cell, and the image then begins before it
+    pad = [(_RADIUS, _RADIUS + more) if axis == number else (0, 0) for number in range(3)]
+    wide = np.pad(cells, pad, mode="symmetric")
+    ends = np.moveaxis(wide, axis, 0)
+    image = ends[_RADIUS + length :].copy()
+    ends[_RADIUS + length :] = 0
+    first, beyond = divmod(2 * size - length * _CELL_PX, _CELL_PX)
+    share = np.float32(beyond / _CELL_PX)
+    for start, part in ((_RADIUS + first, 1 - share), (_RADIUS + first + 1, share)):
+        ends[start : start + len(image)] += (part * image)[: len(ends) - start]
+    return wide
 
 
 def _add(rows: NDArray[np.uint16], correction: NDArray[np.float32], first: int, dtype: np.dtype) -> Pixels:
