@@ -7,10 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from subjectiveqe import calibrate  # noqa: E402
-from subjectiveqe.calibrate import calibrate_estimator, read_less  # noqa: E402
-from subjectiveqe.codecs.coarseness import FAMILIES, coarseness  # noqa: E402
+from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
-from subjectiveqe.data.store import open_pairs  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.images import write_png  # noqa: E402
 from subjectiveqe.nets import UNet  # noqa: E402
@@ -59,40 +57,6 @@ def test_estimates_become_right_and_nothing_else_changes(tmp_path, pairs, monkey
         assert changed == {f"estimator.think.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
         assert all(torch.equal(state[key], states[0][0][key]) for key in changed)
         assert (header["recipe"], header["estimator"]) == (path.stem, "fitted to 12 pictures")
-
-
-def test_less_than_the_truth_is_said_where_that_is_asked_for(tmp_path, pairs, monkeypatch):
-    """At QF 90 a tenth less, at QF 10 the truth."""
-    monkeypatch.setattr(calibrate, "_STEPS", 300)
-    [end, _] = save_ends(tmp_path)
-    fine, coarse = (max(coarseness("jpeg", level)) for level in (90, 10))
-    less = read_less([f"jpeg:{fine}:0.1", f"jpeg:{coarse}:0"])
-    told = calibrate_estimator([end], pairs, tmp_path / "less", valid=pairs[:1], less=less)
-    calibrate_estimator([end], pairs, tmp_path / "truth")
-    assert all(after < 0.1 for _, after in told.values())
-    values = {}
-    for name in ("less", "truth"):
-        net, _ = load_net(tmp_path / name / end.name)
-        for level in (10, 90):
-            lq, _ = open_pairs(pairs[0]).read([i.level for i in open_pairs(pairs[0]).infos].index(level))
-            pixels = torch.tensor(lq[None, :192, :192]).permute(0, 3, 1, 2) / 255
-            with torch.inference_mode():
-                values[name, level] = net.estimate(pixels)[0, 0, FAMILIES.index("jpeg")].item()
-    assert values["truth", 90] - values["less", 90] == pytest.approx(0.1, abs=0.05)
-    assert values["truth", 10] - values["less", 10] == pytest.approx(0, abs=0.05)
-
-
-def test_a_curve_goes_straight_between_its_points_and_stays_beyond_them():
-    less = read_less(["webp:0.75:0", "webp:0.6:0.1"])
-    said = [calibrate._said("webp", value, less) for value in (0.0, 0.4, 0.6, 0.675, 0.75, 0.9)]
-    assert said == pytest.approx([0.0, 0.3, 0.5, 0.625, 0.75, 0.9])
-    assert calibrate._said("hevc", 0.5, less) == 0.5
-
-
-@pytest.mark.parametrize("text", ["webp", "webp:0.6", "webp:a:0.1", "png:0.6:0.1", "webp:nan:0.1", "webp:0.6:0.1:2"])
-def test_what_is_no_point_of_a_curve_is_refused(text):
-    with pytest.raises(ConfigError, match=f'--less "{text}": expected family:coarseness:less'):
-        read_less([text])
 
 
 def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypatch):

@@ -13,6 +13,7 @@ import onnxruntime as ort  # noqa: E402
 from subjectiveqe import export  # noqa: E402
 from subjectiveqe.dial import turn  # noqa: E402
 from subjectiveqe.enhancing.enhancer import Enhancer  # noqa: E402
+from subjectiveqe.enhancing.look import Look  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.export import export_onnx  # noqa: E402
 from subjectiveqe.nets import RRDBNet, UNet  # noqa: E402
@@ -115,6 +116,30 @@ def test_both_ends_of_a_dial_go_by_one_estimate(tmp_path, draw_image):
     assert np.array_equal(ends[0].coarseness, ends[1].coarseness)
     assert np.allclose(ends[0].coarseness, pleasing.coarseness, atol=1e-4)
     assert not np.allclose(pleasing.coarseness, faithful.coarseness, atol=1e-3)
+
+
+def test_less_than_the_truth_is_told_where_the_file_says_so(tmp_path, draw_image):
+    """Of HEVC at strength 1, half as much less at 0.5."""
+    save_net(tmp_path / "net.safetensors", small_net("told"), {})
+    export_onnx(tmp_path / "net.safetensors", tmp_path / "plain.onnx")
+    export_onnx(tmp_path / "net.safetensors", tmp_path / "less.onnx", less=["hevc:0.4:0.3", "hevc:0.8:0.1"])
+    image = draw_image((40, 56))
+
+    def enhanced(name, strength, *coarseness):
+        enhancer = Enhancer(tmp_path / name, "onnxruntime", strength, lock_colors=False)
+        return enhancer.with_look(image, Look(np.array(coarseness, np.float32)))
+
+    assert not np.array_equal(enhanced("less.onnx", 1, 0.6, 0.9), enhanced("plain.onnx", 1, 0.6, 0.9))
+    assert np.array_equal(enhanced("less.onnx", 1, 0.6, 0.9), enhanced("plain.onnx", 1, 0.4, 0.9))
+    assert np.array_equal(enhanced("less.onnx", 0.5, 0.6, 0.9), enhanced("plain.onnx", 0.5, 0.5, 0.9))
+    assert np.array_equal(enhanced("less.onnx", 0, 0.6, 0.9), enhanced("plain.onnx", 0, 0.6, 0.9))
+
+
+def test_a_network_that_is_told_nothing_cannot_be_told_less(tmp_path):
+    save_net(tmp_path / "net.safetensors", small_net("unet"), {})
+    with pytest.raises(ConfigError, match=r"net\.safetensors: is not told how coarse a picture is; leave --less out"):
+        export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx", less=["hevc:0.4:0.3"])
+    assert not (tmp_path / "net.onnx").exists()
 
 
 def test_a_dial_needs_two_ends_of_one_network(tmp_path):

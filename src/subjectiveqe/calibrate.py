@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .codecs.coarseness import FAMILIES, coarseness
+from .codecs.coarseness import coarseness
 from .data.store import PairSet, open_pairs
 from .enhancing.look import LOOK_PX, look_places
 from .errors import ConfigError, ModelError
@@ -28,18 +27,13 @@ _LEAST_PX = LOOK_PX + 16
 _STEPS, _BATCH, _LR, _DECAY, _DROPOUT = 4000, 64, 2e-3, 1e-2, 0.1
 
 
-Less = Mapping[str, Sequence[tuple[float, float]]]
-"""How much less than the truth to say of a family: (coarseness, less) at some places, straight lines between them, and
-beyond them as at the last one."""
-
-
 class Seen(NamedTuple):
     """What the estimator sees of pictures.
 
     Attributes:
         features: mean and mean square over each patch, (N, M, 2, C); 0 where a picture has fewer patches.
         there: which patches a picture has, (N, M), 0 or 1.
-        truth: coarseness, or what is to be said instead, (N, K).
+        truth: coarseness, (N, K).
         kinds: store and level of each.
     """
 
@@ -54,7 +48,6 @@ def calibrate_estimator(
     pairs: Sequence[Path],
     out: Path,
     valid: Sequence[Path] = (),
-    less: Less | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """Writes checkpoints whose estimator's last layers are fitted anew, to all patches of a picture together.
@@ -67,7 +60,6 @@ def calibrate_estimator(
         pairs: training stores or paired folders.
         out: folder for the checkpoints, under their names, in float16.
         valid: stores to measure by.
-        less: where networks do better with less than the truth.
         progress: called with the numbers of pictures that have been looked at, and of all.
     Returns:
         For each of `valid` and each of its levels the mean absolute error of what is said, before and after.
@@ -93,7 +85,7 @@ def calibrate_estimator(
         for path in paths:
             for index, info in enumerate(stores[path].infos):
                 cut = rng.integers(16, size=2) * (rng.random() < odd)
-                if picture := _look(estimator, stores[path], index, cut, less or {}):
+                if picture := _look(estimator, stores[path], index, cut):
                     found.append((*picture, (path.name, info.level)))
                 done += 1
                 if progress is not None:
@@ -116,24 +108,6 @@ def calibrate_estimator(
     return {kind: (errors[0][kind], errors[1][kind]) for kind in errors[0]}
 
 
-def read_less(texts: Sequence[str]) -> Less:
-    """Reads "family:coarseness:less", any number of each family; ConfigError names what is none."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for text in texts:
-        family, *numbers = text.split(":")
-        try:
-            place, less = map(float, numbers)
-        except ValueError:
-            place = less = math.nan
-        if family not in FAMILIES or not (0 <= place <= 2 and abs(less) < 1):
-            known = ", ".join(FAMILIES)
-            raise ConfigError(
-                f'--less "{text}": expected family:coarseness:less, as webp:0.6:0.1; families are {known}'
-            )
-        curves.setdefault(family, []).append((place, less))
-    return curves
-
-
 def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     for path, net in zip(paths, nets, strict=True):
         if not net.num_coarseness:
@@ -145,16 +119,13 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     return estimator
 
 
-def _look(
-    estimator: Estimator, store: PairSet, index: int, cut: np.ndarray, less: Less
-) -> tuple[Tensor, Tensor] | None:
-    """Features of a picture and what is to be said of it; None where nobody knows its coarseness, or it is too small.
+def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> tuple[Tensor, Tensor] | None:
+    """Features of a picture and its coarseness; None where nobody knows it, or the picture is too small.
 
     Patches lie where `Enhancer.look` takes them.
     """
     info = store.infos[index]
-    known = coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma)
-    truth = torch.tensor([_said(family, value, less) for family, value in zip(FAMILIES, known, strict=False)])
+    truth = torch.tensor(coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma))
     if truth.isnan().any() or min(info.height, info.width) < _LEAST_PX:
         return None
     top, left = map(int, cut)
@@ -167,13 +138,6 @@ def _look(
     with torch.inference_mode():
         x = estimator.features(pixels)
         return torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1), truth
-
-
-def _said(family: str, value: float, less: Less) -> float:
-    if family not in less or not value or math.isnan(value):
-        return value
-    places, how_much = np.transpose(sorted(less[family]))
-    return value - float(np.interp(value, places, how_much))
 
 
 def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:

@@ -437,11 +437,18 @@ def export(
     faithful: Annotated[
         Path | None, typer.Option(help="The same network for strength 0; CHECKPOINT is then strength 1.")
     ] = None,
+    less: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much less than the truth to tell it at strength 1, family:coarseness:less (webp:0.6:0.1); "
+            "several make a curve."
+        ),
+    ] = None,
 ) -> None:
     """Make an ONNX file that needs no PyTorch."""
     from .export import export_onnx
 
-    difference = export_onnx(checkpoint, out, half, faithful)
+    difference = export_onnx(checkpoint, out, half, faithful, less or ())
     typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
 
 
@@ -467,19 +474,12 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoints, under their names.")],
     pairs: Annotated[list[Path], typer.Option(help="Training pairs; may be given several times.")],
     valid: Annotated[list[Path] | None, typer.Option(help="Pairs to measure by; may be given several times.")] = None,
-    less: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How much less than the truth to say, family:coarseness:less (webp:0.6:0.1); several make a curve."
-        ),
-    ] = None,
 ) -> None:
     """Fit the estimate of how coarsely a picture was compressed to whole pictures, after training it on patches."""
-    from .calibrate import calibrate_estimator, read_less
+    from .calibrate import calibrate_estimator
 
-    curves = read_less(less or ())
     with bar("pictures") as progress:
-        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), curves, progress)
+        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress)
     for (store, level), (before, after) in errors.items():
         typer.echo(f"{store} {level}: off by {before:.3f} before, {after:.3f} after")
     typer.echo(f"{len(checkpoints)} checkpoints in {out}")

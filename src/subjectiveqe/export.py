@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from . import dial
 from .codecs import get_codec
+from .codecs.coarseness import TOLD_LESS, read_less
 from .errors import ConfigError, ModelError
 from .files import atomic_path
 from .images import read_rgb
@@ -38,7 +39,9 @@ _BLOCK = 16
 _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 
 
-def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path | None = None) -> float:
+def export_onnx(
+    checkpoint: Path, out: Path, half: bool = False, faithful: Path | None = None, less: Sequence[str] = ()
+) -> float:
     """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
 
     Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network looks at the dial, strength, float32 (N,); output
@@ -53,10 +56,12 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
         half: store the weights in float16, half the size; they are used in float32.
         faithful: a checkpoint of the same network for strength 0; `checkpoint` is then strength 1, and the dial is no
             input but a constant that mixes the weights of both, see `dial`. The estimator is that of `checkpoint`.
+        less: where the network does better when it is told less than how coarse the picture is, see
+            `codecs.coarseness.read_less`; the file says so, and `enhancing.runtime` goes by it.
     Returns:
         The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
     Raises:
-        ConfigError: an output that is not named .onnx.
+        ConfigError: an output that is not named .onnx, or a curve that is none or of no use.
         ModelError: a checkpoint that cannot be used, or a difference of 1e-4 or more.
     """
     import onnx
@@ -64,9 +69,12 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
     from .nets.checkpoint import describe, load_net
 
     check_name(out)
+    read_less(less)
     net: Any
     other: Any
     net, metadata = load_net(checkpoint)
+    if less and not net.num_coarseness:
+        raise ConfigError(f"{checkpoint}: is not told how coarse a picture is; leave --less out")
     ends = [net]
     if faithful is not None:
         other, made_by = load_net(faithful)
@@ -78,6 +86,8 @@ def export_onnx(checkpoint: Path, out: Path, half: bool = False, faithful: Path 
         metadata |= {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
         metadata["strength"] = "0..1, a mixture of two networks"
         metadata.pop(dial.TRAINED_AT, None)
+    if less:
+        metadata[TOLD_LESS] = " ".join(less)
     if half:  # rounded before the trace, so that what is compared is what is stored
         ends = [_rounded_to_half(end) for end in ends]
     with atomic_path(out) as aside:

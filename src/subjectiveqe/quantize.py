@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .codecs.coarseness import TOLD_LESS, Less, read_less, told
 from .data.store import centre, open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .enhancing.runtime import place_of_dial, unreadable
@@ -64,7 +65,7 @@ def quantize_onnx(
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(plain, pairs, patches, strength)
+        feeds = _draw_feeds(plain, pairs, patches, strength, read_less(header.get(TOLD_LESS, "").split()))
         with _quiet():
             quantize_static(
                 plain,
@@ -124,8 +125,8 @@ def _stays_float(node: onnx.NodeProto) -> bool:
     return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
 
 
-def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: float) -> list[dict[str, Any]]:
-    """Inputs of the folded model; it is told its own estimate of their coarseness, as in use."""
+def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: float, less: Less) -> list[dict[str, Any]]:
+    """Inputs of the folded model; it is told what it is told in use."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(plain, providers=["CPUExecutionProvider"])
@@ -145,7 +146,8 @@ def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: floa
             "strength": np.full(1, strength, np.float32),
         }
         feed = {name: value for name, value in feed.items() if name in sides}
-        feeds.append(feed | {"coarseness": session.run(["estimate"], feed)[0][:, 0]})
+        [estimate] = session.run(["estimate"], feed)
+        feeds.append(feed | {"coarseness": told(estimate[0, 0], less, strength)[None]})
     return feeds
 
 

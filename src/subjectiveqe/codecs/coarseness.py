@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
 
 FAMILIES = ("hevc", "jpeg", "webp", "avif", "hevc-420")
 """Whose coarseness a network can be told, in this order; a family added later goes to the end.
@@ -79,3 +83,44 @@ def avif_step(index: float) -> float:
 
 
 _STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step, "hevc-420": _hevc_step}
+
+
+Less = Mapping[str, Sequence[tuple[float, float]]]
+"""How much less than the truth to tell of a family: (coarseness, less) at some places, straight lines between them, and
+beyond them as at the last one."""
+
+TOLD_LESS = "told_less"
+"""Key of a model's header: what `read_less` reads, with blanks between."""
+
+
+def read_less(points: Sequence[str]) -> Less:
+    """Reads "family:coarseness:less", any number of each family; ConfigError names what is none."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for text in points:
+        family, *numbers = text.split(":")
+        try:
+            place, less = map(float, numbers)
+        except ValueError:
+            place = less = math.nan
+        if family not in FAMILIES or not (0 <= place <= 2 and abs(less) < 1):
+            known = ", ".join(FAMILIES)
+            raise ConfigError(
+                f'--less "{text}": expected family:coarseness:less, as webp:0.6:0.1; families are {known}'
+            )
+        curves.setdefault(family, []).append((place, less))
+    return {family: sorted(curve) for family, curve in curves.items()}
+
+
+def told(coarseness: NDArray[np.float32], less: Less, strength: float) -> NDArray[np.float32]:
+    """What a network is told of a picture; most of it is `less` at strength 1, and at 0 there is none.
+
+    Args:
+        coarseness: of the picture, (K,).
+        less: how much less to tell.
+        strength: the dial, 0..1.
+    """
+    values = coarseness.copy()
+    for family, curve in less.items():
+        if (place := FAMILIES.index(family)) < len(values):
+            values[place] -= strength * np.interp(values[place], *np.transpose(curve))
+    return np.maximum(values, np.minimum(coarseness, 0))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs.coarseness import TOLD_LESS, read_less, told
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError
 from ..files import cache_folder, sha256_of
@@ -338,6 +339,7 @@ def _of_onnx(
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
     place = place_of_dial(path, metadata, strength)
+    less = read_less(metadata.get(TOLD_LESS, "").split())
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}
@@ -345,7 +347,7 @@ def _of_onnx(
             feeds["strength"] = np.full(len(lq), place, np.float32)
         if "coarseness" in inputs:
             assert coarseness is not None
-            feeds |= {"coarseness": np.tile(coarseness, (len(lq), 1)), "patches": _NOTHING}
+            feeds |= {"coarseness": np.tile(told(coarseness, less, place), (len(lq), 1)), "patches": _NOTHING}
         return compute("out", feeds)
 
     def estimate(patches: Floats) -> Floats:

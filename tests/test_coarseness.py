@@ -1,0 +1,34 @@
+"""How coarsely a picture was quantised, and what of it a network is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from subjectiveqe.codecs.coarseness import FAMILIES, read_less, told
+from subjectiveqe.errors import ConfigError
+
+
+@pytest.mark.parametrize("strength", [0, 0.5, 1])
+def test_a_curve_goes_straight_between_its_points_and_stays_beyond_them(strength):
+    less = read_less(["webp:0.75:0", "webp:0.6:0.1"])
+    webp = FAMILIES.index("webp")
+    for value, how_much in ((0.4, 0.1), (0.6, 0.1), (0.675, 0.05), (0.75, 0), (0.9, 0)):
+        coarseness = np.full(5, value, np.float32)
+        coarseness[webp] = value
+        expected = coarseness.copy()
+        expected[webp] -= strength * how_much
+        assert told(coarseness, less, strength) == pytest.approx(expected)
+        assert (coarseness == np.float32(value)).all()
+
+
+def test_no_less_than_nothing_is_told():
+    less = read_less(["avif:0.5:0.1", "hevc:0.5:0.1"])
+    assert told(np.array([0.05, 0.2], np.float32), less, 1) == pytest.approx([0, 0.2])
+    assert told(np.array([-0.01, 0.2], np.float32), less, 1) == pytest.approx([-0.01, 0.2])
+
+
+@pytest.mark.parametrize("text", ["webp", "webp:0.6", "webp:a:0.1", "png:0.6:0.1", "webp:nan:0.1", "webp:0.6:0.1:2"])
+def test_what_is_no_point_of_a_curve_is_refused(text):
+    with pytest.raises(ConfigError, match=f'--less "{text}": expected family:coarseness:less'):
+        read_less([text])
