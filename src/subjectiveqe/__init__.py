@@ -1,6 +1,6 @@
 """SubjectiveQE: make compressed pictures look good again.
 
-`Enhancer(model=None, runtime="auto", strength=0.9)(image)` enhances a picture; everything else is in the modules.
+`Enhancer(model=None, runtime="auto", strength=1.0)(image)` enhances a picture; everything else is in the modules.
 
 Importing this package loads neither torch, onnxruntime nor av; what needs them imports them when it runs.
 """
