@@ -13,8 +13,8 @@ from ..photos import Pixels
 
 _WHITE = np.iinfo(np.uint16).max
 
-_CELL_PX = 8
-"""Side of the cells in which the drift is measured."""
+_CELL_PX, _HALF_PX = 8, 4
+"""Side of the cells in which the drift is measured, and of half of one."""
 
 _SIGMA, _RADIUS = 3.15, 9
 """Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
@@ -97,25 +97,33 @@ class ColorLock:
         self._unmeasured = (lq[whole:].copy(), out[whole:].copy())
         lq, out = lq[:whole], out[:whole]
         drift = _sums(lq).astype(np.float32) * self._level - _sums(out)  # whole numbers below 2^24
-        pixels = _sums(np.ones((*lq.shape[:2], 1), np.uint8))
         black, white = _sums(out == 0), _sums(out == _WHITE)
         dark, light = _sums(out <= _ROOM), _sums(out >= _WHITE - _ROOM)
+        pixels = np.multiply.outer(*map(_lengths, lq.shape[:2]))[..., None]
         can_move = [pixels - light - black, pixels - dark - white, black, white]
         sums = np.concatenate((drift, *can_move, pixels), axis=2, dtype=np.float32)
         sums = _to_cells(sums, axis=1)
         self._drift = np.concatenate((self._drift.reshape(-1, *sums.shape[1:]), sums))
 
 
-def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.uint16 | np.uint32]:
+def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
     """(H, W, C) -> sums over squares of half a cell; the last of a row and of a column may be small."""
     height, width, channels = rows.shape
-    px = _CELL_PX // 2
-    whole = height // px * px
-    narrow = np.uint32 if rows.itemsize == 2 else np.uint16  # the narrower, the faster
-    sums = rows[:whole].reshape(-1, px, width * channels).sum(1, dtype=narrow)  # far faster than reduceat
+    type_of_sums = {"b": np.uint8, "B": np.uint16, "H": np.uint32}["b" if rows.dtype == bool else rows.dtype.char]
+    whole = height // _HALF_PX * _HALF_PX
+    sums = rows[:whole].reshape(-1, _HALF_PX, width * channels).sum(1, dtype=type_of_sums)  # far faster than reduceat
     if whole < height:
-        sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * channels).sum(1, dtype=narrow)))
-    return np.add.reduceat(sums.reshape(-1, width, channels), np.arange(0, width, px), axis=1, dtype=narrow)
+        sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * channels).sum(1, dtype=type_of_sums)))
+    sums = np.pad(sums.reshape(-1, width, channels), ((0, 0), (0, -width % _HALF_PX), (0, 0)))
+    parts = [sums[:, first::_HALF_PX] for first in range(_HALF_PX)]
+    # One channel at a time, since NumPy is slow where its innermost loop is over three numbers.
+    planes = [sum(part[..., channel] for part in parts[1:]) + parts[0][..., channel] for channel in range(channels)]
+    return np.stack(planes, axis=-1)
+
+
+def _lengths(side: int) -> NDArray[np.uint8]:
+    """In px, of the halves of cells along a side."""
+    return np.minimum(_HALF_PX, side - np.arange(0, side, _HALF_PX)).astype(np.uint8)
 
 
 def _to_cells(halves: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
@@ -128,7 +136,10 @@ def _to_cells(halves: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     if len(halves) % 2:
         halves = np.concatenate((halves, np.zeros_like(halves[:1])))
     wide = np.concatenate((halves[:1], halves, halves[-1:]))
-    cells = 0.375 * (wide[1:-2:2] + wide[2:-1:2]) + 0.125 * (wide[:-3:2] + wide[3::2])
+    cells, farther = wide[1:-2:2] + wide[2:-1:2], wide[:-3:2] + wide[3::2]
+    cells *= 0.375
+    farther *= 0.125
+    cells += farther
     return np.moveaxis(cells, 0, axis)
 
 

@@ -48,8 +48,9 @@ _OWN_BYTES_PX = 36
 _PASSING_ROWS = 64
 """How many rows are read at a time: those of a whole row of tiles would be held twice."""
 
-_GIVEN_ROWS = 256
-"""How many rows are finished at a time; a whole row of tiles would be copied a few times on the way."""
+_GIVEN_PX, _GIVEN_ROWS = 2 * 2**20, 256
+"""How much is finished at a time, and how many rows at least: a whole row of tiles would be copied a few times on the
+way, and for each piece `ColorLock` looks at the same 600 rows around it."""
 
 
 class Enhancer:
@@ -250,8 +251,9 @@ class Enhancer:
                 result, fading = result[:kept], result[kept:].copy()  # a view would keep the whole band
                 lq = lq[: len(result)]
                 lock = lock or ColorLock(height, lq.dtype)
-                for first in range(0, len(result), _GIVEN_ROWS):
-                    some = slice(first, first + _GIVEN_ROWS)
+                count = max(_GIVEN_PX // width, _GIVEN_ROWS)
+                for first in range(0, len(result), count):
+                    some = slice(first, first + count)
                     yield lock(lq[some], result[some]) if self._lock_colors else _round(result[some], lq.dtype)
                 del lq, result  # before as much is taken for the next
 
