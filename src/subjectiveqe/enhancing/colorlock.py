@@ -30,7 +30,7 @@ _LEFT = 0.185 * 257
 _ROOM = 450
 """How far from white, or black, a pixel has to be that can become brighter, or darker."""
 
-_REACH = len(_STEPS) * _RADIUS + 2
+_REACH = len(_STEPS) * _RADIUS + 1
 """How many rows of cells below a row have a say in its correction."""
 
 
@@ -54,11 +54,13 @@ class ColorLock:
         self._level = _WHITE // np.iinfo(dtype).max
         self._unmeasured: tuple[Pixels, Pixels] | None = None
         """Rows of the input and the result that make no whole cell yet."""
+        self._halves: NDArray[np.float32] | None = None
+        """Rows of sums over halves of cells that the next row of cells is made of too."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
         self._drift = np.zeros((0, 0, 16), np.float32)
-        """Two rows for each row of cells, from `_above` rows of cells above the first of `_rows`: sums over a cell's
-        pixels of input minus result, and how many can become brighter, and darker, are black, white, in the picture."""
+        """In cells, from `_above` rows of cells above the first of `_rows`: sums over a cell's pixels of input minus
+        result, and how many can become brighter, and darker, are black, white, in the picture."""
         self._above = 0
 
     def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
@@ -71,9 +73,9 @@ class ColorLock:
             (m, W, 3), corrected and rounded.
         """
         self._missing -= len(out)
-        self._rows = np.concatenate((self._rows.reshape(-1, *out.shape[1:]), out))
         self._measure(lq, out)
-        cells = -(-len(self._drift) // 2)
+        self._rows = np.concatenate((self._rows.reshape(-1, *out.shape[1:]), out))
+        cells = len(self._drift)
         measured = cells * _CELL_PX
         if self._missing:
             cells = max(cells - _REACH, self._above)
@@ -84,17 +86,17 @@ class ColorLock:
         self._rows = self._rows[len(rows) :].copy()  # a view would keep all of them
         done = _add(rows, correction, first=min(self._above, 1), dtype=self._dtype)
         kept = min(cells, _REACH)
-        self._drift, self._above = self._drift[2 * (cells - kept) :], kept
+        self._drift, self._above = self._drift[cells - kept :].copy(), kept
         return done
 
     def _measure(self, lq: Pixels, out: NDArray[np.uint16]) -> None:
         """Adds the drift of all rows of cells that are complete."""
-        lq, out = (
-            np.concatenate((old, new))
-            for old, new in zip(self._unmeasured or (lq[:0], out[:0]), (lq, out), strict=True)
-        )
+        if self._unmeasured is not None and len(self._unmeasured[0]):
+            lq, out = (np.concatenate(rows) for rows in zip(self._unmeasured, (lq, out), strict=True))
         whole = len(lq) if self._missing == 0 else len(lq) // _CELL_PX * _CELL_PX
         self._unmeasured = (lq[whole:].copy(), out[whole:].copy())
+        if not whole:
+            return
         lq, out = lq[:whole], out[:whole]
         drift = _sums(lq).astype(np.float32) * self._level - _sums(out)  # whole numbers below 2^24
         black, white = _sums(out == 0), _sums(out == _WHITE)
@@ -102,14 +104,17 @@ class ColorLock:
         pixels = np.multiply.outer(*map(_lengths, lq.shape[:2]))[..., None]
         can_move = [pixels - light - black, pixels - dark - white, black, white]
         sums = np.concatenate((drift, *can_move, pixels), axis=2, dtype=np.float32)
-        sums = _to_cells(sums, axis=1)
-        self._drift = np.concatenate((self._drift.reshape(-1, *sums.shape[1:]), sums))
+        sums = _to_cells(_ended(np.concatenate((sums[:, :1], sums), axis=1).swapaxes(0, 1))).swapaxes(0, 1)
+        halves = np.concatenate((sums[:1] if self._halves is None else self._halves, sums))
+        cells = _to_cells(halves if self._missing else _ended(halves))
+        self._halves = halves[2 * len(cells) :].copy()
+        self._drift = np.concatenate((self._drift.reshape(-1, *sums.shape[1:]), cells))
 
 
 def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
     """(H, W, C) -> sums over squares of half a cell; the last of a row and of a column may be small."""
     height, width, channels = rows.shape
-    type_of_sums = {"b": np.uint8, "B": np.uint16, "H": np.uint32}["b" if rows.dtype == bool else rows.dtype.char]
+    type_of_sums = {"?": np.uint8, "B": np.uint16, "H": np.uint32}[rows.dtype.char]
     whole = height // _HALF_PX * _HALF_PX
     sums = rows[:whole].reshape(-1, _HALF_PX, width * channels).sum(1, dtype=type_of_sums)  # far faster than reduceat
     if whole < height:
@@ -126,33 +131,41 @@ def _lengths(side: int) -> NDArray[np.uint8]:
     return np.minimum(_HALF_PX, side - np.arange(0, side, _HALF_PX)).astype(np.uint8)
 
 
-def _to_cells(halves: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Half as many along the axis: each pixel counts for the two cells that it lies between, for the nearer one more.
+def _ended(halves: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Halves of whole cells after the first, which is of the one before, and behind them the image of the last one."""
+    if len(halves) % 2 == 0:
+        return np.concatenate((halves, np.zeros((2, *halves.shape[1:]), halves.dtype)))
+    return np.concatenate((halves, halves[-1:]))
+
+
+def _to_cells(halves: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Makes cells of their halves: each half counts for the two cells that it lies between, for its own one more.
 
     So where a pixel lies is kept, which whole cells would lose: a drift that rises within each cell and falls back at
     its end, as between the blocks of a JPEG, would be none to them, and is one at the picture's border.
+
+    Args:
+        halves: those of all cells, one before the first and one behind the last, along the first axis.
     """
-    halves = np.moveaxis(halves, axis, 0)
-    if len(halves) % 2:
-        halves = np.concatenate((halves, np.zeros_like(halves[:1])))
-    wide = np.concatenate((halves[:1], halves, halves[-1:]))
-    cells, farther = wide[1:-2:2] + wide[2:-1:2], wide[:-3:2] + wide[3::2]
+    count = (len(halves) - 2) // 2
+    before, first, second, behind = (halves[k : k + 2 * count : 2] for k in range(4))
+    cells, farther = first + second, before + behind
     cells *= 0.375
     farther *= 0.125
     cells += farther
-    return np.moveaxis(cells, 0, axis)
+    return cells
 
 
-def _smooth(halves: NDArray[np.float32], size: tuple[int, int], level: int) -> NDArray[np.float32]:
+def _smooth(cells: NDArray[np.float32], size: tuple[int, int], level: int) -> NDArray[np.float32]:
     """Sums as `ColorLock` has them -> the correction of each cell, (rows, columns, 3).
 
     Args:
-        halves: (2 * rows or one fewer, columns, 16).
+        cells: (rows, columns, 16).
         size: height and width in px of what was measured.
         level: to which the corrected pixels will be rounded, of 65535.
     """
-    cells = np.split(_to_cells(halves, axis=0), (3, 6, 9, 12, 15), axis=2)
-    drift, brighter, darker, black, white, pixels = map(np.ascontiguousarray, cells)
+    parts = np.split(cells, (3, 6, 9, 12, 15), axis=2)
+    drift, brighter, darker, black, white, pixels = map(np.ascontiguousarray, parts)
     total = _blur(pixels, size)
     correction = np.zeros_like(drift)
     for step in _STEPS:
