@@ -64,6 +64,13 @@ def test_a_drift_that_rises_within_each_block_is_seen_at_the_border():
     assert seen_from_afar(lock(lq, out).astype(float) - lq) < LEVELS
 
 
+@pytest.mark.parametrize("tint", [-20, 3, 20])
+def test_a_tint_is_taken_out_however_strong(tint):
+    lq = np.random.default_rng(4).integers(64, 192, (60, 80, 3)).astype(np.uint8)
+    out = ((lq.astype(int) + tint) * 257).astype(np.uint16)
+    assert seen_from_afar(lock(lq, out).astype(float) - lq) < LEVELS
+
+
 @pytest.mark.parametrize("clipped", [0, 255])
 def test_where_rounding_undoes_the_correction_other_pixels_make_up_for_it(clipped):
     rng = np.random.default_rng(3)

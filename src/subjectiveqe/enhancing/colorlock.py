@@ -20,9 +20,9 @@ _SIGMA, _RADIUS = 3.15, 9
 """Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
 what a network changes over fewer pixels is mostly a correction."""
 
-_STEPS = (1.2, 1.8, 2.4, 1.4)
-"""How much of the drift that is left is taken out each time. More than all of it: behind the Gaussian it looks smaller
-than it is."""
+_STEPS = (1.2, 1.8, 2.4, 1.0)
+"""How much of the drift that is left is taken out each time. More than all of it at first: behind the Gaussian it looks
+smaller than it is. Just that at last, or some of a tint would be left."""
 
 _LEFT = 0.185 * 257
 """Drift that is left where it is, of 65535 (0.185 of an 8-bit level): the promise is a quarter of a level."""
