@@ -15,7 +15,6 @@ def test_a_curve_goes_straight_between_its_points_and_stays_beyond_them(strength
     webp = FAMILIES.index("webp")
     for value, how_much in ((0.4, 0.1), (0.6, 0.1), (0.675, 0.05), (0.75, 0), (0.9, 0)):
         coarseness = np.full(5, value, np.float32)
-        coarseness[webp] = value
         expected = coarseness.copy()
         expected[webp] -= strength * how_much
         assert told(coarseness, less, strength) == pytest.approx(expected)

@@ -135,6 +135,13 @@ def test_less_than_the_truth_is_told_where_the_file_says_so(tmp_path, draw_image
     assert np.array_equal(enhanced("less.onnx", 0, 0.6, 0.9), enhanced("plain.onnx", 0, 0.6, 0.9))
 
 
+def test_a_file_whose_curve_is_none_is_named(tmp_path):
+    save_net(tmp_path / "net.safetensors", small_net("told"), {"told_less": "hevc:0.4"})
+    export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=r"net\.onnx: the metadata say told_less hevc:0\.4, expected points family:"):
+        Enhancer(tmp_path / "net.onnx", "onnxruntime")
+
+
 def test_a_network_that_is_told_nothing_cannot_be_told_less(tmp_path):
     save_net(tmp_path / "net.safetensors", small_net("unet"), {})
     with pytest.raises(ConfigError, match=r"net\.safetensors: is not told how coarse a picture is; leave --less out"):

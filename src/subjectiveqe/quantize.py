@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .codecs.coarseness import TOLD_LESS, Less, read_less, told
+from .codecs.coarseness import Less, told
 from .data.store import centre, open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from .enhancing.runtime import place_of_dial, unreadable
+from .enhancing.runtime import place_of_dial, told_less, unreadable
 from .errors import ModelError
 from .export import check_name, reach_px
 from .files import atomic_path
@@ -65,7 +65,7 @@ def quantize_onnx(
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(plain, pairs, patches, strength, read_less(header.get(TOLD_LESS, "").split()))
+        feeds = _draw_feeds(plain, pairs, patches, strength, told_less(model, header))
         with _quiet():
             quantize_static(
                 plain,

@@ -116,14 +116,13 @@ def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
     height, width, channels = rows.shape
     type_of_sums = {"?": np.uint8, "B": np.uint16, "H": np.uint32}[rows.dtype.char]
     whole = height // _HALF_PX * _HALF_PX
-    sums = rows[:whole].reshape(-1, _HALF_PX, width * channels).sum(1, dtype=type_of_sums)  # far faster than reduceat
+    sums = rows[:whole].reshape(-1, _HALF_PX, width * channels).sum(1, dtype=type_of_sums)
     if whole < height:
         sums = np.concatenate((sums, rows[whole:].reshape(1, -1, width * channels).sum(1, dtype=type_of_sums)))
     sums = np.pad(sums.reshape(-1, width, channels), ((0, 0), (0, -width % _HALF_PX), (0, 0)))
     parts = [sums[:, first::_HALF_PX] for first in range(_HALF_PX)]
     # One channel at a time, since NumPy is slow where its innermost loop is over three numbers.
-    planes = [sum(part[..., channel] for part in parts[1:]) + parts[0][..., channel] for channel in range(channels)]
-    return np.stack(planes, axis=-1)
+    return np.stack([sum(part[..., channel] for part in parts) for channel in range(channels)], axis=-1)
 
 
 def _lengths(side: int) -> NDArray[np.uint8]:
@@ -223,7 +222,7 @@ def _add(rows: NDArray[np.uint16], correction: NDArray[np.float32], first: int, 
         dtype: uint8 or uint16.
     """
     height, width, _ = rows.shape
-    scale = np.iinfo(np.uint16).max // np.iinfo(dtype).max
+    scale = _WHITE // np.iinfo(dtype).max
     done = np.empty(rows.shape, dtype)
     if not height:
         return done

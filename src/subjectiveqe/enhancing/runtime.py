@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.coarseness import TOLD_LESS, read_less, told
+from ..codecs.coarseness import TOLD_LESS, Less, read_less, told
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError
 from ..files import cache_folder, sha256_of
@@ -324,6 +324,16 @@ def place_of_dial(path: Path, metadata: Mapping[str, str], strength: float) -> f
         raise ModelError(f"{path}: the metadata say {TRAINED_AT} {metadata[TRAINED_AT]}, expected a number") from None
 
 
+def told_less(path: Path, metadata: Mapping[str, str]) -> Less:
+    """How much less than the truth to tell the network, by what its file says; nothing where it does not."""
+    try:
+        return read_less(metadata.get(TOLD_LESS, "").split())
+    except ConfigError:
+        raise ModelError(
+            f"{path}: the metadata say {TOLD_LESS} {metadata[TOLD_LESS]}, expected points family:coarseness:less"
+        ) from None
+
+
 _NOTHING = np.zeros((1, 3, 1, 1), np.float32)
 """For the half of a network whose output is not wanted; an engine computes both."""
 
@@ -339,7 +349,7 @@ def _of_onnx(
     """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
     _check_kind(path, inputs, outputs, metadata)
     place = place_of_dial(path, metadata, strength)
-    less = read_less(metadata.get(TOLD_LESS, "").split())
+    less = told_less(path, metadata)
 
     def run(lq: Floats, coarseness: Floats | None) -> Floats:
         feeds = {"lq": lq}
