@@ -10,12 +10,14 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from heic_grid import write_grid
 from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.codecs.file_header import file_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.enhancing.look import Look, with_file
 from subjectiveqe.images import read_rgb
+from subjectiveqe.metrics import psnr
 
 
 def save_heic(path, image, quality, chroma="420", **options):
@@ -55,6 +57,14 @@ def test_the_largest_of_a_heic_files_pictures_is_asked(tmp_path, draw_image):
     several.add_from_pillow(Image.fromarray(draw_image((256, 320))))
     several.save(tmp_path / "a.heic", quality=30, chroma=420, primary_index=1)
     assert file_coarseness(tmp_path / "a.heic") == pytest.approx(coarseness("hevc", 32, chroma="420"), abs=1e-6)
+
+
+def test_a_picture_in_tiles_tells_their_mean(tmp_path, draw_image):
+    """As phones write them, with a thumbnail that is larger than a tile."""
+    image, small = draw_image((128, 192)), draw_image((80, 96))
+    path = write_grid(tmp_path / "a.heic", image, 2, 3, [20, 22, 24, 26, 28, 36], thumbnail=(small, 45))
+    assert file_coarseness(path) == pytest.approx(coarseness("hevc", 26, chroma="420"), abs=1e-6)
+    assert psnr(read_rgb(path), image) > 30
 
 
 def test_alpha_and_another_name_do_not_hide_the_quantiser(tmp_path, draw_image):

@@ -111,6 +111,14 @@ def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
         assert net.receptive_px - 2 * net.stride_px <= reach <= net.receptive_px  # neither too small nor a wild guess
 
 
+def test_a_picture_is_read_in_float32_under_autocast():
+    net, seen = UNet(**TINY_UNET), []
+    net.head.register_forward_hook(lambda _, inputs, out: seen.extend((inputs[0].dtype, out.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        run(net, torch.rand(1, 3, 16, 16))
+    assert seen == [torch.float32, torch.float32]
+
+
 def test_a_gate_scales_the_change_and_starts_at_one():
     torch.manual_seed(0)
     gated, lq = UNet(**TINY_UNET, gate=True), torch.rand(1, 3, 40, 56)

@@ -114,7 +114,7 @@ def prepare(
     last: Annotated[str | None, typer.Option(help="resaved: what a JPEG is saved again as, jpeg or webp.")] = None,
     layout: Annotated[str, typer.Option(help="lmdb (a store) or png (two folders).")] = "lmdb",
     split: Annotated[str, typer.Option(help="all, train or valid; valid is each N-th picture by name.")] = "all",
-    hold_out_every: Annotated[int, typer.Option(help="The N of --split.")] = 20,
+    hold_out_every: Annotated[int | None, typer.Option(help="The N of --split, 20 if not given.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
     check: Annotated[Path | None, typer.Option(help="Check every pixel of this store and make nothing.")] = None,
 ) -> None:
@@ -131,10 +131,11 @@ def prepare(
         return
     if level_range is None and (draws != 1 or seed):
         raise ConfigError("--draws and --seed go with --range; leave them out")
-    if split == "all" and hold_out_every != 20:
+    if split == "all" and hold_out_every is not None:
         raise ConfigError("--hold-out-every goes with --split train or valid; leave it out")
     if source is None or out is None:
         raise ConfigError('expected "sqe prepare SOURCE -o STORE" or "sqe prepare --check STORE"; see --help')
+    from .data.prepare import HOLD_OUT_EVERY
     from .data.prepare import prepare as prepare_pairs
 
     with bar("pictures") as progress:
@@ -147,7 +148,7 @@ def prepare(
             seed=seed,
             layout=layout,
             split=split,
-            hold_out_every=hold_out_every,
+            hold_out_every=HOLD_OUT_EVERY if hold_out_every is None else hold_out_every,
             jobs=jobs,
             progress=progress,
             chroma=chroma,

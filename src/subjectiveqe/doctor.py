@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +72,14 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
     return findings
 
 
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
 def _version(package: str) -> str:
     """Of the distribution that a package came with, which may have another name: onnxruntime-gpu, say."""
-    names = importlib.metadata.packages_distributions().get(package, [package])
+    names = _distributions().get(package, [package])
     return importlib.metadata.version(names[0])
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .coarseness import FAMILIES, avif_step, coarseness, on_scale
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 _TUNED = (0, 16, 32, 48, 60, 76, 92, 108, 136, 148, 196, 216, 236, 249, 255)
 _NOMINAL = (0, 12, 24, 36, 52, 64, 76, 88, 112, 128, 176, 200, 228, 240, 255)
@@ -26,9 +31,10 @@ _CHROMA = {1: "420", 2: "422", 3: "444"}
 
 
 def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] | None:
-    """Reads the quantiser out of the first frame's header, by FFmpeg's `trace_headers`.
+    """Reads the quantiser out of a picture's first frame header, by FFmpeg's `trace_headers`.
 
-    In AVIF that is base_q_idx, in HEIC the QP of the first slice: of the first tile, where a picture consists of tiles.
+    In AVIF that is base_q_idx, in HEIC the QP of the first slice. Of a picture that consists of tiles, as those of
+    phones do, it is the mean over the tiles.
 
     Args:
         path: an AVIF or HEIC file.
@@ -36,7 +42,11 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
     Returns:
         `num` numbers, as `coarseness.coarseness` gives them; None where the file cannot be read so.
     """
-    fields = _first_frame_header(path)
+    said = [told for fields in _frame_headers(path) if (told := _coarseness_of(fields, num))]
+    return tuple(np.mean(said, axis=0).tolist()) if said else None
+
+
+def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | None:
     if "base_q_idx" in fields:
         index = float(fields["base_q_idx"])
         if fields.get("using_qmatrix"):
@@ -48,23 +58,40 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
     return None
 
 
-def _first_frame_header(path: Path) -> dict[str, int]:
-    """Names and values of its fields; empty for what FFmpeg cannot read."""
+def _frame_headers(path: Path) -> list[dict[str, int]]:
+    """Names and values of the fields, for each tile; nothing for what FFmpeg cannot read."""
     import av
     import av.logging
     from av.bitstream import BitStreamFilterContext
 
+    headers: dict[int, dict[str, int]] = {}
     with _FFMPEG_LOG:
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
         try:
-            with path.open("rb") as data, av.logging.Capture() as lines, av.open(data, "r") as file:
-                picture = max(file.streams.video, key=lambda stream: stream.width * stream.height)  # no thumbnail
-                trace = BitStreamFilterContext("trace_headers", picture)
-                trace.filter(next(file.demux(picture)))
-        except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration):
-            return {}
+            with path.open("rb") as data, av.open(data, "r") as file:
+                tiles = _largest_picture(file.streams.video)
+                for packet in file.demux(tiles):
+                    if packet.stream.index in headers:
+                        continue
+                    with av.logging.Capture() as lines:
+                        BitStreamFilterContext("trace_headers", packet.stream).filter(packet)
+                    found = [field for _, _, text in lines if (field := _FIELD.fullmatch(text.strip()))]
+                    headers[packet.stream.index] = {field[1]: int(field[2]) for field in reversed(found)}
+                    if len(headers) == len(tiles):
+                        break
+        except (av.FFmpegError, OSError, ValueError, IndexError):
+            return []
         finally:
             av.logging.set_level(level)
-    found = (_FIELD.fullmatch(text.strip()) for _, _, text in lines)
-    return {field[1]: int(field[2]) for field in reversed([field for field in found if field])}
+    return list(headers.values())
+
+
+def _largest_picture(streams: Sequence[VideoStream]) -> list[VideoStream]:
+    """The tiles of the largest picture in a file, or it itself: not a thumbnail's, nor a gain or depth map's."""
+    pictures: dict[object, list[VideoStream]] = {}
+    for stream in streams:
+        is_tile = bool(stream.disposition & stream.disposition.dependent)
+        alike = (stream.format and stream.format.name, stream.width, stream.height)
+        pictures.setdefault(alike if is_tile else stream.index, []).append(stream)
+    return max(pictures.values(), key=lambda tiles: len(tiles) * tiles[0].width * tiles[0].height)

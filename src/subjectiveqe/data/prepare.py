@@ -45,6 +45,7 @@ from .store import (
 
 LAYOUTS = ("lmdb", "png")
 SPLITS = ("all", "train", "valid")
+HOLD_OUT_EVERY = 20
 MAP_BYTES = 1 << 40
 """Address space LMDB may grow into; the file is only as long as what is in it."""
 
@@ -74,7 +75,7 @@ def prepare(
     seed: int = 0,
     layout: str = "lmdb",
     split: str = "all",
-    hold_out_every: int = 20,
+    hold_out_every: int = HOLD_OUT_EVERY,
     jobs: int = 0,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,

@@ -180,7 +180,8 @@ class UNet(nn.Module):
             told = list(self.tell(self.estimate(lq)[:, 0] if coarseness is None else coarseness))
         x = F.pixel_unshuffle(padded, 2)
         plane = strength.to(x.dtype).view(-1, 1, 1, 1).expand(-1, 1, x.shape[-2], x.shape[-1])
-        x = self.head(torch.cat((x, plane), dim=1)) + told.pop(0)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 holds less than the 8 bits of a picture
+            x = self.head(torch.cat((x, plane), dim=1)) + told.pop(0)
         skips = []
         for layer, down in zip(self.down_blocks, self.downs, strict=True):
             x = layer(x)
