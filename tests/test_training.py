@@ -121,18 +121,6 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
     assert " adv " not in log
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler of C++")
-def test_compiled_layers_learn_the_same(recipe_path, tmp_path):
-    changes = ["gan=null", "psnr.steps=2", "valid=null", "data.workers=0"]
-    plain, fused = (
-        load_net(train(read_recipe(recipe_path, [*changes, f"psnr.compile={value}"]), tmp_path / value))[0]
-        for value in ("false", "true")
-    )
-    for name, weight in fused.state_dict().items():
-        torch.testing.assert_close(weight, plain.state_dict()[name], rtol=1e-3, atol=1e-5)
-
-
 def test_emphasis_tells_the_patches_of_one_store_from_those_of_another(store):
     recipe = {"pairs": [store, store], "emphasis": [3, 0.5], "patch_px": 16, "workers": 0}
     batches = stream(DataConfig.model_validate(recipe), 3, 64, 0, 0, 1, torch.device("cpu"), 0)

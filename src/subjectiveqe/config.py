@@ -120,9 +120,6 @@ class StageConfig(Section):
         default=None, description="decay of the averaged generator; the last one is kept when left out"
     )
     precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = Field(
-        default=False, description="fuse G's layers with torch.compile, which takes a minute at first; for GPUs"
-    )
     strength: Share = Field(
         default=1.0, description="the dial position this stage stands for, for networks that take one"
     )

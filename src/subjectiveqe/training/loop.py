@@ -220,8 +220,6 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
         for name, param in net_g.named_parameters():
             param.requires_grad_(name in chosen)
     state = TrainState(_learner(net_g, config, device))
-    if config.compile:
-        net_g.compile()
     if net_g.num_coarseness and not config.loss.estimate:
         net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
     if stage.name == "gan":
