@@ -410,7 +410,7 @@ def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_mo
 
 
 def test_a_model_that_is_missing_or_no_model_is_told_in_one_line(tmp_path):
-    with pytest.raises(ModelError, match=r"gone\.onnx: no such model; give fast, fast-int8, or a "):
+    with pytest.raises(ModelError, match=r"gone\.onnx: no such model; give fast, fast-int8, best, or a "):
         Enhancer(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("no model")
     for runtime in ("onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])):

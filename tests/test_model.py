@@ -95,6 +95,7 @@ def test_photos_keep_their_colours_as_seen_from_afar(triples):
     [
         ("fast", "onnxruntime", 1),
         ("fast-int8", "onnxruntime", 2),
+        ("best", "onnxruntime", 1),
         ("fast", "openvino", 2),
         ("fast-int8", "openvino", 2),
     ],
@@ -122,6 +123,15 @@ def test_the_dial_trades_fidelity_for_looks(triples):
     assert (np.diff(psnrs.mean(1)) < -0.05).all()
     assert psnrs.mean(1)[0] - psnrs.mean(1)[-1] > 0.4
     assert (np.diff(lpipss) < 0).all()
+
+
+def test_best_is_better_than_fast(triples):
+    """To both judges on the mean, at both ends of the dial."""
+    for strength in (0.0, 1.0):
+        fast, best = (Enhancer(model, "onnxruntime", strength=strength) for model in ("fast", "best"))
+        outs = [(best(lq), fast(lq), gt) for _, lq, gt, _ in triples]
+        for measure, sign in ((metrics.psnr, 1), (metrics.lpips, -1)):
+            assert np.mean([sign * (measure(ours, gt) - measure(theirs, gt)) for ours, theirs, gt in outs]) > 0
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -39,7 +39,7 @@ app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=Fal
 
 Out: TypeAlias = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 Model: TypeAlias = Annotated[
-    Path | None, typer.Option(help="fast, fast-int8, or a model file; the faster if not given.")
+    Path | None, typer.Option(help="fast, fast-int8, best, or a model file; the fastest if not given.")
 ]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]

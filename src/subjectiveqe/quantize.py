@@ -27,8 +27,9 @@ _PATCH_PX = 192
 _PERCENTILE = 99.995
 """Of the values met, kept within the range of 8 bits; rare larger ones are clipped, all others gain by finer steps."""
 
-_KEPT_FLOAT = ("head", "down_blocks.0", "tail", "estimator")
-"""What is nearest to the pixels, where 8 bits cost most, and what is run on a few patches only; by names in `UNet`."""
+_KEPT_FLOAT = ("head", "down_blocks.0", "tail", "estimator", "gate")
+"""What is nearest to the pixels, where 8 bits cost most, what is run on a few patches only, and the gate, which does
+little work and by which the whole change is scaled; by names in `UNet`."""
 
 
 def quantize_onnx(

@@ -60,8 +60,8 @@ class Enhancer:
     network hears too far for that to fit into memory, neighbouring tiles fade into each other instead.
 
     Args:
-        model: "fast" or "fast-int8", which come with the package, or a .onnx, .safetensors or .pt file; None for the
-            faster one of the package (`runtime.choose_model`).
+        model: "fast", "fast-int8" or "best", which come with the package, or a .onnx, .safetensors or .pt file; None
+            for the fastest one of the package (`runtime.choose_model`).
         runtime: "onnxruntime", "openvino", "torch" or "auto".
         strength: 0..1, from the most faithful to the most pleasing; networks without the dial ignore it.
         tile_px: side of what is kept of a tile; 0 for whole pictures at once; None for what keeps memory low.
