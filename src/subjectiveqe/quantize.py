@@ -38,7 +38,7 @@ def quantize_onnx(
     """Writes a model with 8-bit weights and activations; its ranges are those met on real patches.
 
     Weights are 7 bits and signed, one scale an output channel, since the instructions of older processors (AVX2) add
-    two products in 16 bits; activations are 8 bits. The first and the last convolution and all sums stay float32.
+    two products in 16 bits; activations are 8 bits. What `_KEPT_FLOAT` names and all sums stay float32.
 
     Args:
         model: an ONNX file of this package, told how coarse its input is.

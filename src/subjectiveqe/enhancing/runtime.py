@@ -31,7 +31,7 @@ MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx", "best": "s
 """The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
 
 COMPILED_BYTES = 64 * 1024**2
-"""The most that a start leaves of compiled networks; `fast` takes 8 MB, `best` 26, at each place of the dial."""
+"""The most that a start leaves of compiled networks; `fast` takes 8 MB, `best` 25, at each place of the dial."""
 
 TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
 _DEFAULT_BYTES_PX = 2048
