@@ -175,6 +175,21 @@ def test_damage_is_passed_over_and_told(tmp_path, enhancer):
     assert "is the file cut?" in found.warnings[-1]
 
 
+def test_a_hole_is_told(tmp_path, enhancer):
+    source = make_clip(tmp_path / "whole.mkv", count=120, gop_size=15)
+    data = bytearray(source.read_bytes())
+    data[len(data) // 3 : len(data) * 2 // 3] = bytes(len(data) * 2 // 3 - len(data) // 3)
+    (tmp_path / "hole.mkv").write_bytes(data)
+    found = enhance_video(tmp_path / "hole.mkv", tmp_path / "better.mkv", enhancer)
+    assert 0 < found.frames < 90
+    assert "has no pictures from " in found.warnings[-1]
+
+
+def test_slow_clips_are_whole(tmp_path, enhancer):
+    source = make_clip(tmp_path / "slow.mp4", times=[270_000 * k for k in range(4)])
+    assert enhance_video(source, tmp_path / "better.mp4", enhancer).warnings == ()
+
+
 def test_ten_bits_and_chroma_stay(tmp_path, enhancer):
     source = make_clip(tmp_path / "clip.mkv", pix_fmt="yuv422p10le", codec="libx265", count=6)
     enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"))

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -251,23 +251,31 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
 
 @dataclass
 class _Damage:
-    """What of a video could not be decoded: packets passed over, and the time of the last frame in s."""
+    """What of a video could not be decoded: packets passed over, spans without a frame, the time of the last one."""
 
     packets: int = 0
-    end_s: float = 0.0
+    holes_s: list[tuple[float, float]] = field(default_factory=list)
+    end_s: float | None = None
 
     def warnings(self, container: Any) -> list[str]:
         found = []
+        rate = container.streams.video[0].average_rate
+        least_s = max(_LEAST_MISSING_S, _LEAST_MISSING_FRAMES / rate if rate else 0)
         if self.packets:
             found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
+        if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
+            more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
+            found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
         length_s = ((container.start_time or 0) + (container.duration or 0)) / 1e6
-        if length_s - self.end_s > max(_LEAST_MISSING_S, length_s * _LEAST_MISSING_SHARE):
-            found.append(f"its pictures end at {self.end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        end_s = self.end_s or 0.0
+        if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
+            found.append(f"its pictures end at {end_s:.1f} of {length_s:.1f} s; is the file cut?")
         return found
 
 
-_LEAST_MISSING_S, _LEAST_MISSING_SHARE = 1.0, 0.02
-"""By how much sound may be longer than pictures without a word."""
+_LEAST_MISSING_S, _LEAST_MISSING_FRAMES, _LEAST_MISSING_SHARE = 1.0, 10, 0.02
+"""How long no picture may come without a word: that many frames at the clip's rate, and at its end, where sound may go
+on, that share of it too."""
 
 
 def _decode(container: Any, damage: _Damage | None = None) -> Iterator[av.VideoFrame]:
@@ -278,7 +286,10 @@ def _decode(container: Any, damage: _Damage | None = None) -> Iterator[av.VideoF
     for packet in container.demux(video=0):
         try:
             for frame in packet.decode():
-                damage.end_s = max(damage.end_s, frame.time or 0.0)
+                time_s = frame.time or 0.0
+                if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
+                    damage.holes_s.append((damage.end_s, time_s))
+                damage.end_s = max(damage.end_s or 0.0, time_s)
                 yield frame
         except av.error.InvalidDataError:
             damage.packets += 1
