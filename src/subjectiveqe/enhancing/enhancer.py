@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
-_BAND_BYTES, _BAND_BYTES_PX = 256 * 2**20, 20
+_BAND_BYTES, _BAND_BYTES_PX = 224 * 2**20, 20
 """Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
 
 _BROADEST = 2
