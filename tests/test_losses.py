@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2ycbcr
+from skimage.measure import block_reduce
+from skimage.metrics import structural_similarity
 from torch.nn import functional as F
 
 from subjectiveqe import metrics
+from subjectiveqe.color import LUMA
 from subjectiveqe.errors import ConfigError, WeightsError
 from subjectiveqe.losses import (
     balance_weights,
@@ -21,6 +24,7 @@ from subjectiveqe.losses import (
     relativistic_d_loss,
     relativistic_g_loss,
     spectrum_loss,
+    ssim_loss,
 )
 from subjectiveqe.perceptual import VGG, View, draw_view, make_perceptual
 
@@ -173,6 +177,23 @@ def test_the_spectrum_has_the_amplitudes_of_a_fourier_transform():
     a, b = (np.abs(np.fft.rfft2(picture * np.outer(hann, hann), norm="ortho")) for picture in (out, gt))
     x, y = (torch.from_numpy(picture.astype(np.float32))[None] for picture in (out, gt))
     assert spectrum_loss(x, y).item() == pytest.approx(np.sqrt(np.square(a - b) + 1e-6).mean(), rel=1e-4)
+
+
+def test_the_ssim_loss_is_that_of_three_scales_of_luma():
+    rng = np.random.default_rng(0)
+    gt = rng.random((48, 64, 3))
+    out = 0.7 * gt + 0.3 * rng.random((48, 64, 3))
+    similar = []
+    for factor in (1, 2, 4):
+        luma_out, luma_gt = (block_reduce(picture @ np.array(LUMA), (factor, factor), np.mean) for picture in (out, gt))
+        similar.append(
+            structural_similarity(
+                luma_out, luma_gt, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1
+            )
+        )
+    x, y = (torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] for picture in (out, gt))
+    assert ssim_loss(x, y).item() == pytest.approx(1 - np.mean(similar), abs=1e-5)
+    assert ssim_loss(y, y).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_views_are_a_function_of_the_generator():

@@ -344,12 +344,13 @@ def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path,
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
 
 
-def test_chroma_is_a_term_of_both_stages(recipe_path, tmp_path):
-    changes = [f"{stage}.loss={{pix: 0, chroma: 1.0}}" for stage in ("psnr", "gan")]
+@pytest.mark.parametrize("term", ["chroma", "ssim"])
+def test_terms_of_both_stages(recipe_path, tmp_path, term):
+    changes = [f"{stage}.loss={{pix: 0, {term}: 1.0}}" for stage in ("psnr", "gan")]
     train(read_recipe(recipe_path, [*changes, "psnr.steps=1", "gan.steps=1", "log_every=1"]), tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text()
-    assert re.search(r"psnr 1/1 chroma 0\.\d", log)
-    assert re.search(r"gan 1/1 .*chroma 0\.\d", log)
+    assert re.search(rf"psnr 1/1 {term} 0\.\d", log)
+    assert re.search(rf"gan 1/1 .*{term} 0\.\d", log)
 
 
 def test_a_run_from_before_a_setting_was_known_resumes(recipe_path, tmp_path):
@@ -451,12 +452,13 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("data.patch_px=500", "none of 6 pairs is 500 px"),
         ("data.patch_px=50", "50 is too small for lpips-alex-randomised, expected 51 or more"),
         ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
+        ("psnr.loss={ssim: 1.0}", "16 is too small for ssim, expected 44 or more"),
         ("psnr.faithful_loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
     ],
 )
 def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
     monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
-    small = ["data.patch_px=16", "gan=null"] if "spectrum" in change else []
+    small = ["data.patch_px=16", "gan=null"] if "spectrum" in change or "ssim" in change else []
     small += ["data.patch_px=60"] if "grid" in change else []
     with pytest.raises(Exception, match=message):
         train(read_recipe(recipe_path, [change, *small, "data.workers=0"]), tmp_path / "run")

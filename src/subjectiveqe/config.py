@@ -74,6 +74,7 @@ class LossConfig(Section):
     border: Weight = Field(default=0.0, description="steps at the codec's block borders")
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     spectrum: Weight = Field(default=0.0, description="how much texture of each kind there is, wherever it lies")
+    ssim: Weight = Field(default=0.0, description="structural similarity of luma: that texture lies where it belongs")
     percep: Weight = 0.0
     adv: Weight = 0.0
     estimate: Weight = Field(
@@ -84,7 +85,7 @@ class LossConfig(Section):
     )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0,
-        description="how far pix, chroma, spectrum and percep even out coarse and fine levels; 0 weighs all alike",
+        description="how far pix, chroma, spectrum, ssim and percep even out coarse and fine levels; 0 weighs all alike",
     )
     harm: Weight = Field(
         default=0.0,
@@ -181,7 +182,7 @@ class Recipe(Section):
             raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
         for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
             gan_only = ("grid", "percep", "adv") if name == "gan" else ()
-            terms = ("pix", "chroma", "border", "spectrum", "estimate", *gan_only)
+            terms = ("pix", "chroma", "border", "spectrum", "ssim", "estimate", *gan_only)
             for loss in stage.losses if stage else ():
                 if not any(getattr(loss, term) for term in terms):
                     raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")

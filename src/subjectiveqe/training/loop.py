@@ -36,7 +36,7 @@ from ..dial import TRAINED_AT
 from ..errors import ConfigError, ShapeError
 from ..files import sha256_of, write_text
 from ..images import first_line
-from ..losses import BLOCK_PX, SPECTRUM_PX
+from ..losses import BLOCK_PX, SPECTRUM_PX, SSIM_PX
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
 from ..nets.grow import grow
@@ -327,6 +327,8 @@ def _check(recipe: Recipe, start: Start) -> None:
             )
         if stage and any(loss.spectrum for loss in stage.losses):
             _check_patch(recipe, "spectrum", SPECTRUM_PX)
+        if stage and any(loss.ssim for loss in stage.losses):
+            _check_patch(recipe, "ssim", SSIM_PX)
     with torch.device("meta"):  # nothing is computed
         _build(NETS, recipe.net_g, "net_g")
         if recipe.gan and recipe.gan.loss.adv:

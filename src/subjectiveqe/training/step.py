@@ -21,6 +21,7 @@ from ..losses import (
     relativistic_d_loss,
     relativistic_g_loss,
     spectrum_loss,
+    ssim_loss,
 )
 from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
@@ -39,14 +40,14 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, chroma, spectrum, border and estimate (they sum to the G loss), and
+        Detached scalars, already weighted: pix, chroma, spectrum, ssim, border and estimate (they sum to the G loss), and
         norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
         terms = _estimate_term(state.g.net, part, stage)
-        if any((stage.loss.pix, stage.loss.chroma, stage.loss.border, stage.loss.spectrum)):
+        if any((stage.loss.pix, stage.loss.chroma, stage.loss.border, stage.loss.spectrum, stage.loss.ssim)):
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
             terms |= _pixel_terms(out.float(), part, stage)
@@ -69,8 +70,8 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, chroma, spectrum, border, grid, percep, harm, adv and estimate (they sum to
-        the G loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, chroma, spectrum, ssim, border, grid, percep, harm, adv and estimate (they
+        sum to the G loss), d, norm_g and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
@@ -166,6 +167,8 @@ def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tens
         terms["chroma"] = stage.loss.chroma * _weighted_mean(chroma_loss(out, part.gt), part, stage)
     if stage.loss.spectrum:
         terms["spectrum"] = stage.loss.spectrum * _weighted_mean(spectrum_loss(out, part.gt), part, stage)
+    if stage.loss.ssim:
+        terms["ssim"] = stage.loss.ssim * _weighted_mean(ssim_loss(out, part.gt), part, stage)
     if stage.loss.border:
         terms["border"] = stage.loss.border * border_loss(out, part.gt, part.grid)
     return terms
