@@ -85,7 +85,7 @@ class LossConfig(Section):
     )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0,
-        description="how far pix, chroma, spectrum, ssim and percep even out coarse and fine levels; 0 weighs all alike",
+        description="how far pix, chroma, spectrum, ssim and percep even out coarse and fine levels; 0: all alike",
     )
     harm: Weight = Field(
         default=0.0,

@@ -40,8 +40,8 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, chroma, spectrum, ssim, border and estimate (they sum to the G loss), and
-        norm_g.
+        Detached scalars, already weighted: pix, chroma, spectrum, ssim, border and estimate (they sum to the G loss),
+        and norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
