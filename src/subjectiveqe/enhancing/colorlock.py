@@ -20,14 +20,14 @@ _SIGMA, _RADIUS = 3.15, 9
 """Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
 what a network changes over fewer pixels is mostly a correction."""
 
-_STEPS = (1.2, 1.8, 2.4, 1.0)
-"""How much of the drift that is left is taken out each time. More than all of it at first: behind the Gaussian it looks
-smaller than it is. Just that at last, or some of a tint would be left."""
+_STEPS = (1.0, 1.8, 2.4, 1.6)
+"""How much of the drift that is left is taken out each time. All of it once, or some of a tint would be left; then more
+than all: behind the Gaussian what changes along the picture looks smaller than it is."""
 
 _LEFT = 0.185 * 257
 """Drift that is left where it is, of 65535 (0.185 of an 8-bit level): the promise is a quarter of a level."""
 
-_ROOM = 450
+_ROOM = 500
 """How far from white, or black, a pixel has to be that can become brighter, or darker."""
 
 _REACH = len(_STEPS) * _RADIUS + 1
