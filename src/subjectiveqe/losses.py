@@ -40,10 +40,17 @@ def chroma_loss(out: Tensor, gt: Tensor) -> Tensor:
     Returns:
         (N,); 0.001 where the colours are equal.
     """
-    red, green, blue = (out - gt).unbind(1)
-    y = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    difference = out - gt
+    red, _, blue = difference.unbind(1)
+    y = _luma(difference)
     cb_cr = torch.stack([(blue - y) / (2 - 2 * LUMA[2]), (red - y) / (2 - 2 * LUMA[0])], 1)
     return charbonnier(cb_cr, torch.zeros_like(cb_cr))
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    """BT.601: (N, 3, H, W) -> (N, H, W)."""
+    red, green, blue = rgb.unbind(1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 SPECTRUM_PX = 32
@@ -96,8 +103,7 @@ def ssim_loss(out: Tensor, gt: Tensor) -> Tensor:
     Returns:
         (N,); 0 where the two are equal, 2 at most.
     """
-    weights = out.new_tensor(LUMA).view(1, 3, 1, 1)
-    x, y = ((picture * weights).sum(1) for picture in (out, gt))
+    x, y = _luma(out), _luma(gt)
     similar = []
     for _ in range(SSIM_SCALES):
         down, across = (_gauss_windows(side, out.device) for side in x.shape[1:])

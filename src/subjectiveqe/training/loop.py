@@ -325,10 +325,11 @@ def _check(recipe: Recipe, start: Start) -> None:
             raise ConfigError(
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
-        if stage and any(loss.spectrum for loss in stage.losses):
-            _check_patch(recipe, "spectrum", SPECTRUM_PX)
-        if stage and any(loss.ssim for loss in stage.losses):
-            _check_patch(recipe, "ssim", SSIM_PX)
+        for loss in stage.losses if stage else ():
+            if loss.spectrum:
+                _check_patch(recipe, "spectrum", SPECTRUM_PX)
+            if loss.ssim:
+                _check_patch(recipe, "ssim", SSIM_PX)
     with torch.device("meta"):  # nothing is computed
         _build(NETS, recipe.net_g, "net_g")
         if recipe.gan and recipe.gan.loss.adv:

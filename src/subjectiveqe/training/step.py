@@ -27,6 +27,9 @@ from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
 from .state import TrainState
 
+_DISTANCES = {"pix": charbonnier, "chroma": chroma_loss, "spectrum": spectrum_loss, "ssim": ssim_loss}
+"""Losses of both stages that compare each output with its original, by the names of their weights."""
+
 
 def psnr_step(
     state: TrainState, batch: Batch, stage: StageConfig, lrs: tuple[float, float], generator: torch.Generator
@@ -47,7 +50,7 @@ def psnr_step(
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
         terms = _estimate_term(state.g.net, part, stage)
-        if any((stage.loss.pix, stage.loss.chroma, stage.loss.border, stage.loss.spectrum, stage.loss.ssim)):
+        if any(getattr(stage.loss, name) for name in (*_DISTANCES, "border")):
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
             terms |= _pixel_terms(out.float(), part, stage)
@@ -160,15 +163,11 @@ def frozen(net: nn.Module | None) -> Iterator[None]:
 
 
 def _pixel_terms(out: Tensor, part: Batch, stage: StageConfig) -> dict[str, Tensor]:
-    terms = {}
-    if stage.loss.pix:
-        terms["pix"] = stage.loss.pix * _weighted_mean(charbonnier(out, part.gt), part, stage)
-    if stage.loss.chroma:
-        terms["chroma"] = stage.loss.chroma * _weighted_mean(chroma_loss(out, part.gt), part, stage)
-    if stage.loss.spectrum:
-        terms["spectrum"] = stage.loss.spectrum * _weighted_mean(spectrum_loss(out, part.gt), part, stage)
-    if stage.loss.ssim:
-        terms["ssim"] = stage.loss.ssim * _weighted_mean(ssim_loss(out, part.gt), part, stage)
+    terms = {
+        name: getattr(stage.loss, name) * _weighted_mean(distance(out, part.gt), part, stage)
+        for name, distance in _DISTANCES.items()
+        if getattr(stage.loss, name)
+    }
     if stage.loss.border:
         terms["border"] = stage.loss.border * border_loss(out, part.gt, part.grid)
     return terms
