@@ -12,12 +12,9 @@ A run folder holds:
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,31 +22,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .. import __version__, distributed
-from ..config import NetConfig, Recipe, StageConfig, read_recipe
+from ..config import Recipe, StageConfig
 from ..dial import TRAINED_AT
-from ..errors import ConfigError, ShapeError
-from ..files import sha256_of, write_text
-from ..images import first_line
-from ..losses import BLOCK_PX, SPECTRUM_PX, SSIM_PX
+from ..errors import ConfigError
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net, save_net
 from ..nets.grow import grow
-from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
+from ..perceptual import make_perceptual
 from .batches import Batch, stream
+from .before import START, STATE, Start, build, check, prepare_run_dir, same_start
 from .state import Learner, TrainState
 from .step import gan_step, psnr_step
 from .validate import Scores, Triple, open_validation, validate
 
 log = logging.getLogger(__name__)
 
-START = "start.json"
-STATE = "state.pt"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
@@ -68,13 +60,6 @@ STAGES = (
     Stage("psnr", psnr_step, lambda scores: scores.psnr_db),
     Stage("gan", gan_step, lambda scores: -scores.lpips),
 )
-
-
-class Start(NamedTuple):
-    """Where the weights of the generator come from; fresh ones where nothing is given."""
-
-    net: Path | None = None
-    estimator: Path | None = None  # in place of the estimator in `net`
 
 
 def train(
@@ -106,7 +91,7 @@ def train(
     start = Start(init_from, estimator_from)
     lock = FileLock(run_dir / ".lock")  # the system opens it when its process dies, however that happens
     try:
-        _check(recipe, start)
+        check(recipe, start)
         writes = distributed.rank() == 0
         if writes:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -114,10 +99,10 @@ def train(
                 lock.acquire(blocking=False)
             except Timeout:
                 raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
-            _prepare_run_dir(recipe, run_dir, resume)
-            _same_start(start, run_dir / START)
+            prepare_run_dir(recipe, run_dir, resume)
+            same_start(start, run_dir / START)
         distributed.wait_for_all()
-        start = _same_start(start, run_dir / START)
+        start = same_start(start, run_dir / START)
         for stage in STAGES:
             config: StageConfig | None = getattr(recipe, stage.name)
             if config is not None:
@@ -202,7 +187,7 @@ def _emulates_bfloat16() -> bool:
 def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start, device: torch.device) -> TrainState:
     """Fresh networks and optimizers; the generator's weights come from `start` where it names any."""
     torch.manual_seed(recipe.seed)
-    net_g: Any = _build(NETS, recipe.net_g, "net_g")
+    net_g: Any = build(NETS, recipe.net_g, "net_g")
     weights: dict[str, Tensor] = {}
     if start.net is not None:
         weights |= _take_over(start.net, recipe, net_g)
@@ -224,7 +209,7 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
         net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
     if stage.name == "gan":
         if config.loss.adv:
-            state.d = _learner(_build(DISCRIMINATORS, recipe.net_d, "net_d"), config, device)
+            state.d = _learner(build(DISCRIMINATORS, recipe.net_d, "net_d"), config, device)
         if config.loss.percep:
             perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
             state.perceptual = channels_last(perceptual.to(device))
@@ -298,125 +283,6 @@ def _learner(net: nn.Module, config: StageConfig, device: torch.device) -> Learn
 def channels_last(net: nn.Module) -> nn.Module:
     """Lays the weights out as the batches are, which doubles bfloat16 training on a CPU."""
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _build(family: dict[str, type[nn.Module]], config: NetConfig, where: str) -> nn.Module:
-    try:
-        return family[config.kind](**config.hparams)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({first_line(error)})") from None
-
-
-def _check(recipe: Recipe, start: Start) -> None:
-    """Finds what would stop a run, before its first step."""
-    for path in start:
-        if path is not None and not path.is_file():
-            raise ConfigError(f"{path}: no such file of weights to start from")
-    for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
-        if config.kind not in family:
-            raise ConfigError(f"{where}.kind: unknown net '{config.kind}', known are {', '.join(family)}")
-    paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
-    for path in paths:
-        if not path.exists():
-            raise ConfigError(f"{path}: no such store or folder of pairs; make it with 'sqe prepare'")
-    for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
-        parts = distributed.world_size() * (stage.accumulate if stage else 1)
-        if stage and stage.batch % parts:
-            raise ConfigError(
-                f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
-            )
-        for loss in stage.losses if stage else ():
-            if loss.spectrum:
-                _check_patch(recipe, "spectrum", SPECTRUM_PX)
-            if loss.ssim:
-                _check_patch(recipe, "ssim", SSIM_PX)
-    with torch.device("meta"):  # nothing is computed
-        _build(NETS, recipe.net_g, "net_g")
-        if recipe.gan and recipe.gan.loss.adv:
-            net_d = _build(DISCRIMINATORS, recipe.net_d, "net_d")
-            side = recipe.data.patch_px
-            try:
-                net_d(torch.empty(2, 3, side, side))
-            except (ShapeError, RuntimeError) as error:
-                raise ConfigError(f"data.patch_px: {side} does not suit net_d ({first_line(error)})") from None
-    if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
-        raise ConfigError(
-            f"data.patch_px: {recipe.data.patch_px} is no multiple of {BLOCK_PX}, which the loss grid needs"
-        )
-    if recipe.gan and recipe.gan.loss.percep:
-        kind = recipe.gan.loss.percep_kind
-        if kind == "lpips-alex-randomised":
-            _check_patch(recipe, kind, SMALLEST_PATCH_PX)
-        make_perceptual(kind, recipe.gan.loss.percep_weights, recipe.seed)  # are the weights here?
-
-
-def _check_patch(recipe: Recipe, loss: str, smallest_px: int) -> None:
-    if recipe.data.patch_px < smallest_px:
-        raise ConfigError(
-            f"data.patch_px: {recipe.data.patch_px} is too small for {loss}, expected {smallest_px} or more"
-        )
-
-
-# What may change in a run that goes on: how long, how it is watched and fed, not what is learnt or judged by.
-_FREE_KEYS = ("psnr.steps", "gan.steps", "valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
-
-
-def _prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
-    kept = run_dir / "recipe.yaml"
-    if kept.exists() and not resume:
-        raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
-    values = recipe.model_dump(mode="json")
-    if kept.exists():
-        before, now = _flat(read_recipe(kept).model_dump(mode="json")), _flat(values)  # what was not there is as usual
-        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-        bound = [key for key in changed if not key.startswith(_FREE_KEYS)]
-        if bound:
-            raise ConfigError(f"{run_dir}: its run has another {bound[0]}; keep the recipe or start a new run")
-        if "psnr.steps" in changed and (run_dir / "gan" / STATE).exists():
-            raise ConfigError(f"{run_dir}: its gan stage has begun, so psnr.steps stays; keep it or start a new run")
-    write_text(kept, yaml.safe_dump(values, sort_keys=False))
-    environment = {
-        "subjectiveqe": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "processes": distributed.world_size(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": sys.argv,
-    }
-    write_text(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
-    handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    root = logging.getLogger("subjectiveqe")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-
-
-def _same_start(start: Start, note: Path) -> Start:
-    """Notes what a run starts from, by checksum; one that goes on started from the same, named again or not."""
-    if not note.exists():
-        named = {name: path and [str(path.resolve()), sha256_of(path)] for name, path in start._asdict().items()}
-        write_text(note, json.dumps(named, indent=2) + "\n")
-    kept = {}
-    for name, noted in json.loads(note.read_text(encoding="utf-8")).items():
-        path = getattr(start, name)
-        if path is not None and (noted is None or sha256_of(path) != noted[1]):
-            raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")
-        kept[name] = path or (noted and Path(noted[0]))
-        if path is None and noted and kept[name].exists() and sha256_of(kept[name]) != noted[1]:
-            raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
-    return Start(**kept)
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 class _Progress:
