@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
-from ..files import atomic_path
+from ..files import atomic_path, write_text
 from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
@@ -153,7 +153,7 @@ def enhance_video(
                         if progress is not None:
                             progress(done, total)
                 steadier.save(path.with_suffix(".npz"))
-                path.with_suffix(".json").write_text(json.dumps(done - frames))
+                write_text(path.with_suffix(".json"), json.dumps(done - frames))
                 (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
                 frames, segments = done, segments + 1
             warnings += damage.warnings(container)
@@ -205,8 +205,7 @@ def _prepare_folder(folder: Path, state: dict[str, Any]) -> None:
     if folder.exists() and not (note.exists() and note.read_text() == text):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(note) as part:
-        part.write_text(text)
+    write_text(note, text)
 
 
 def _count_finished(folder: Path) -> list[int]:
@@ -244,8 +243,7 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
     if not known:
         return None
     mean: NDArray[np.float32] = np.mean(known, axis=0, dtype=np.float32)
-    with atomic_path(note) as part:
-        part.write_text(json.dumps(mean.tolist()))
+    write_text(note, json.dumps(mean.tolist()))
     return np.array(json.loads(note.read_text()), np.float32)
 
 
