@@ -374,6 +374,31 @@ def test_a_signal_is_heard_after_a_network_has_gone_in_another_thread(tiny_model
     assert (ran.returncode, ran.stdout) == (0, "heard\n")
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_threads_that_begin_at_once_do_not_wait_for_each_other(tiny_model, runtime):
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    code = f"""if True:
+        import sys, threading
+        import numpy as np
+        from subjectiveqe.enhancing.enhancer import Enhancer
+
+        sys.setswitchinterval(1e-7)  # threads take turns all the time
+        enhancer = Enhancer({str(tiny_model)!r}, {runtime!r})
+        begin = threading.Barrier(8)
+
+        def enhance():
+            begin.wait()
+            enhancer(np.zeros((16, 16, 3), np.uint8))
+
+        threads = [threading.Thread(target=enhance) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    """
+    for _ in range(4):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_openvino_does_not_report_to_its_makers(tiny_model):
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")

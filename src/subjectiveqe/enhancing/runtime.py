@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -186,14 +187,28 @@ def _openvino() -> Any:
     return openvino
 
 
-@functools.cache
+_MAKING_CORE = threading.Lock()
+
+
 def openvino_core() -> Any:
-    """The one core of this process, which lives as long as it does.
+    """The one core of this process, which lives as long as it does; any thread may ask for it."""
+    with _MAKING_CORE:
+        return _make_openvino_core()
+
+
+@functools.cache
+def _make_openvino_core() -> Any:
+    """The core, made by the first call, and what else in OpenVINO has to be made by one thread.
 
     Its CPU plugin gives the thread that loads it a signal stack of its own and frees it with itself. Were that another
     thread's doing, the next signal, Ctrl-C say, would end the process by a segmentation fault.
+
+    Its tables of NumPy's types are made when they are first looked into, holding a lock of C++'s while Python may give
+    the turn to another thread: two that look at once wait for each other for ever. So they are looked into here.
     """
-    return _openvino().Core()
+    ov = _openvino()
+    ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
+    return ov.Core()
 
 
 def _open_openvino(path: Path, strength: float) -> Network:
