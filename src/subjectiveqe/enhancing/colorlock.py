@@ -6,6 +6,8 @@ mistake: a tint, or a sky a level brighter.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,15 +22,15 @@ _SIGMA, _RADIUS = 3.15, 9
 """Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
 what a network changes over fewer pixels is mostly a correction."""
 
-_STEPS = (1.0, 1.8, 2.4, 1.6)
+_STEPS = (1.0, 1.8, 2.4, 2.0, 1.4)
 """How much of the drift that is left is taken out each time. All of it once, or some of a tint would be left; then more
 than all: behind the Gaussian what changes along the picture looks smaller than it is."""
 
 _LEFT = 0.185 * 257
 """Drift that is left where it is, of 65535 (0.185 of an 8-bit level): the promise is a quarter of a level."""
 
-_ROOM = 500
-"""How far from white, or black, a pixel has to be that can become brighter, or darker."""
+_ROOM = (385, 1285)
+"""How far pixels can become brighter, or darker, is counted up to these, of 65535: 1.5 and 5 levels of 8 bits."""
 
 _REACH = len(_STEPS) * _RADIUS + 1
 """How many rows of cells below a row have a say in its correction."""
@@ -38,8 +40,8 @@ class ColorLock:
     """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
 
     The correction is the drift behind a Gaussian of sigma 25 px, but for 0.185 of a level, and what that leaves of
-    it three times more: white pixels cannot become brighter, and darker only by whole levels, so others have to make
-    up for them. Results wait for the 304 rows below them.
+    it four times more: nearly white pixels cannot become much brighter, and white ones darker only by whole levels, so
+    others have to make up for them. Results wait for the 376 rows below them.
 
     Args:
         height: of the picture, in px.
@@ -58,9 +60,10 @@ class ColorLock:
         """Rows of sums over halves of cells that the next row of cells is made of too."""
         self._rows = np.zeros((0, 0, 3), np.uint16)
         """Of the result, waiting to be given back."""
-        self._drift = np.zeros((0, 0, 16), np.float32)
+        self._drift = np.zeros((0, 0, 22), np.float32)
         """In cells, from `_above` rows of cells above the first of `_rows`: sums over a cell's pixels of input minus
-        result, and how many can become brighter, and darker, are black, white, in the picture."""
+        result, and how far they can become brighter, and darker, up to either of `_ROOM`; how many are black, white, in
+        the picture."""
         self._above = 0
 
     def __call__(self, lq: Pixels, out: NDArray[np.uint16]) -> Pixels:
@@ -99,11 +102,10 @@ class ColorLock:
             return
         lq, out = lq[:whole], out[:whole]
         drift = _sums(lq).astype(np.float32) * self._level - _sums(out)  # whole numbers below 2^24
-        black, white = _sums(out == 0), _sums(out == _WHITE)
-        dark, light = _sums(out <= _ROOM), _sums(out >= _WHITE - _ROOM)
+        room = [_sums(np.minimum(far, most), np.uint16) for far in (_WHITE - out, out) for most in _ROOM]
         pixels = np.multiply.outer(*map(_lengths, lq.shape[:2]))[..., None]
-        can_move = [pixels - light - black, pixels - dark - white, black, white]
-        sums = np.concatenate((drift, *can_move, pixels), axis=2, dtype=np.float32)
+        counts = [_sums(out == 0), _sums(out == _WHITE), pixels]
+        sums = np.concatenate((drift, *room, *counts), axis=2, dtype=np.float32)
         sums = _to_cells(_ended(np.concatenate((sums[:, :1], sums), axis=1).swapaxes(0, 1))).swapaxes(0, 1)
         halves = np.concatenate((sums[:1] if self._halves is None else self._halves, sums))
         cells = _to_cells(halves if self._missing else _ended(halves))
@@ -111,10 +113,15 @@ class ColorLock:
         self._drift = np.concatenate((self._drift.reshape(-1, *sums.shape[1:]), cells))
 
 
-def _sums(rows: Pixels | NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
-    """(H, W, C) -> sums over squares of half a cell; the last of a row and of a column may be small."""
+def _sums(rows: Pixels | NDArray[np.bool_], kind: type[np.unsignedinteger] | None = None) -> NDArray[Any]:
+    """(H, W, C) -> sums over squares of half a cell; the last of a row and of a column may be small.
+
+    Args:
+        rows: bool, uint8 or uint16.
+        kind: type that holds all sums, if a smaller one does than for any rows of their type.
+    """
     height, width, channels = rows.shape
-    type_of_sums = {"?": np.uint8, "B": np.uint16, "H": np.uint32}[rows.dtype.char]
+    type_of_sums = kind or {"?": np.uint8, "B": np.uint16, "H": np.uint32}[rows.dtype.char]
     whole = height // _HALF_PX * _HALF_PX
     sums = rows[:whole].reshape(-1, _HALF_PX, width * channels).sum(1, dtype=type_of_sums)
     if whole < height:
@@ -159,21 +166,34 @@ def _smooth(cells: NDArray[np.float32], size: tuple[int, int], level: int) -> ND
     """Sums as `ColorLock` has them -> the correction of each cell, (rows, columns, 3).
 
     Args:
-        cells: (rows, columns, 16).
+        cells: (rows, columns, 22).
         size: height and width in px of what was measured.
         level: to which the corrected pixels will be rounded, of 65535.
     """
-    parts = np.split(cells, (3, 6, 9, 12, 15), axis=2)
+    parts = np.split(cells, (3, 9, 15, 18, 21), axis=2)
     drift, brighter, darker, black, white, pixels = map(np.ascontiguousarray, parts)
     total = _blur(pixels, size)
+    (near_up, far_up), (near_down, far_down) = _shares(brighter), _shares(darker)
     correction = np.zeros_like(drift)
     for step in _STEPS:
         up = correction > 0
-        done = correction * np.where(up, brighter, darker)
-        done += _rounded(correction, level) * np.where(up, black, white)
+        near = np.clip(correction, -_ROOM[0], _ROOM[0])
+        done = near * np.where(up, near_up, near_down)
+        done += (correction - near) * np.where(up, far_up, far_down)
+        done += (_rounded(correction, level) - correction) * np.where(up, black, white)
         left = _blur(drift - done, size) / total
         correction += step * (left - np.clip(left, -_LEFT, _LEFT))
     return correction
+
+
+def _shares(room: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How many pixels of each cell move with a correction up to the first of `_ROOM`, and from there on.
+
+    Args:
+        room: sums of how far they can, up to the first of `_ROOM` and up to the second, (rows, columns, 6).
+    """
+    near, far = map(np.float32, _ROOM)
+    return room[..., :3] / near, (room[..., 3:] - room[..., :3]) / (far - near)
 
 
 def _rounded(correction: NDArray[np.float32], level: int) -> NDArray[np.float32]:
