@@ -72,6 +72,26 @@ def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(
     assert sorted(seen[1:]) == seen[1:]
 
 
+def test_outcomes_are_in_the_order_of_the_inputs_whichever_ends_first(tmp_path, enhancer, draw_image, monkeypatch):
+    slow, quick = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("slow.jpg", "quick.jpg"))
+    ended, first_ended = [], threading.Event()
+
+    class Watch(BatchProgress):
+        def finished(self, outcome):
+            ended.append(outcome.job.source)
+            first_ended.set()
+
+    def open_late(path, format_out):
+        assert path != slow or first_ended.wait(60)
+        return open_photo(path, format_out)
+
+    open_photo = files.open_photo
+    monkeypatch.setattr(files, "open_photo", open_late)
+    result = enhance_files([slow, quick], tmp_path / "out", enhancer, jobs=2, progress=Watch())
+    assert ended == [quick, slow]
+    assert [o.job.source for o in result.of("done")] == [slow, quick]
+
+
 def test_a_second_run_does_not_take_its_own_results_for_input(tmp_path, enhancer, draw_image):
     save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
     for _ in range(2):

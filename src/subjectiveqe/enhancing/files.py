@@ -73,7 +73,7 @@ class Outcome:
 
 @dataclass
 class EnhanceResult:
-    """What became of all inputs, in the order they were finished."""
+    """What became of all inputs, in the order in which they were given."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -92,7 +92,7 @@ class BatchProgress:
         """Called now and then with how many pictures are done, parts of pictures counted."""
 
     def finished(self, outcome: Outcome) -> None:
-        """Called for every picture."""
+        """Called for every picture, in the order in which they end."""
 
 
 def enhance_files(
@@ -179,6 +179,8 @@ def enhance_files(
             with _deaf_to_interrupts():
                 pool.shutdown(cancel_futures=True)
             raise
+    place = {job: number for number, job in enumerate(todo)}
+    result.outcomes.sort(key=lambda outcome: place[outcome.job])
     return result
 
 
