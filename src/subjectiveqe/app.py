@@ -15,6 +15,7 @@ from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
 from .errors import ConfigError, SubjectiveQEError
 from .images import EXTENSIONS, RGB, open_picture, read_rgb, write_png
+from .photos import count_pages
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -208,7 +209,7 @@ def enhance_and_measure(
 
 def _check_size(source: Path, max_megapixels: float) -> None:
     image = open_picture(source)
-    megapixels = image.width * image.height / 1e6
+    megapixels = image.width * image.height * count_pages(source, image) / 1e6
     if megapixels > max_megapixels:
         raise ConfigError(
             f"the picture has {megapixels:.3g} megapixels, this page takes {max_megapixels:g}; "

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,8 @@ def main() -> int:
 
 
 def _run_command() -> int:
+    # Pillow's, from half of what is refused on; how large pictures may be is said in one line where they are read.
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     shows_traceback = "--debug" in sys.argv  # taken from anywhere: it is added to a command that has just failed
     try:
         app([word for word in sys.argv[1:] if word != "--debug"])
@@ -115,7 +118,7 @@ def prepare(
     layout: Annotated[str, typer.Option(help="lmdb (a store) or png (two folders).")] = "lmdb",
     split: Annotated[str, typer.Option(help="all, train or valid; valid is each N-th picture by name.")] = "all",
     hold_out_every: Annotated[int | None, typer.Option(help="The N of --split, 20 if not given.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
     check: Annotated[Path | None, typer.Option(help="Check every pixel of this store and make nothing.")] = None,
 ) -> None:
     """Make pairs for training from clean pictures.
@@ -283,7 +286,7 @@ def enhance(
     tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
     format_out: Annotated[
         str | None,
-        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff or bmp; the source's if not given."),
+        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff, gif or bmp; the source's if not given."),
     ] = None,
     quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
     chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
@@ -399,7 +402,9 @@ def _refuse(given: Mapping[str, object], what: str) -> None:
 @app.command("app")
 def web_page(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="The first free one from 7860 on if not given.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 on if not given.")
+    ] = None,
     model: Model = None,
     runtime: Runtime = "auto",
     max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,

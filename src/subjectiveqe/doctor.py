@@ -16,8 +16,7 @@ from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .enhancing.runtime import choose_model, choose_runtime, gpu_providers, openvino_core
-from .errors import SubjectiveQEError
-from .images import first_line
+from .errors import SubjectiveQEError, first_line
 from .machine import cpu_count
 
 _MEASURED_PX = 512

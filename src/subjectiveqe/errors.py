@@ -45,3 +45,10 @@ class ModelError(SubjectiveQEError):
 
 class WeightsError(SubjectiveQEError):
     """Weights of a judge or a loss that are not on this machine."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message that names the cause."""
+    # pyvips says first which of its own calls failed, and why in the detail.
+    lines = (getattr(error, "detail", "") or str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

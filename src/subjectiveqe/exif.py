@@ -54,25 +54,21 @@ def exif_of_tiff(path: Path) -> bytes | None:
     """The EXIF block of a TIFF file's first picture; None where it says nothing, or is damaged."""
     import tifftools
 
-    tags: dict[int, Any] = {}
     with suppress(Exception):  # tifftools has no common root for what damaged files make it raise
-        table = tifftools.read_tiff(str(path))["ifds"][0]
-        tags = {tag: value for tag, value in table["tags"].items() if tag in _TAGS}
-        if tags:
-            block = io.BytesIO()
-            tifftools.write_tiff([{**table, "tags": tags}], block, bigtiff=False, allowExisting=True)
-            return _START + block.getvalue()
+        return _block(tifftools.read_tiff(str(path))["ifds"][0])
     return None
 
 
 def has_place(exif: bytes) -> bool:
     """Whether an EXIF block came from a GeoTIFF, of whose tags other formats keep none."""
-    return not _tags_of(exif).keys().isdisjoint(_PLACE)
+    return not _table_of(exif).get("tags", {}).keys().isdisjoint(_PLACE)
 
 
 def can_go_into_tiff(exif: bytes) -> bool:
     """Whether `add_to_tiff` will understand a block."""
-    return bool(_tags_of(exif))
+    with suppress(Exception):  # what can be read may still lack values that would have to be written
+        return _block(_table_of(exif)) is not None
+    return False
 
 
 def add_to_tiff(path: Path, exif: bytes) -> None:
@@ -80,15 +76,33 @@ def add_to_tiff(path: Path, exif: bytes) -> None:
     import tifftools
 
     tiff = tifftools.read_tiff(str(path))
-    tiff["ifds"][0]["tags"].update(_tags_of(exif))
+    tiff["ifds"][0]["tags"].update(_told(_table_of(exif)))
     with atomic_path(path) as aside:
         tifftools.write_tiff(tiff, str(aside), allowExisting=True)
 
 
-def _tags_of(exif: bytes) -> dict[int, Any]:
+def _table_of(exif: bytes) -> dict[str, Any]:
+    """The first table of a block, as tifftools has it; empty where it is damaged."""
     import tifftools
 
     with suppress(Exception):
-        tags = tifftools.read_tiff(io.BytesIO(exif.removeprefix(_START)))["ifds"][0]["tags"]
-        return {tag: value for tag, value in tags.items() if tag in _TAGS}
+        table: dict[str, Any] = tifftools.read_tiff(io.BytesIO(exif.removeprefix(_START)))["ifds"][0]
+        return table
     return {}
+
+
+def _told(table: dict[str, Any]) -> dict[int, Any]:
+    """What a table says of the picture and not of how its pixels are stored."""
+    return {tag: value for tag, value in table.get("tags", {}).items() if tag in _TAGS}
+
+
+def _block(table: dict[str, Any]) -> bytes | None:
+    """An EXIF block of what a table tells; None where that is nothing, and tifftools raises where it is damaged."""
+    import tifftools
+
+    tags = _told(table)
+    if not tags:
+        return None
+    block = io.BytesIO()
+    tifftools.write_tiff([{**table, "tags": tags}], block, bigtiff=False, allowExisting=True)
+    return _START + block.getvalue()

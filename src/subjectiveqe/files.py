@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,14 +20,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     parent folders are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=path.suffix)
-    os.close(handle)
-    aside = Path(name)
+    # Half of what a name may be long in bytes, with the rights of any new file, which `tempfile` does not give.
+    aside = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{path.suffix}")
+    aside.touch(exist_ok=False)
     try:
         yield aside
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        aside.chmod(_mode_of(path))
+        with suppress(FileNotFoundError):  # rights of the file that is replaced stay
+            aside.chmod(stat.S_IMODE(path.stat().st_mode))
         aside.replace(path)
     except OSError as error:
         if error.filename is None:  # a full disk is met while writing, which names no file
@@ -36,20 +36,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
-
-
-_UMASK = threading.Lock()
-"""The umask can only be read by setting it, and is one for all threads."""
-
-
-def _mode_of(path: Path) -> int:
-    """Rights of the file that is replaced, else those of any new file; `mkstemp` makes private ones."""
-    with suppress(OSError):
-        return stat.S_IMODE(path.stat().st_mode)
-    with _UMASK:
-        umask = os.umask(0)
-        os.umask(umask)
-    return 0o666 & ~umask
 
 
 def cache_folder() -> Path:

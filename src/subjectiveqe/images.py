@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .color import LUMA, luma
-from .errors import ImageError, ShapeError
+from .errors import ImageError, ShapeError, first_line
 from .files import atomic_path
 
 if TYPE_CHECKING:
@@ -255,7 +255,9 @@ def _with_smooth_chroma(image: pyvips.Image) -> pyvips.Image:
 
 
 def read_rgb(path: Path) -> RGB:
-    """Reads any picture as 8-bit sRGB, upright; alpha is laid over white, extra pages are ignored.
+    """Reads any picture as 8-bit RGB, upright; alpha is laid over white, extra pages are ignored.
+
+    Colours are those of the file's own RGB or gray profile, which is not looked at; CMYK and Lab become sRGB.
 
     Returns:
         uint8, (H, W, 3).
@@ -296,13 +298,6 @@ def write_png(path: Path, rgb: RGB) -> None:
             image.pngsave(str(aside), keep="none", **PNG_EFFORT)
     except (pyvips.Error, OSError) as error:
         raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message that names the cause."""
-    # pyvips says first which of its own calls failed, and why in the detail.
-    lines = (getattr(error, "detail", "") or str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _to_8_bits(picture: pyvips.Image) -> pyvips.Image:

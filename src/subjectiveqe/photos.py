@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
-from .errors import ImageError
+from .errors import ImageError, first_line
 from .exif import can_go_into_tiff, exif_of_tiff, has_place, upright, without_thumbnail
-from .images import CODE_POINTS, LEFT_OUT, first_line, open_picture, sniff_format, vips_profile
+from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
 from .jpegtext import read_comments
 from .pngtext import keyword, read_texts
 
@@ -42,10 +42,12 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 
 _PAGED = ("webp", "tiff", "gif")
 _ANIMATED = ("webp", "gif", "png")
-_TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")  # formats whose EXIF orientation is obeyed everywhere
+TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")
+"""Formats whose EXIF orientation is obeyed everywhere."""
+BARE = ("gif", "bmp")
+"""Formats without profile, EXIF and XMP: colours are converted to sRGB for them."""
 _OF_10_BITS = ("avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "bmp")
-_BARE = ("gif", "bmp")
 
 CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
 """libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
@@ -126,7 +128,7 @@ def open_photo(path: Path, format_out: str) -> Photo:
 
     kind, image = sniff_format(path), open_picture(path)
     try:
-        number = count_frames(path) if kind == "png" else _count_pages(image)
+        number = count_pages(path, image)
         lost: tuple[str, ...] = ()
         if number > 1 and kind == "png" and format_out in (*_PAGED, "png"):
             image, has_still = read_frames(path, image)
@@ -139,7 +141,10 @@ def open_photo(path: Path, format_out: str) -> Photo:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
 
 
-def _count_pages(image: pyvips.Image) -> int:
+def count_pages(path: Path, image: pyvips.Image) -> int:
+    """How many pages or frames a file has, of which `image` is the first as `open_picture` gives it."""
+    if sniff_format(path) == "png":
+        return count_frames(path)
     return image.get("n-pages") if image.get_typeof("n-pages") else 1
 
 
@@ -168,7 +173,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
             warnings.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
     if "exif-data" in attached:
         attached["exif-data"] = without_thumbnail(attached["exif-data"])
-    if attached and format_out in _BARE:
+    if attached and format_out in BARE:
         warnings.append(f"profile, EXIF and XMP are not kept, {format_out} has none")
         if "icc-profile-data" in attached and image.format == "uchar" and image.bands > 2:
             image = image.icc_transform("srgb", embedded=True)
@@ -200,7 +205,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         image = image[:bands]
     if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
         warnings.append(f"alpha is laid over white, {format_out} has none")
-    if orientation > 1 and format_out not in _TURNED_BY_VIEWERS:
+    if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
         image, orientation = image.copy_memory().autorot(), 1
         page_height = image.height
         if "exif-data" in attached:  # some writers take it as it is

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .apng import write_frames
-from .errors import ConfigError, ImageError
+from .errors import ConfigError, ImageError, first_line
 from .exif import add_to_tiff
 from .files import atomic_path
-from .images import PNG_EFFORT, first_line
+from .images import PNG_EFFORT
 from .jpegtext import add_comments
 from .photos import CARRIED, FORMATS, Photo, Pixels
 from .pngtext import add_texts

@@ -81,10 +81,17 @@ class Weights:
 
 
 def weights_folder() -> Path:
-    """Where weights are kept: `$SUBJECTIVEQE_WEIGHTS`, or a folder in the user's cache."""
+    """Where weights are kept: `$SUBJECTIVEQE_WEIGHTS`, or a folder in the user's cache.
+
+    Raises:
+        WeightsError: there is neither.
+    """
     if chosen := os.environ.get("SUBJECTIVEQE_WEIGHTS"):
         return Path(chosen)
-    return cache_folder() / "weights"
+    try:
+        return cache_folder() / "weights"
+    except RuntimeError:
+        raise WeightsError("this user has no home folder; set SUBJECTIVEQE_WEIGHTS to a folder for weights") from None
 
 
 def list_weights() -> list[Weights]:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import CodecError, ConfigError
-from ..images import RGB, first_line
+from ..errors import CodecError, ConfigError, first_line
+from ..images import RGB
 from .base import CHROMA, InMemoryCodec
 
 _PILLOW_NAME = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}

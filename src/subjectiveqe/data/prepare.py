@@ -143,6 +143,7 @@ def prepare(
                     writer.add(*made)
                 report(number, total)
             if not writer.finished:
+                writer.close()
                 shutil.rmtree(out)
                 name, reason = skipped[0]
                 raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
@@ -325,6 +326,10 @@ class _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the files; Windows deletes none that is open."""
         if self._env is not None:
             self._env.close()
         self._journal.close()
@@ -345,8 +350,7 @@ class _Writer:
 
     def complete(self, skipped: tuple[tuple[str, str], ...]) -> StoreIndex:
         """Writes the index, which makes the store complete."""
-        if self._env is not None:
-            self._env.close()
+        self.close()
         pictures = tuple(sorted(self.finished.values(), key=lambda picture: picture.name))
         layout = str(self.settings["layout"])
         num_bytes = size_of_data(self.out, layout, pictures)

@@ -18,9 +18,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ..errors import ConfigError, ImageError, StoreError
+from ..errors import ConfigError, ImageError, StoreError, first_line
 from ..files import write_text
-from ..images import RGB, first_line, list_images, open_picture, read_rgb
+from ..images import RGB, list_images, open_picture, read_rgb
 
 FORMAT = "subjectiveqe-pairs"
 VERSION = 1

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
-from ..images import first_line, open_picture, sniff_format
+from ..color import LUMA
+from ..errors import ConfigError, ImageError, first_line
+from ..images import open_picture, sniff_format
 from ..metrics import LPIPS_MIN_PX, lpips
-from ..photos import Pixels
+from ..photos import BARE, TURNED_BY_VIEWERS, Pixels
 
 Floats = NDArray[np.float32]
 
@@ -26,7 +27,7 @@ _BLOCK_PX = 8
 _JUDGED_PX = 512
 """Side of the picture's middle that LPIPS is taken of."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-T T.871
+_LUMA = np.array(LUMA, np.float32)
 
 _MARGINS = np.geomspace(0.8, 5, 16)
 """How far inside its interval a coefficient is put, in each round, since rounding the pixels moves it again, with a
@@ -84,16 +85,21 @@ class LumaIntervals:
 
         image = open_picture(path)
         turned = image.get("orientation") if image.get_typeof("orientation") else 1
-        if turned > 1 and format_out not in ("jpeg", "tiff", "webp"):
+        if turned > 1 and format_out not in TURNED_BY_VIEWERS:
             raise ImageError(
                 f"{path}: lies turned in its file and would be upright in {format_out}; take --format jpeg"
             )
+        if format_out in BARE and image.bands == 3 and image.get_typeof("icc-profile-data"):
+            raise ImageError(f"{path}: {format_out} has no profile and would get other colours; take --format png")
         try:
             jpeg = jpeglib.read_dct(str(path))
         except OSError as error:
             raise ImageError(f"{path}: its coefficients cannot be read ({first_line(error)})") from None
         if jpeg.jpeg_color_space.name not in ("JCS_YCbCr", "JCS_GRAYSCALE"):
             raise ImageError(f"{path}: has no luma ({jpeg.jpeg_color_space.name}); leave --faithful away")
+        blocks = (-(-image.height // _BLOCK_PX), -(-image.width // _BLOCK_PX))
+        if any(there < needed for there, needed in zip(jpeg.Y.shape, blocks, strict=False)):
+            raise ImageError(f"{path}: holds luma at a lower resolution than colours; leave --faithful away")
         self._levels = jpeg.Y
         self._middle = tuple(_middle(side) for side in (image.height, image.width))
         self._steps = jpeg.get_component_qt(0).astype(np.float32)

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ..codecs.file_header import file_coarseness
-from ..errors import ConfigError, ImageError, SubjectiveQEError
+from ..errors import ConfigError, ImageError, SubjectiveQEError, first_line
 from ..images import sniff_format
 from ..machine import memory_bytes
 from ..photos import FORMATS, Photo, Pixels, open_photo
@@ -251,6 +251,8 @@ def _enhance_one(
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__
         return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
+    except Exception as error:  # of a library, by a file of a kind that nobody has met yet; the others are to be done
+        return Outcome(job, "failed", f"cannot be enhanced ({type(error).__name__}: {first_line(error)})")
     seconds = time.perf_counter() - start_s
     return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds, report)
 

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from ..codecs.coarseness import TOLD_LESS, Less, read_less, told
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, first_line
 from ..files import cache_folder, sha256_of
-from ..images import first_line
 from ..machine import cpu_count
 
 Floats = NDArray[np.float32]

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, first_line
 from ..files import atomic_path, write_text
-from ..images import first_line
 from ..photos import Pixels
 from .enhancer import Enhancer
 from .joining import BT601, colour_tags, join, open_video, span_of
@@ -202,7 +201,7 @@ def _prepare_folder(folder: Path, state: dict[str, Any]) -> None:
     """Keeps the segments of an earlier run of the same job, and drops those of another."""
     note = folder / "job.json"
     text = json.dumps(state, sort_keys=True)
-    if folder.exists() and not (note.exists() and note.read_text() == text):
+    if folder.exists() and not (note.exists() and note.read_bytes() == text.encode()):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(note, text)
@@ -359,7 +358,9 @@ def _pixel_format(frame: av.VideoFrame) -> str:
         chroma = frame.format.components[1]
         halved = chroma.width < frame.width, chroma.height < frame.height
         whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
-        sampling = {(True, True): "420", (True, False): "422"}.get(halved, "444") if whole else "444"
+        is_turned = int(frame.rotation) % 180 != 0  # halved columns become rows then, which encoders do not take
+        known = {(True, True): "420"} if is_turned else {(True, True): "420", (True, False): "422"}
+        sampling = known.get(halved, "444") if whole else "444"
     return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"
 
 

@@ -203,7 +203,7 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
     """Rows of an earlier run and their origins, the last of each key; starts the file where there is none.
 
     Raises:
-        ConfigError: they are of another model, or measured otherwise.
+        ConfigError: they are of another model, measured otherwise, or damaged.
     """
     head = json.dumps(plan, sort_keys=True)
     if not path.is_file():
@@ -215,10 +215,13 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
     if lines[-1]:  # the line a killed run was writing
         write_text(path, "\n".join([first, *lines[:-1]]) + "\n")
     rows = {}
-    for line in lines[:-1]:
-        row = json.loads(line)
-        origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
-        rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
+    for number, line in enumerate(lines[:-1], start=2):
+        try:
+            row = json.loads(line)
+            origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
+            rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigError(f"{path}: line {number} is damaged; delete the line, or the file to begin anew") from None
     return rows
 
 

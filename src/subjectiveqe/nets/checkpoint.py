@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, first_line
 from ..files import atomic_path
 from . import NETS
 from .grow import grow
@@ -160,9 +160,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
     """The untrained network that a header names."""
-    kind = NETS.get(metadata["net"])
+    kind = NETS.get(metadata.get("net", ""))
     if kind is None:
-        raise ModelError(f"{path}: holds net '{metadata['net']}', known are {', '.join(NETS)}")
+        raise ModelError(f"{path}: holds net '{metadata.get('net')}', known are {', '.join(NETS)}")
     try:
         return kind(**json.loads(metadata["hparams"]))
     except (TypeError, ValueError, KeyError) as error:
@@ -173,7 +173,7 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{path}: not a PyTorch checkpoint of plain tensors ({reason})") from None
     for key in ("state_dict_g", "state_dict", "params_ema", "params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -6,6 +6,8 @@ import json
 import logging
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,8 @@ from torch import nn
 
 from .. import __version__, distributed
 from ..config import NetConfig, Recipe, read_recipe
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, first_line
 from ..files import sha256_of, write_text
-from ..images import first_line
 from ..losses import BLOCK_PX, SPECTRUM_PX, SSIM_PX
 from ..nets import DISCRIMINATORS, NETS
 from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
@@ -96,7 +97,7 @@ _FREE_KEYS = ("psnr.steps", "gan.steps", "valid.every", "log_every", "checkpoint
 
 
 def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
-    """Notes recipe and environment in the folder and opens its log; ConfigError where it holds another run."""
+    """Notes recipe and environment in the folder; ConfigError where it holds another run."""
     kept = run_dir / "recipe.yaml"
     if kept.exists() and not resume:
         raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
@@ -121,11 +122,21 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         "command": sys.argv,
     }
     write_text(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+@contextmanager
+def logged(run_dir: Path) -> Iterator[None]:
+    """What is logged inside goes into the folder's `train.log` too."""
     handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     root = logging.getLogger("subjectiveqe")
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def same_start(start: Start, note: Path) -> Start:
@@ -134,7 +145,11 @@ def same_start(start: Start, note: Path) -> Start:
         named = {name: path and [str(path.resolve()), sha256_of(path)] for name, path in start._asdict().items()}
         write_text(note, json.dumps(named, indent=2) + "\n")
     kept = {}
-    for name, noted in json.loads(note.read_text(encoding="utf-8")).items():
+    try:
+        noted_starts = json.loads(note.read_text(encoding="utf-8")).items()
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{note}: is damaged; delete it and name again what the run started from") from None
+    for name, noted in noted_starts:
         path = getattr(start, name)
         if path is not None and (noted is None or sha256_of(path) != noted[1]):
             raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")

@@ -17,6 +17,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ from ..nets.checkpoint import load_net, save_net
 from ..nets.grow import grow
 from ..perceptual import make_perceptual
 from .batches import Batch, stream
-from .before import START, STATE, Start, build, check, prepare_run_dir, same_start
+from .before import START, STATE, Start, build, check, logged, prepare_run_dir, same_start
 from .state import Learner, TrainState
 from .step import gan_step, psnr_step
 from .validate import Scores, Triple, open_validation, validate
@@ -90,7 +91,9 @@ def train(
     distributed.start(device)
     start = Start(init_from, estimator_from)
     lock = FileLock(run_dir / ".lock")  # the system opens it when its process dies, however that happens
-    try:
+    with ExitStack() as ends:
+        ends.callback(distributed.stop)
+        ends.callback(lock.release)
         check(recipe, start)
         writes = distributed.rank() == 0
         if writes:
@@ -100,6 +103,7 @@ def train(
             except Timeout:
                 raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
             prepare_run_dir(recipe, run_dir, resume)
+            ends.enter_context(logged(run_dir))
             same_start(start, run_dir / START)
         distributed.wait_for_all()
         start = same_start(start, run_dir / START)
@@ -109,9 +113,6 @@ def train(
                 start = Start(run_stage(recipe, stage, config, run_dir, start, device, writes))
         assert start.net is not None
         return start.net
-    finally:
-        lock.release()
-        distributed.stop()
 
 
 def run_stage(

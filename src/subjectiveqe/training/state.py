@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..config import StageConfig
 from ..distributed import average_gradients
-from ..errors import ModelError, SubjectiveQEError
+from ..errors import ModelError, SubjectiveQEError, first_line
 from ..files import atomic_path
 
 
@@ -133,6 +133,6 @@ class TrainState:
             if self.d is not None:
                 self.d.load_state_dict(content["d"])
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             raise ModelError(f"{path}: no state of this run ({reason}); delete it to start the stage again") from None
         self.step, self.best = content["step"], content["best"]
