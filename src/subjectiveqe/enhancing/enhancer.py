@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dial import DEFAULT_STRENGTH
-from ..errors import ConfigError, ModelError, ShapeError
-from ..images import first_line
+from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels
 from .colorlock import ColorLock
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _TILE_BYTES = 512 * 2**20
 """Working memory of one tile by `bytes_px`; ONNX Runtime takes up to twice that, and a 48-megapixel picture 0.4 GB."""
 
-_BAND_BYTES, _BAND_BYTES_PX = 224 * 2**20, 20
+_BAND_BYTES, _BAND_BYTES_PX = 192 * 2**20, 20
 """Memory for a row of tiles, which is as wide as the picture, and what a pixel of it takes: rows read, rows made."""
 
 _BROADEST = 2
@@ -150,7 +149,8 @@ class Enhancer:
 
         Args:
             image: uint8 or uint16, (H, W, 3), any size from 1x1 on; or a picture of Pillow's, whose alpha and `info`
-                stay as they are, and whose mode does if it is L, LA, RGB or RGBA.
+                stay as they are, and whose mode does if it is L, I;16, LA, RGB or RGBA. Others become RGB, or RGBA
+                where something is transparent, by Pillow, which knows of no profiles: one of CMYK or Lab is left out.
         Returns:
             The same type and shape, a new array or picture.
         Raises:
@@ -168,12 +168,24 @@ class Enhancer:
 
         if not isinstance(image, Image.Image):
             raise ShapeError(f"expected an array or a picture of Pillow's, got {type(image).__name__}")
-        out = Image.fromarray(self(np.asarray(image.convert("RGB"))))
-        if image.mode in ("L", "LA"):
-            out = out.convert("L")
-        if image.mode in ("LA", "RGBA"):
-            out.putalpha(image.getchannel("A"))
-        out.info = dict(image.info)
+        if image.mode in ("I", "F"):
+            raise ShapeError(f"expected 8 or 16 bits a channel, got a picture of Pillow's mode {image.mode}")
+        info = dict(image.info)
+        if image.mode in ("CMYK", "LAB"):
+            info.pop("icc_profile", None)
+        if image.mode.startswith("I;16"):
+            levels = self(np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2))
+            out = Image.fromarray(np.rint(levels.mean(2, dtype=np.float32)).astype(np.uint16))
+        else:
+            if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
+                image = image.convert("RGBA")
+                info.pop("transparency", None)  # a colour, or a place in a palette that is no more
+            out = Image.fromarray(self(np.asarray(image.convert("RGB"))))
+            if image.mode in ("L", "LA"):
+                out = out.convert("L")
+            if image.mode in ("LA", "RGBA"):
+                out.putalpha(image.getchannel("A"))
+        out.info = info
         return out
 
     def with_look(self, image: Pixels, look: Look) -> Pixels:
