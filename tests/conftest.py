@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subjectiveqe.samples import samples
+from subjectiveqe.weights import weights_folder
 
 BLUR = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 
@@ -23,6 +24,15 @@ def _draw_image(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     top, left = rng.integers(0, max(1, height // 2)), rng.integers(0, max(1, width // 2))
     picture[top : top + height // 3, left : left + width // 3] = rng.integers(0, 256, 3)
     return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Compiled models go into a folder of the tests' own; weights are the user's, where there are some."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBJECTIVEQE_WEIGHTS", str(weights_folder()))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -266,7 +266,7 @@ def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw
 def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_image, monkeypatch, free, status):
     for k in range(2):
         save_jpeg(tmp_path / f"{k}.jpg", draw_image((30, 40), k))
-    both, look = threading.Barrier(2, timeout=2), files._look
+    both, look = threading.Barrier(2, timeout=60 if status == "done" else 2), files._look
 
     def wait_for_the_other(*arguments):
         try:

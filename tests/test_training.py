@@ -261,11 +261,27 @@ def test_the_seed_recipe_runs_cut_down(store, tmp_path, stage):
     assert (header["net"], header["stage"], header["step"]) == ("rrdb", stage, "2")
 
 
+HALTING = """
+import logging, runpy, sys, time
+
+class Halt(logging.Handler):
+    def emit(self, record):
+        if "gan 5/12" in record.getMessage():
+            time.sleep(600)
+
+logging.getLogger().addHandler(Halt())  # after those of the run, which have written the line by then
+sys.argv = sys.argv[2:]
+runpy.run_module("subjectiveqe", run_name="__main__")
+"""
+
+
 def test_a_killed_run_resumes_bit_by_bit(recipe_path, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(start(recipe_path, "--run-dir", whole))
 
-    process = start(recipe_path, "--run-dir", cut)
+    script = tmp_path / "halting.py"
+    script.write_text(HALTING)
+    process = start(recipe_path, "--run-dir", cut, launcher=[script])
     log = cut / "train.log"
     deadline = time.monotonic() + 240
     # Step 5 of the gan stage: past the checkpoint of step 3, before that of step 6; workers are reading ahead.
@@ -276,12 +292,10 @@ def test_a_killed_run_resumes_bit_by_bit(recipe_path, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    reached = re.findall(r"gan (\d+)/12", log.read_text())[-1]
-    assert int(reached) < 12, "finished before it could be killed"
 
     process = start(recipe_path, "--run-dir", cut, "--resume")
     text = finish(process)
-    assert re.search(r"gan: going on from step [3-9]", text)
+    assert re.search(r"gan: going on from step 3\b", text)
     for name in ("gan/best.safetensors", "gan/last.safetensors", "psnr/best.safetensors"):
         expected, resumed = load_file(whole / name), load_file(cut / name)
         assert all(torch.equal(expected[key], resumed[key]) for key in expected), name
