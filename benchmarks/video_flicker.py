@@ -3,7 +3,7 @@
 The clip is a photo at rest with a patch of another one moving over its right half, with noise as of a camera, coded by
 x264; judged is the left half, where every change is the codec's, the noise's or the network's.
 
-python benchmarks/video_flicker.py [--frames 48] [--crf 32 --crf 38] [--noise 0 --noise 2]
+python benchmarks/video_flicker.py [--frames 48] [--crf 32 --crf 38] [--noise 0 --noise 2] [--video-codec x264]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 import machine
 from subjectiveqe.enhancing.enhancer import Enhancer
@@ -32,18 +33,25 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--crf", type=int, action="append")
     parser.add_argument("--noise", type=float, action="append", help="standard deviation in levels")
+    parser.add_argument("--video-codec", default="ffv1", help="of the result; lossy ones jump at key frames")
     options = parser.parse_args()
     enhancer = Enhancer(runtime="onnxruntime")
     print(machine.describe())
-    print("| CRF | noise | change of the input, levels | of the result | ratio |\n|---|---|---|---|---|")
+    columns = ("CRF", "noise", "change of the input, levels", "of the result", "ratio", "largest of a frame")
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for crf in options.crf or [28, 36]:
         for noise in options.noise or [0.0, 2.0]:
             with tempfile.TemporaryDirectory() as folder:
                 source, target = Path(folder) / "clip.mkv", Path(folder) / "better.mkv"
                 make_clip(source, crf, noise, options.frames)
-                enhance_video(source, target, enhancer, Coding("ffv1"))
-                before, after = change(source), change(target)
-            print(f"| {crf} | {noise:g} | {before:.3f} | {after:.3f} | {after / before:.2f} |", flush=True)
+                enhance_video(source, target, enhancer, Coding(options.video_codec))
+                before, after = changes(source), changes(target)
+            means = before.mean(), after.mean()
+            largest = f"{before.max():.2f}, {after.max():.2f}"
+            print(
+                f"| {crf} | {noise:g} | {means[0]:.3f} | {means[1]:.3f} | {means[1] / means[0]:.2f} | {largest} |",
+                flush=True,
+            )
 
 
 def make_clip(path: Path, crf: int, noise: float, count: int) -> None:
@@ -66,11 +74,11 @@ def make_clip(path: Path, crf: int, noise: float, count: int) -> None:
         container.mux(stream.encode(None))
 
 
-def change(path: Path) -> float:
-    """Mean absolute difference of neighbouring frames at rest."""
+def changes(path: Path) -> NDArray[np.float64]:
+    """Mean absolute difference of neighbouring frames at rest, (frames - 1,)."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24")[:, : WIDTH // 2].astype(int) for frame in container.decode(video=0)]
-    return float(np.mean([np.abs(a - b).mean() for a, b in pairwise(frames)]))
+    return np.array([np.abs(a - b).mean() for a, b in pairwise(frames)])
 
 
 if __name__ == "__main__":

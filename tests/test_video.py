@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from typer.testing import CliRunner
 
 from subjectiveqe.cli import app
@@ -76,7 +78,7 @@ def packets_of(path, kind):
     with av.open(str(path)) as container:
         streams = [stream for stream in container.streams if stream.type == kind]
         found = {stream.index: [] for stream in streams}
-        for packet in container.demux(streams):
+        for packet in container.demux(streams) if streams else ():
             if packet.size:
                 found[packet.stream.index].append(bytes(packet))
         return [*found.values()]
@@ -237,6 +239,230 @@ def test_a_turned_clip_lies_upright(tmp_path, enhancer):
     assert np.abs(np.rot90(before, -1) - after).mean() < 8
 
 
+def displayed(path, matrix):
+    """Puts a matrix into the header of an MP4 file's picture, which says how it is to be seen."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 8
+    values = np.array(matrix, float) * [1 << 16, 1 << 16, 1 << 30]
+    data[place : place + 36] = values.astype(">i4").tobytes()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        ([[-1, 0, 0], [0, 1, 0], [96, 0, 1]], lambda picture: picture[:, ::-1]),  # as a mirror
+        ([[1, 0, 0], [0, -1, 0], [0, 64, 1]], lambda picture: picture[::-1]),
+        ([[-1, 0, 0], [0, -1, 0], [96, 64, 1]], lambda picture: picture[::-1, ::-1]),
+        ([[0, 1, 0], [-1, 0, 0], [64, 0, 1]], lambda picture: np.rot90(picture, -1)),
+        ([[0, -1, 0], [1, 0, 0], [0, 96, 1]], np.rot90),
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], lambda picture: picture.transpose(1, 0, 2)),
+    ],
+)
+def test_a_clip_lies_as_its_matrix_says(tmp_path, enhancer, matrix, upright):
+    source = displayed(make_clip(tmp_path / "clip.mp4", count=2), matrix)
+    assert enhance_video(source, tmp_path / "better.mp4", enhancer, Coding("x264", 5)).warnings == ()
+    before, after = (
+        frames_of(path)[0].to_ndarray(format="rgb24").astype(int) for path in (source, tmp_path / "better.mp4")
+    )
+    assert after.shape == upright(before).shape
+    assert np.abs(upright(before) - after).mean() < 8
+
+
+def test_a_slant_is_said(tmp_path, enhancer):
+    source = displayed(make_clip(tmp_path / "clip.mp4", count=2), [[0.9, 0.4, 0], [-0.4, 0.9, 0], [0, 0, 1]])
+    said = enhance_video(source, tmp_path / "better.mp4", enhancer).warnings
+    assert said == ("it is to be turned by less than a quarter, which is not kept",)
+
+
+def test_wide_pixels_of_a_turned_clip_are_tall(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mp4", count=2, sample_aspect_ratio=Fraction(16, 11))
+    displayed(source, [[0, 1, 0], [-1, 0, 0], [64, 0, 1]])
+    enhance_video(source, tmp_path / "better.mp4", enhancer)
+    with av.open(str(tmp_path / "better.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.sample_aspect_ratio) == (64, 96, Fraction(11, 16))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_the_rate_is_kept(tmp_path, enhancer, suffix):
+    source = make_clip(tmp_path / f"clip{suffix}")
+    enhance_video(source, tmp_path / f"better{suffix}", enhancer)
+    rates = []
+    for path in (source, tmp_path / f"better{suffix}"):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            rates.append((stream.average_rate, stream.guessed_rate))
+    assert rates[0] == rates[1]
+    assert rates[0][0] == 30
+
+
+def test_a_time_code_is_kept(tmp_path, enhancer):
+    plain, source = make_clip(tmp_path / "plain.mp4"), tmp_path / "clip.mov"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        picture = out.add_stream_from_template(given.streams.video[0])
+        picture.codec_context.framerate = Fraction(30)
+        picture.metadata["timecode"] = "10:00:00:00"
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+    assert enhance_video(source, tmp_path / "better.mov", enhancer).warnings == ()
+    with av.open(str(tmp_path / "better.mov")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+        assert container.streams.video[0].metadata["timecode"] == "10:00:00:00"
+
+
+def with_sound(path, plain, codec):
+    """A clip with a second of silence."""
+    with av.open(str(plain)) as given, av.open(str(path), "w") as out:
+        picture = out.add_stream_from_template(given.streams.video[0])
+        sound = out.add_stream(codec, rate=48000, layout="mono")
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+        samples_at_a_time = sound.codec_context.frame_size or 1024
+        kind = sound.codec_context.format.name
+        for k in range(48000 // samples_at_a_time):
+            shape = (1, samples_at_a_time)
+            silence = np.zeros(shape, {"flt": np.float32, "s32": np.int32, "s16": np.int16}[kind.removesuffix("p")])
+            frame = av.AudioFrame.from_ndarray(silence, kind, "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, k * samples_at_a_time, Fraction(1, 48000)
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix_in", "suffix_out", "is_kept"),
+    [
+        ("mp3", ".mp4", ".mp4", True),
+        ("pcm_mulaw", ".mov", ".mov", True),
+        ("pcm_mulaw", ".mov", ".mp4", False),
+        ("flac", ".mkv", ".mov", False),
+        ("adpcm_ima_wav", ".avi", ".mkv", False),
+    ],
+)
+def test_sound_is_kept_where_the_container_takes_it(tmp_path, enhancer, codec, suffix_in, suffix_out, is_kept):
+    plain = make_clip(tmp_path / f"plain{suffix_in}", count=6)
+    source = with_sound(tmp_path / f"clip{suffix_in}", plain, codec)
+    target = tmp_path / f"better{suffix_out}"
+    said = enhance_video(source, target, enhancer).warnings
+    assert said == (() if is_kept else (f"stream 1 ({codec}) is not kept, {suffix_out} cannot hold it",))
+    assert packets_of(target, "audio") == (packets_of(source, "audio") if is_kept else [])
+
+
+def test_flags_and_fonts_of_matroska_are_kept(tmp_path, enhancer):
+    plain, source = make_clip(tmp_path / "plain.mkv", sounds=2), tmp_path / "clip.mkv"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        copies = [out.add_stream_from_template(stream) for stream in given.streams]
+        copies[0].metadata["alpha_mode"] = "1"
+        copies[2].disposition = Disposition.default | Disposition.forced
+        out.add_attachment("letters.ttf", "font/ttf", b"a font")
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                out.mux(packet)
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer).warnings == ("alpha is not kept",)
+    with av.open(str(source)) as given, av.open(str(tmp_path / "better.mkv")) as container:
+        assert [s.disposition for s in container.streams] == [s.disposition for s in given.streams]
+        assert container.streams[2].disposition & Disposition.forced
+        font = container.streams[3]
+        assert (font.name, font.mimetype, font.data) == ("letters.ttf", "font/ttf", b"a font")
+        assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
+
+
+def test_a_cover_is_kept(tmp_path, enhancer):
+    plain, source = make_clip(tmp_path / "plain.mp4"), tmp_path / "clip.mp4"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        cover = out.add_stream("mjpeg", rate=1)  # before the clip, as some programs write it
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = out.add_stream_from_template(given.streams.video[0])
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1)
+        out.mux([*cover.encode(frame), *cover.encode(None)])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+    assert enhance_video(source, tmp_path / "better.mp4", enhancer).warnings == ()
+    with av.open(str(source)) as given, av.open(str(tmp_path / "better.mp4")) as container:
+        covers = [
+            next(bytes(packet) for packet in found.demux(stream))
+            for found in (given, container)
+            for stream in found.streams.video
+            if stream.disposition & Disposition.attached_pic
+        ]
+    assert len(covers) == 2
+    assert covers[0] == covers[1]
+
+
+def test_frames_of_another_size_get_that_of_the_first(tmp_path, enhancer, monkeypatch):
+    small = make_clip(tmp_path / "small.ts", count=20)
+    large = make_clip(tmp_path / "large.ts", count=20, size=(96, 144), times=[3000 * k for k in range(20, 40)])
+    source = tmp_path / "clip.ts"
+    source.write_bytes(small.read_bytes() + large.read_bytes())
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (8, 8))
+    result = enhance_video(source, tmp_path / "better.mp4", enhancer, Coding("x264", 5))
+    assert result.warnings == ("changes its size to 144x96; all frames get that of the first",)
+    before, after = frames_of(source), frames_of(tmp_path / "better.mp4")
+    assert {(frame.width, frame.height) for frame in before} == {(96, 64), (144, 96)}
+    for given, got in zip(before, after, strict=True):
+        expected = given.reformat(96, 64).to_ndarray(format="rgb24").astype(int)
+        assert np.abs(got.to_ndarray(format="rgb24") - expected).mean() < 8
+
+
+def test_a_cut_file_whose_index_is_whole_is_told(tmp_path, enhancer):
+    source = make_clip(tmp_path / "whole.mp4", count=60)
+    with (
+        av.open(str(source)) as given,
+        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as out,
+    ):
+        picture = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+    with av.open(str(tmp_path / "fast.mp4")) as given:
+        stop = [packet.pos for packet in given.demux(video=0) if packet.size][40]
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "fast.mp4").read_bytes()[:stop])
+    found = enhance_video(tmp_path / "cut.mp4", tmp_path / "better.mp4", enhancer)
+    assert found.frames <= 40
+    assert found.warnings[-1] == f"{found.frames} of 60 frames are there; is the file cut?"
+
+
+def test_a_clip_that_starts_late_is_not_called_cut(tmp_path, enhancer):
+    source = make_clip(tmp_path / "late.mkv", times=[900_000 + 3000 * k for k in range(20)])
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer).warnings == ()
+
+
+def test_a_stream_that_cannot_be_sought_is_enhanced(tmp_path):
+    source = make_clip(tmp_path / "clip.mp4", count=6)
+    raw = tmp_path / "raw.mp4"  # H.264 without a container
+    with av.open(str(source)) as given, av.open(str(raw), "w", format="h264") as out:
+        picture = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = picture
+                out.mux(packet)
+    assert enhance_video(raw, tmp_path / "better.mp4", Enhancer(runtime="onnxruntime")).frames == 6
+
+
+def test_a_full_disk_is_no_fault_of_the_source(tmp_path, enhancer, monkeypatch):
+    source = make_clip(tmp_path / "clip.mp4", count=2)
+
+    def fill(*_):
+        raise av.error.OSError(errno.ENOSPC, "No space left on device", "part")
+
+    monkeypatch.setattr(video, "join", fill)
+    with pytest.raises(OSError, match=r"No space left on device: .*better\.mp4") as caught:
+        enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert caught.value.errno == errno.ENOSPC
+
+
 def test_subtitles_and_chapters_are_copied(tmp_path, enhancer):
     plain = make_clip(tmp_path / "plain.mkv")
     source = tmp_path / "clip.mkv"
@@ -261,7 +487,7 @@ def test_subtitles_and_chapters_are_copied(tmp_path, enhancer):
         assert container.metadata["title"] == "a clip"
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["one"]
     result = enhance_video(source, tmp_path / "better.mp4", enhancer)
-    assert result.warnings == ("stream 1 (srt) is not kept, .mp4 cannot hold it",)
+    assert result.warnings == ("stream 1 (subrip) is not kept, .mp4 cannot hold it",)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, tiny_model):
@@ -271,7 +497,7 @@ import time
 from pathlib import Path
 from subjectiveqe.enhancing import video
 from subjectiveqe.enhancing.enhancer import Enhancer
-video._SEGMENT_FRAMES = 8
+video._SEGMENT_FRAMES = 8, 8
 enhancer = Enhancer({str(tiny_model)!r}, "onnxruntime")
 halt = lambda done, total: time.sleep(600 if done == 20 else 0)
 video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}), enhancer, progress=halt)
@@ -304,8 +530,20 @@ def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, target, enhancer)
     monkeypatch.undo()
-    assert enhance_video(source, target, enhancer, Coding("ffv1")).resumed == 0
+    with pytest.raises(ConfigError, match=r"holds 20 finished frames of another source, other options.*--overwrite"):
+        enhance_video(source, target, enhancer, Coding("ffv1"))
+    assert enhance_video(source, target, enhancer, Coding("ffv1"), overwrite=True).resumed == 0
     assert not (tmp_path / ".better.mkv.parts").exists()
+
+
+def test_one_process_at_a_time_makes_a_video(tmp_path, enhancer):
+    source, target = make_clip(tmp_path / "clip.mkv", count=4), tmp_path / "better.mkv"
+
+    def begin_too(*_):
+        with pytest.raises(ConfigError, match="another process makes this video"):
+            enhance_video(source, target, enhancer)
+
+    assert enhance_video(source, target, enhancer, progress=begin_too).frames == 4
 
 
 def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):

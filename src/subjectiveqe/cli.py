@@ -6,7 +6,6 @@ Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could b
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ import typer
 
 from . import __version__
 from .dial import DEFAULT_STRENGTH
-from .errors import ConfigError, SubjectiveQEError
+from .errors import FULL_DISK, ConfigError, SubjectiveQEError
 from .terminal import bar, batch_progress, tell_of_batch, tell_of_video
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 PARTLY_DONE = 1
 NOTHING_DONE = 2
 INTERRUPTED = 130
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # rich_markup_mode=None: help drawn by rich costs 0.2 s of start-up
 app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -14,6 +14,11 @@ Every message is one line: what was expected, what was found, where, and what to
 
 from __future__ import annotations
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors where there is no room for a file."""
+
 
 class SubjectiveQEError(Exception):
     """Root of all errors of this package."""

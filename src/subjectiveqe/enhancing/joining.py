@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import io
 import mmap
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,30 @@ def open_video(source: Path) -> Any:
     import av
 
     container = av.open(str(source))
-    if not container.streams.video:
+    if picture_stream(container) is None:
         container.close()
         raise ImageError(f"{source}: has no picture stream")
     return container
+
+
+def picture_stream(container: Any) -> Any:
+    """The first picture stream that is no cover; None where there is none."""
+    return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+
+
+_ALPHA = "alpha_mode"
+"""Matroska's tag of a stream whose alpha lies beside its packets, where FFmpeg does not decode it."""
+
+
+def has_alpha_beside(stream: Any) -> bool:
+    """Whether a stream has alpha that its frames do not show."""
+    return "1" in (value for key, value in stream.metadata.items() if key.lower() == _ALPHA)
+
+
+def _is_cover(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def colour_tags(context: Any) -> dict[str, int]:
@@ -41,13 +62,19 @@ def span_of(color_range: int, pixel_format: str) -> int:
     return 2 if color_range == 2 or pixel_format.startswith("yuvj") else 1
 
 
-def join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> list[str]:
+def segment_path(folder: Path, number: int) -> Path:
+    """Where a segment's pictures are kept."""
+    return folder / f"{number:06d}.nut"
+
+
+def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
     """Writes a video: pictures from the segments, all else from the source, in the order of time.
+
+    Which streams a container holds is asked of FFmpeg, one by one.
 
     Args:
         source: the video as it was.
-        folder: of the segments, `000000.nut` and so on.
-        segments: how many there are.
+        folder: of the segments, see `segment_path`.
         part: where to.
         suffix: of the result's name, which says in what container it is.
     Returns:
@@ -57,36 +84,42 @@ def join(source: Path, folder: Path, segments: int, part: Path, suffix: str) -> 
 
     warnings: list[str] = []
     muxer = {".mkv": "matroska", ".mov": "mov"}.get(suffix.lower(), "mp4")
-    first = folder / "000000.nut"
-    with open_video(source) as given, av.open(str(first)) as coded, av.open(str(part), "w", format=muxer) as out:
-        picture = given.streams.video[0]
+    with (
+        open_video(source) as given,
+        av.open(str(segment_path(folder, 0))) as coded,
+        av.open(str(part), "w", format=muxer) as out,
+    ):
+        picture = picture_stream(given)
         out.metadata.update(given.metadata)
         result = out.add_stream_from_template(coded.streams.video[0])
         result.time_base = picture.time_base
+        if picture.average_rate:  # else the muxer takes that of the time base, in the thousands
+            result.codec_context.framerate = picture.average_rate
+        result.disposition = picture.disposition
         for name, value in colour_tags(picture.codec_context).items():  # FFV1 leaves them to the container
             setattr(result.codec_context, name, value)
-        result.metadata.update(picture.metadata)
+        result.metadata.update({key: value for key, value in picture.metadata.items() if key.lower() != _ALPHA})
+        chapters = given.chapters()
+        out.set_chapters(chapters)
         copies = {}
         for stream in given.streams:
-            if stream is picture:
+            if stream is picture or _comes_along(stream, bool(chapters)):
                 continue
-            if stream.type not in ("audio", "subtitle"):
+            if stream.type == "attachment" and muxer == "matroska":
+                out.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
+            elif not _is_copied(stream, muxer):
                 warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
-                continue
-            name = stream.codec_context.name if stream.codec_context else "unknown"
-            if not stream.codec_context or not _holds(muxer, name):
-                warnings.append(f"stream {stream.index} ({name}) is not kept, {suffix} cannot hold it")
-                continue
-            copy = out.add_stream_from_template(stream)
-            copy.metadata.update(stream.metadata)
-            copies[stream.index] = copy
-        with suppress(AttributeError, NotImplementedError):
-            if chapters := given.chapters():
-                out.set_chapters(chapters)
-        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, segments))
+            elif not _holds(muxer, stream):
+                codec = stream.codec_context.codec.canonical_name
+                warnings.append(f"stream {stream.index} ({codec}) is not kept, {suffix} cannot hold it")
+            else:
+                copy = copies[stream.index] = out.add_stream_from_template(stream)
+                copy.metadata.update(stream.metadata)
+                copy.disposition = stream.disposition
+        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder))
         others = _other_packets(given, [given.streams[index] for index in copies])
-        for _, _, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
-            packet.stream = result if packet.stream.type == "video" else copies[packet.stream.index]
+        for _, is_other, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
+            packet.stream = copies[packet.stream.index] if is_other else result
             out.mux(packet)
     if muxer != "matroska":
         _retag(part)
@@ -102,18 +135,37 @@ def _retag(part: Path) -> None:
             data[place : place + 4] = b"hvc1"
 
 
-def _holds(muxer: str, codec: str) -> bool:
-    """Whether a container can hold a stream as it is; Matroska holds all but the subtitles of MP4."""
-    if muxer == "matroska":
-        return codec != "mov_text"
-    return codec in ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac", "mov_text") or codec.startswith("pcm_s")
+def _comes_along(stream: Any, has_chapters: bool) -> bool:
+    """Whether a stream of QuickTime's only says what is kept elsewhere: the time code, or the names of chapters."""
+    return stream.type == "data" and ("timecode" in stream.metadata or has_chapters)
 
 
-def _packets_of(folder: Path, segments: int) -> Iterator[Any]:
+def _is_copied(stream: Any, muxer: str) -> bool:
+    """Sound, subtitles and, where it is no attachment, the cover."""
+    is_taken = stream.type in ("audio", "subtitle") or (_is_cover(stream) and muxer != "matroska")
+    return is_taken and stream.codec_context is not None
+
+
+def _holds(muxer: str, stream: Any) -> bool:
+    """Whether FFmpeg begins a file of this kind with this stream."""
     import av
 
-    for number in range(segments):
-        with av.open(str(folder / f"{number:06d}.nut")) as container:
+    try:
+        with av.open(io.BytesIO(), "w", format=muxer) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _packets_of(folder: Path) -> Iterator[Any]:
+    import av
+
+    for number in count():
+        if not (path := segment_path(folder, number)).exists():
+            return
+        with av.open(str(path)) as container:
             for packet in container.demux(video=0):
                 if packet.size:  # the last one is empty
                     yield packet

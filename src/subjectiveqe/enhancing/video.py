@@ -14,31 +14,36 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError, first_line
+from ..errors import FULL_DISK, ConfigError, ImageError, first_line
 from ..files import atomic_path, write_text
 from ..photos import Pixels
 from .enhancer import Enhancer
-from .joining import BT601, colour_tags, join, open_video, span_of
+from .joining import BT601, colour_tags, has_alpha_beside, join, open_video, picture_stream, segment_path, span_of
 from .look import Look
 from .steady import Steadier
 
 if TYPE_CHECKING:
     import av
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp")
 """What is taken for a video."""
 
 _RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
 _ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
 """Name of the encoder and its usual CRF."""
 
-_SEGMENT_FRAMES = 48
-"""What is lost at most when a run is killed."""
+_SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 240)
+"""What is lost at most when a run is killed: some minutes of work. Each segment begins with a key frame, at which what
+rests jumps by what coding costs it; x264 sets one after 250 frames by itself."""
+
+_LOCK = ".lock"
+"""File of an unfinished result by which one process at a time works on it."""
 
 _SAMPLES = 8
 """Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
@@ -102,66 +107,83 @@ def enhance_video(
     """Enhances every frame of a video's first picture stream.
 
     Timestamps, sound, subtitles, chapters, tags and colour tags are kept; the result has the source's depth (8 or 10
-    bits) and chroma sampling, and a turned picture lies upright. Memory does not grow with the length. After a kill the
-    same call goes on where it was. Frames that cannot be decoded are missing in the result, which a warning says.
+    bits) and chroma sampling, and a turned or mirrored picture lies as it is to be seen. Memory does not grow with the
+    length. After a kill the same call goes on where it was. Frames that cannot be decoded are missing in the result,
+    which a warning says.
 
     Args:
         source: a video.
         target: .mp4, .m4v, .mov or .mkv.
         enhancer: see `Enhancer`.
         coding: how frames are coded.
-        overwrite: replace a target that is there.
+        overwrite: replace a target that is there, and drop what another call has finished of it.
         progress: called after each frame with the numbers of finished and all frames, 0 where those are not known.
     Raises:
-        ConfigError: the target is there, or cannot hold what was asked for.
+        ConfigError: the target is there or cannot hold what was asked for, or another call works on it or has begun it.
         ImageError: the source is missing, damaged, or no video.
     """
     coding = coding or Coding()
     _check_target(source, target, coding, overwrite)
     with _errors_of(source), open_video(source) as container:
-        stream = container.streams.video[0]
+        stream = picture_stream(container)
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
-        warnings = _not_kept(next(_decode(container), None))
+        first = next(_decode(container), None)
+        if first is None:
+            raise ImageError(f"{source}: has no frame that can be decoded")
+        warnings = _not_kept(first, stream)
+        form = _Form.of(first, stream)
     folder = target.with_name(f".{target.name}.parts")
     state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
     state["model"] = dict(enhancer.metadata)
-    _prepare_folder(folder, state)
-    with _errors_of(source):
-        look = Look(_estimate(source, enhancer, folder / "coarseness.json"))
-        finished = _count_finished(folder)
-        resumed = frames = sum(finished)
-        segments = len(finished)
-        steadier = Steadier()
-        if segments:
-            steadier.load(folder / f"{segments - 1:06d}.npz")
-
-        def enhance(lq: Pixels) -> Pixels:
-            return steadier(lq, enhancer.with_look(lq, look))
-
-        with open_video(source) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            damage = _Damage()
-            decoded = islice(_timed(_decode(container, damage), stream), frames, None)
-            for frame in decoded:
-                segment = chain((frame,), islice(decoded, _SEGMENT_FRAMES - 1))
-                path = folder / f"{segments:06d}.nut"
-                with atomic_path(path) as part:
-                    done = frames
-                    for done in _write_segment(part, segment, stream, enhance, coding, frames):
-                        if progress is not None:
-                            progress(done, total)
-                steadier.save(path.with_suffix(".npz"))
-                write_text(path.with_suffix(".json"), json.dumps(done - frames))
-                (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
-                frames, segments = done, segments + 1
-            warnings += damage.warnings(container)
-    if not frames:
-        raise ImageError(f"{source}: has no frame that can be decoded")
-    with _errors_of(source), atomic_path(target) as part:
-        warnings += join(source, folder, segments, part, target.suffix)
+    with _held(folder):
+        _prepare_folder(folder, state, overwrite)
+        with _errors_of(source):
+            frames, resumed, damage = _make_segments(source, folder, form, enhancer, coding, total, progress)
+        with _errors_of(target), atomic_path(target) as part:
+            warnings += damage + join(source, folder, part, target.suffix)
     shutil.rmtree(folder)
     return Video(frames, resumed, tuple(warnings))
+
+
+def _make_segments(
+    source: Path,
+    folder: Path,
+    form: _Form,
+    enhancer: Enhancer,
+    coding: Coding,
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[int, int, list[str]]:
+    """Enhances what is not finished; gives all frames, those that were finished, and what could not be decoded."""
+    look = Look(_estimate(source, enhancer, folder / "coarseness.json"))
+    finished = _count_finished(folder)
+    resumed = frames = sum(finished)
+    segments = len(finished)
+    steadier = Steadier()
+    if segments:
+        steadier.load(folder / f"{segments - 1:06d}.npz")
+
+    def enhance(lq: Pixels) -> Pixels:
+        return steadier(lq, enhancer.with_look(lq, look))
+
+    with open_video(source) as container:
+        stream = picture_stream(container)
+        stream.thread_type = "SLICE"  # of frames in the making, one that fails takes others along
+        damage = _Damage()
+        decoded = islice(_timed(_decode(container, damage), stream), frames, None)
+        for frame in decoded:
+            segment = chain((frame,), islice(decoded, form.segment_frames - 1))
+            path = segment_path(folder, segments)
+            with atomic_path(path) as part:
+                done = frames
+                for done in _write_segment(part, segment, form, enhance, coding, frames):
+                    if progress is not None:
+                        progress(done, total)
+            steadier.save(path.with_suffix(".npz"))
+            write_text(path.with_suffix(".json"), json.dumps(done - frames))
+            (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
+            frames, segments = done, segments + 1
+        return frames, resumed, damage.warnings(container, frames)
 
 
 def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
@@ -179,14 +201,16 @@ def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -
 
 
 @contextmanager
-def _errors_of(source: Path) -> Iterator[None]:
-    """Gives FFmpeg's errors the name of the file and one line."""
+def _errors_of(path: Path) -> Iterator[None]:
+    """Gives FFmpeg's errors the name of the file and one line; a full disk is no fault of the file."""
     import av
 
     try:
         yield
     except av.FFmpegError as error:
-        raise ImageError(f"{source}: {first_line(error)}") from error
+        if error.errno in FULL_DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise ImageError(f"{path}: {first_line(error)}") from error
 
 
 # ---------------------------------------------------------------- state of an unfinished run
@@ -197,31 +221,107 @@ def _identity(source: Path) -> list[Any]:
     return [str(source.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def _prepare_folder(folder: Path, state: dict[str, Any]) -> None:
-    """Keeps the segments of an earlier run of the same job, and drops those of another."""
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Makes the folder of an unfinished result, which one process at a time works on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)  # the system opens it when its process dies, however that happens
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(f"{folder}: another process makes this video; wait for it, or name another output") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> None:
+    """Keeps the segments of an earlier run of the same job; those of another are dropped where that was said."""
     note = folder / "job.json"
     text = json.dumps(state, sort_keys=True)
-    if folder.exists() and not (note.exists() and note.read_bytes() == text.encode()):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if note.exists() and note.read_bytes() != text.encode():
+        if (frames := sum(_count_finished(folder))) and not overwrite:
+            raise ConfigError(
+                f"{folder}: holds {frames} finished frames of another source, other options or another model; "
+                "go on with those, or add --overwrite to drop them"
+            )
+        for path in folder.iterdir():
+            if path.name != _LOCK:
+                path.unlink()
     write_text(note, text)
 
 
 def _count_finished(folder: Path) -> list[int]:
     """Frames of the segments that are whole; the note is written after the segment."""
-    counts = []
-    for number in range(len(list(folder.iterdir()))):
-        note = folder / f"{number:06d}.json"
-        if not (note.exists() and note.with_suffix(".nut").exists()):
+    counts: list[int] = []
+    while (path := segment_path(folder, len(counts))).exists():
+        try:
+            counts.append(int(json.loads(path.with_suffix(".json").read_text())))
+        except (OSError, ValueError):
             break
-        with suppress(ValueError):
-            counts.append(int(json.loads(note.read_text())))
-            continue
-        break
     return counts
 
 
 # ---------------------------------------------------------------- frames
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How all frames of a result are stored, by the first of the source: segments have to go together."""
+
+    height: int
+    width: int
+    pixel_format: str
+    aspect: Fraction
+    rate: Fraction
+    time_base: Fraction
+    tags: dict[str, int]
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame, stream: Any) -> _Form:
+        height, width = frame.height, frame.width
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        if _turn_of(frame).swaps_sides:
+            height, width, aspect = width, height, 1 / aspect
+        rate = Fraction(stream.average_rate or 25)
+        return cls(
+            height, width, _pixel_format(frame), aspect, rate, stream.time_base, colour_tags(stream.codec_context)
+        )
+
+    @property
+    def segment_frames(self) -> int:
+        """How many frames a segment has."""
+        least, most = _SEGMENT_FRAMES
+        return min(max(int(_SEGMENT_PX / (self.height * self.width)), least), most)
+
+
+class _Turn(NamedTuple):
+    """How a picture lies in its file: what makes it upright, in this order."""
+
+    swaps_sides: bool = False
+    flips_rows: bool = False
+    flips_columns: bool = False
+    is_exact: bool = True
+
+    def upright(self, pixels: Pixels) -> Pixels:
+        """(H, W, 3) -> as it is to be seen."""
+        if self.swaps_sides:
+            pixels = pixels.transpose(1, 0, 2)
+        return pixels[:: -1 if self.flips_rows else 1, :: -1 if self.flips_columns else 1]
+
+
+def _turn_of(frame: av.VideoFrame) -> _Turn:
+    """By the matrix of the frame, which says where x and y go (ISO/IEC 14496-12, "tkhd" box); the nearest quarter."""
+    for data in cast(Any, frame.side_data):
+        if data.type.name == "DISPLAYMATRIX":
+            xx, xy, _, yx, yy = (float(value) for value in np.frombuffer(bytes(data), np.int32)[:5])
+            straight, swapped = abs(xx) + abs(yy), abs(xy) + abs(yx)
+            is_exact = min(straight, swapped) < 0.02 * max(straight, swapped)
+            return (
+                _Turn(True, xy < 0, yx < 0, is_exact) if swapped > straight else _Turn(False, yy < 0, xx < 0, is_exact)
+            )
+    return _Turn()
 
 
 def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float32] | None:
@@ -234,10 +334,13 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
     estimates = []
     for number in range(_SAMPLES):
         with open_video(source) as container:
-            with suppress(av.FFmpegError):  # some files cannot be sought; then the first frames have to do
+            with suppress(av.FFmpegError):
                 container.seek(int((container.duration or 0) * number / _SAMPLES))
             frames = list(islice(_decode(container), 2))
-            estimates += [enhancer.look(_to_rgb(frame)).coarseness for frame in frames[-1:]]
+        if not frames:  # some files cannot be sought; then the first frames have to do
+            with open_video(source) as container:
+                frames = list(islice(_decode(container), 2))
+        estimates += [enhancer.look(_to_rgb(frame)).coarseness for frame in frames[-1:]]
     known = [estimate for estimate in estimates if estimate is not None]
     if not known:
         return None
@@ -248,25 +351,37 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
 
 @dataclass
 class _Damage:
-    """What of a video could not be decoded: packets passed over, spans without a frame, the time of the last one."""
+    """What of a video could not be decoded or kept: packets passed over, spans without a frame, the time of the last
+    one, and the sizes of frames, of which a result has one.
+    """
 
     packets: int = 0
+    sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
     end_s: float | None = None
 
-    def warnings(self, container: Any) -> list[str]:
+    def warnings(self, container: Any, frames: int) -> list[str]:
+        """What is to be said, of so many frames in all."""
         found = []
-        rate = container.streams.video[0].average_rate
+        stream = picture_stream(container)
+        rate = stream.average_rate
+        if len(self.sizes) > 1:
+            others = ", ".join(f"{width}x{height}" for width, height in [*self.sizes][1:])
+            found.append(f"changes its size to {others}; all frames get that of the first")
         least_s = max(_LEAST_MISSING_S, _LEAST_MISSING_FRAMES / rate if rate else 0)
         if self.packets:
             found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
         if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
             more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
-        length_s = ((container.start_time or 0) + (container.duration or 0)) / 1e6
+        start = 0 if "matroska" in container.format.name else container.start_time or 0  # there it counts from 0
+        length_s = (start + (container.duration or 0)) / 1e6
         end_s = self.end_s or 0.0
+        told = stream.frames if "mp4" in container.format.name else 0  # AVI counts the time that frames stand for
         if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
             found.append(f"its pictures end at {end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
+            found.append(f"{frames} of {told} frames are there; is the file cut?")
         return found
 
 
@@ -280,9 +395,10 @@ def _decode(container: Any, damage: _Damage | None = None) -> Iterator[av.VideoF
     import av
 
     damage = damage or _Damage()
-    for packet in container.demux(video=0):
+    for packet in container.demux(picture_stream(container)):
         try:
             for frame in packet.decode():
+                damage.sizes[frame.width, frame.height] = None
                 time_s = frame.time or 0.0
                 if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
                     damage.holes_s.append((damage.end_s, time_s))
@@ -303,16 +419,16 @@ def _timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
         yield frame
 
 
-def _not_kept(frame: av.VideoFrame | None) -> list[str]:
-    """What the first frame says of the clip and no frame of the result will."""
-    if frame is None:
-        return []
+def _not_kept(frame: av.VideoFrame, stream: Any) -> list[str]:
+    """What the first frame and the stream say of the clip and the result will not."""
     warnings = []
     components = frame.format.components
-    if len(components) in (2, 4):
+    if len(components) in (2, 4) or has_alpha_beside(stream):
         warnings.append("alpha is not kept")
     if (bits := max(component.bits for component in components)) > 10:
         warnings.append(f"{bits} bits become 10")
+    if not _turn_of(frame).is_exact:
+        warnings.append("it is to be turned by less than a quarter, which is not kept")
     if frame.interlaced_frame:
         warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
     described = {data.type.name for data in cast(Any, frame.side_data)}
@@ -358,8 +474,9 @@ def _pixel_format(frame: av.VideoFrame) -> str:
         chroma = frame.format.components[1]
         halved = chroma.width < frame.width, chroma.height < frame.height
         whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
-        is_turned = int(frame.rotation) % 180 != 0  # halved columns become rows then, which encoders do not take
-        known = {(True, True): "420"} if is_turned else {(True, True): "420", (True, False): "422"}
+        known = {(True, True): "420", (True, False): "422"}
+        if _turn_of(frame).swaps_sides:  # halved columns become halved rows, which encoders do not take
+            del known[True, False]
         sampling = known.get(halved, "444") if whole else "444"
     return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"
 
@@ -367,7 +484,7 @@ def _pixel_format(frame: av.VideoFrame) -> str:
 def _write_segment(
     path: Path,
     frames: Iterator[av.VideoFrame],
-    stream: Any,
+    form: _Form,
     enhance: Callable[[Pixels], Pixels],
     coding: Coding,
     done: int,
@@ -375,30 +492,26 @@ def _write_segment(
     """Enhances and codes frames into a file of their own; gives the number of frames done after each."""
     import av
 
-    encoder = None
     with av.open(str(path), "w", format="nut") as container:
+        encoder = _add_encoder(container, form, coding)
         for frame in frames:
-            turns = int(frame.rotation) // 90 % 4
-            out = np.rot90(enhance(_to_rgb(frame)), turns)
-            if encoder is None:
-                encoder = _add_encoder(container, frame, out.shape, stream, coding)
+            out = _turn_of(frame).upright(enhance(_to_rgb(frame)))
             container.mux(encoder.encode(_to_frame(out, frame, encoder.codec_context)))
             done += 1
             yield done
-        if encoder is not None:
-            container.mux(encoder.encode(None))
+        container.mux(encoder.encode(None))
 
 
-def _add_encoder(container: Any, frame: av.VideoFrame, shape: tuple[int, ...], stream: Any, coding: Coding) -> Any:
+def _add_encoder(container: Any, form: _Form, coding: Coding) -> Any:
     name, usual = _ENCODERS[coding.codec]
-    encoder = container.add_stream(name, rate=stream.average_rate or Fraction(25))
+    encoder = container.add_stream(name, rate=form.rate)
     context = encoder.codec_context
-    context.height, context.width = shape[:2]
-    context.pix_fmt = _pixel_format(frame)
-    context.time_base = encoder.time_base = stream.time_base
-    context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(1)
+    context.height, context.width = form.height, form.width
+    context.pix_fmt = form.pixel_format
+    context.time_base = encoder.time_base = form.time_base
+    context.sample_aspect_ratio = form.aspect
     context.max_b_frames = 0  # timestamps of segments then follow each other whatever the rate
-    for tag, value in colour_tags(stream.codec_context).items():
+    for tag, value in form.tags.items():
         setattr(context, tag, value)
     if coding.codec != "ffv1":
         context.options = {"crf": str(usual if coding.crf is None else coding.crf), "preset": "medium"}
@@ -413,7 +526,9 @@ def _to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
     name = "rgb48le" if out.dtype == np.uint16 else "rgb24"
     rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(out), name)
     coded = rgb.reformat(
-        format=context.pix_fmt,
+        context.width,
+        context.height,
+        context.pix_fmt,
         dst_colorspace=_matrix(frame),
         dst_color_range=_range(frame),
         interpolation=_exact(),
