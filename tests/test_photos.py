@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
-from PIL import Image, ImageCms
+import tifftools
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
-from subjectiveqe.images import read_rgb, sniff_format
+from subjectiveqe.images import read_rgb, sniff_format, vips_profile
 from subjectiveqe.jpegtext import read_comments
 from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving, write_photo
@@ -148,6 +150,114 @@ def test_sixteen_bits_stay(tmp_path, name, bands):
     assert (
         copy(tmp_path / "in.png", tmp_path / "out.jpg").warnings[0] == "16-bit channels become 8-bit, jpeg has no more"
     )
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "bmp", "png", "tiff"])
+def test_16_bits_of_ink_become_the_colours_of_8(tmp_path, name):
+    ink = np.full((16, 24, 4), (40, 200, 230, 10), np.uint8)
+    seen = []
+    for bits, pixels in ((8, ink), (16, ink.astype(np.uint16) * 257)):
+        source, target = tmp_path / f"{bits}.tif", tmp_path / f"{bits}{FORMATS[name][0]}"
+        pyvips.Image.new_from_array(pixels, interpretation="cmyk").tiffsave(str(source))
+        assert "cmyk colours become sRGB" in copy(source, target).warnings
+        seen.append(read_rgb(target)[8, 8].astype(int))
+    assert np.abs(seen[0] - seen[1]).max() <= 2
+    assert seen[0][0] > 120 > seen[0][2]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "meaning"),
+    [(np.full((8, 8), 0.5, np.float32), "b-w"), (np.full((8, 8), 2**30, np.uint32), "b-w")],
+)
+def test_samples_whose_white_nobody_knows_are_refused(tmp_path, pixels, meaning):
+    pyvips.Image.new_from_array(pixels, interpretation=meaning).tiffsave(str(tmp_path / "in.tif"))
+    with pytest.raises(ImageError, match=r"its samples are of type .*; save it with 8 or 16 bits a channel first"):
+        open_photo(tmp_path / "in.tif", "tiff")
+
+
+@pytest.mark.parametrize(("means", "is_alpha"), [(0, False), (2, True)])
+def test_a_channel_beside_colours_is_alpha_where_the_file_says_so(tmp_path, means, is_alpha):
+    picture = Image.new("RGBA", (8, 8), (200, 90, 30, 128))
+    picture.save(tmp_path / "plain.tif")
+    file = tifftools.read_tiff(str(tmp_path / "plain.tif"))
+    file["ifds"][0]["tags"][338]["data"] = [means]
+    tifftools.write_tiff(file, str(tmp_path / "in.tif"))
+    photo = copy(tmp_path / "in.tif", tmp_path / "out.png")
+    assert photo.bands == (4 if is_alpha else 3)
+    assert photo.warnings == (() if is_alpha else ("channels beside the colours (1) are not kept",))
+
+
+def gray_profile(gamma):
+    """An ICC profile of gray, for which Pillow has no maker."""
+    curve = b"curv" + struct.pack(">IIH", 0, 1, round(gamma * 256)) + b"\0\0"
+    white = b"XYZ " + struct.pack(">I3i", 0, 63190, 65536, 54061)
+    text = b"desc" + struct.pack(">II", 0, 5) + b"gray\0" + bytes(78)
+    tags, place = [], 128 + 4 + 12 * 3
+    for name, content in ((b"desc", text), (b"wtpt", white), (b"kTRC", curve)):
+        tags.append(struct.pack(">4sII", name, place, len(content)))
+        place += len(content)
+    body = struct.pack(">I", 3) + b"".join(tags) + text + white + curve
+    header = struct.pack(">I4xI4s4s4s12x4s", place, 0x02100000, b"mntr", b"GRAY", b"XYZ ", b"acsp")
+    header = header.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + body
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("name", ["webp", "avif", "heic", "bmp", "gif"])
+def test_gray_keeps_its_look_where_its_profile_cannot_go(tmp_path, name, depth):
+    levels = np.full((16, 24), 120, np.uint8) if depth == 8 else np.full((16, 24), 120 * 257, np.uint16)
+    image = pyvips.Image.new_from_array(levels, interpretation="b-w" if depth == 8 else "grey16").copy()
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", gray_profile(1.8))
+    image.tiffsave(str(tmp_path / "in.tif"))
+    copy(tmp_path / "in.tif", tmp_path / f"out{FORMATS[name][0]}")
+    seen = read_rgb(tmp_path / f"out{FORMATS[name][0]}")[8, 12].astype(int)
+    assert np.abs(seen - 139).max() <= 3  # 120 at a gamma of 1.8
+    assert "icc-profile-data" not in open_photo(tmp_path / f"out{FORMATS[name][0]}", "png").attached
+
+
+@pytest.mark.parametrize(("source", "target"), [("png", "png"), ("webp", "png"), ("webp", "gif"), ("webp", "webp")])
+def test_turned_animations_keep_their_frames(tmp_path, source, target):
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "lime", "blue")]
+    for frame in frames:
+        frame.paste("white", (0, 0, 12, 4))  # at the top left
+    tags = Image.Exif()
+    tags[ORIENTATION] = 6
+    path = tmp_path / f"in.{source}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, lossless=True, exif=tags)
+    copy(path, tmp_path / f"out.{target}", Saving(lossless=target == "webp"))
+    with Image.open(tmp_path / f"out.{target}") as animation:
+        assert animation.n_frames == 3
+        for number, colour in enumerate(((255, 0, 0), (0, 255, 0), (0, 0, 255))):
+            animation.seek(number)
+            turned = ImageOps.exif_transpose(animation).convert("RGB")
+            assert turned.size == (16, 24)
+            assert turned.getpixel((14, 2)) == (255, 255, 255)  # now at the top right
+            assert np.abs(np.subtract(turned.getpixel((4, 20)), colour)).max() < 8
+
+
+def test_colours_of_a_png_by_code_points_are_those_of_heic(tmp_path):
+    for name, points in (("p3", (12, 13, 0, 1)), ("pq", (9, 16, 0, 1))):
+        plain = io.BytesIO()
+        Image.new("RGB", (8, 8), (0, 200, 0)).save(plain, "PNG")
+        body = b"cICP" + bytes(points)
+        chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+        data = plain.getvalue()
+        (tmp_path / f"{name}.png").write_bytes(data[:33] + chunk + data[33:])
+    assert open_photo(tmp_path / "p3.png", "png").attached["icc-profile-data"] == vips_profile("p3")
+    with pytest.raises(ImageError, match=r"its colours are HDR or BT\.2020"):
+        open_photo(tmp_path / "pq.png", "png")
+
+
+def test_a_gamma_of_a_png_is_said(tmp_path):
+    for gamma in (100_000, 45_455):
+        plain = io.BytesIO()
+        Image.new("L", (8, 8), 90).save(plain, "PNG")
+        body = b"gAMA" + struct.pack(">I", gamma)
+        chunk = struct.pack(">I", 4) + body + struct.pack(">I", zlib.crc32(body))
+        data = plain.getvalue()
+        (tmp_path / f"{gamma}.png").write_bytes(data[:33] + chunk + data[33:])
+    assert open_photo(tmp_path / "100000.png", "png").warnings == ("its gamma (1) is not kept",)
+    assert open_photo(tmp_path / "45455.png", "png").warnings == ()
 
 
 def test_what_is_not_kept_is_said(tmp_path):

@@ -120,8 +120,8 @@ def open_picture(path: Path) -> pyvips.Image:
             image = _full_scale(image.copy_memory(), bits) if deep else _open_by_pillow(path, kind)
         if kind in ("avif", "heic") and is_small and _has_doubled_chroma(image):
             image = _with_smooth_chroma(image)
-        if kind in ("avif", "heic") and is_small and not image.get_typeof("icc-profile-data"):
-            image = _with_colours(image, _code_points(path))
+        if kind in ("avif", "heic", "png") and is_small and not image.get_typeof("icc-profile-data"):
+            image = _with_colours(image, _code_points(path, kind))
     except Exception as error:  # Pillow's decoders raise SyntaxError, RuntimeError and more for damaged files
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
     if not is_small:
@@ -176,13 +176,17 @@ def _left_out(info: Mapping[Any, Any]) -> list[str]:
     return [name for name, is_there in names.items() if is_there]
 
 
-def _code_points(path: Path) -> tuple[int, ...]:
-    """Primaries, transfer and matrix that a HEIF file tells by ITU-T H.273; empty where it does not.
+def _code_points(path: Path, kind: str) -> tuple[int, ...]:
+    """Primaries, transfer and matrix that a HEIF or PNG file tells by ITU-T H.273; empty where it does not.
 
-    Source: ISO/IEC 14496-12, "colr" box; no decoder here gives them for all files.
+    Source: ISO/IEC 14496-12, "colr" box, and PNG, third edition, "cICP"; no decoder here gives them for all files.
     """
     with path.open("rb") as file:
-        _, mark, rest = file.read(1 << 16).partition(b"colrnclx")
+        head = file.read(1 << 16)
+    if kind == "png":
+        _, mark, rest = head.partition(b"IDAT")[0].partition(b"cICP")
+        return tuple(rest[:3]) if mark and len(rest) >= 3 else ()
+    _, mark, rest = head.partition(b"colrnclx")
     return struct.unpack(">3H", rest[:6]) if mark and len(rest) >= 6 else ()
 
 

@@ -20,7 +20,7 @@ from .errors import ImageError, first_line
 from .exif import can_go_into_tiff, exif_of_tiff, has_place, upright, without_thumbnail
 from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
 from .jpegtext import read_comments
-from .pngtext import keyword, read_texts
+from .pngtext import keyword, read_gamma, read_texts
 
 if TYPE_CHECKING:
     import pyvips
@@ -44,8 +44,8 @@ _PAGED = ("webp", "tiff", "gif")
 _ANIMATED = ("webp", "gif", "png")
 TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")
 """Formats whose EXIF orientation is obeyed everywhere."""
-BARE = ("gif", "bmp")
-"""Formats without profile, EXIF and XMP: colours are converted to sRGB for them."""
+_BARE = ("gif", "bmp")
+_WITHOUT_GRAY = ("webp", "avif", "heic")  # it is written as RGB, to which a profile of gray says nothing
 _OF_10_BITS = ("avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "bmp")
 
@@ -161,6 +161,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
         warnings.append(f"its {what} are not kept, {format_out} has none")
         texts = ()
+    if kind == "png" and "icc-profile-data" not in attached and (gamma := read_gamma(path)):
+        warnings.append(f"its gamma ({gamma:g}) is not kept")
     code_points = tuple(map(int, image.get(CODE_POINTS).split("/"))) if image.get_typeof(CODE_POINTS) else ()
     if code_points and format_out != "heic":
         raise ImageError(
@@ -173,11 +175,15 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
             warnings.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
     if "exif-data" in attached:
         attached["exif-data"] = without_thumbnail(attached["exif-data"])
-    if attached and format_out in BARE:
+    image, profile, said = _plain(path, image, kind, format_out)
+    warnings += said
+    if attached and format_out in _BARE:
         warnings.append(f"profile, EXIF and XMP are not kept, {format_out} has none")
-        if "icc-profile-data" in attached and image.format == "uchar" and image.bands > 2:
-            image = image.icc_transform("srgb", embedded=True)
         attached = {}
+    elif profile is None:
+        attached.pop("icc-profile-data", None)
+    else:
+        attached["icc-profile-data"] = profile
     if format_out == "tiff" and "exif-data" in attached and not can_go_into_tiff(attached["exif-data"]):
         warnings.append("EXIF is damaged and not kept")
         del attached["exif-data"]
@@ -185,29 +191,12 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
     if pages > image.height // page_height:
         warnings.append("only the first page is kept")
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
-    if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16"):
-        warnings.append(f"{image.interpretation} colours become sRGB")
-        if "icc-profile-data" in attached and image.interpretation == "cmyk":
-            image = image.icc_transform("srgb", embedded=True)
-        attached["icc-profile-data"] = vips_profile("srgb")
-    if image.format not in ("uchar", "ushort"):
-        warnings.append(f"{image.format} channels become 8-bit")
-    if image.format == "ushort" and format_out in _OF_10_BITS and kind not in _OF_10_BITS:
-        warnings.append(f"16-bit channels become 10-bit, {format_out} has no more here")
-    if image.format == "ushort" and format_out not in ("png", "tiff", *_OF_10_BITS):
-        warnings.append(f"16-bit channels become 8-bit, {format_out} has no more")
-        image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
-    depth = "ushort" if image.format == "ushort" else "uchar"
-    is_gray = image.bands < 3
-    image = image.colourspace({"ushort": ("rgb16", "grey16"), "uchar": ("srgb", "b-w")}[depth][is_gray]).cast(depth)
-    bands = min(image.bands, 2 if is_gray else 4)
-    if bands < image.bands:  # TIFF may have channels beyond alpha
-        image = image[:bands]
+    bands = image.bands
     if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
         warnings.append(f"alpha is laid over white, {format_out} has none")
     if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
-        image, orientation = image.copy_memory().autorot(), 1
-        page_height = image.height
+        image, page_height = _upright(image, page_height)
+        orientation = 1
         if "exif-data" in attached:  # some writers take it as it is
             attached["exif-data"] = upright(attached["exif-data"])
     return Photo(
@@ -215,7 +204,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         image.width,
         page_height,
         bands,
-        np.uint16 if depth == "ushort" else np.uint8,
+        np.uint16 if image.format == "ushort" else np.uint8,
         *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
         attached,
         texts,
@@ -225,6 +214,78 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         orientation,
         tuple(warnings),
     )
+
+
+def _plain(path: Path, image: pyvips.Image, kind: str, format_out: str) -> tuple[pyvips.Image, bytes | None, list[str]]:
+    """A picture as RGB or gray of 8 or 16 bits, with or without alpha; its profile then, and what is to be said."""
+    said = []
+    profile = bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else None
+    is_deep = image.format == "ushort"
+    if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16", "scrgb"):
+        said.append(f"{image.interpretation} colours become sRGB")
+        if profile and image.interpretation == "cmyk":
+            image = image.icc_transform("srgb", embedded=True, depth=16 if is_deep else 8)
+        else:
+            image = image.colourspace("rgb16" if is_deep else "srgb")
+        profile = vips_profile("srgb")
+    elif image.format not in ("uchar", "ushort"):
+        raise ImageError(f"{path}: its samples are of type {image.format}; save it with 8 or 16 bits a channel first")
+    colours = 1 if image.interpretation in ("b-w", "grey16") else 3
+    bands = colours + (image.bands > colours and (kind != "tiff" or _has_alpha(path)))
+    if bands < image.bands:
+        said.append(f"channels beside the colours ({image.bands - bands}) are not kept")
+        image = image[0] if bands == 1 else image[:bands]
+    if becomes_srgb(image, format_out):
+        image, profile = _in_srgb(image), None
+    if image.format == "ushort" and format_out in _OF_10_BITS and kind not in _OF_10_BITS:
+        said.append(f"16-bit channels become 10-bit, {format_out} has no more here")
+    if image.format == "ushort" and format_out not in ("png", "tiff", *_OF_10_BITS):
+        said.append(f"16-bit channels become 8-bit, {format_out} has no more")
+        image = (image / 257).rint().cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
+    depth, space = ("ushort", ("rgb16", "grey16")) if image.format == "ushort" else ("uchar", ("srgb", "b-w"))
+    return image.colourspace(space[image.bands < 3]).cast(depth), profile, said
+
+
+def becomes_srgb(image: pyvips.Image, format_out: str) -> bool:
+    """Whether a format does not take a picture's profile, so that its numbers change for its look to stay."""
+    is_taken = format_out not in (*_BARE, *(_WITHOUT_GRAY if image.bands < 3 else ()))
+    return bool(image.get_typeof("icc-profile-data")) and not is_taken
+
+
+def _in_srgb(image: pyvips.Image) -> pyvips.Image:
+    """Pixels as they look through their profile; as they are where that is damaged."""
+    import pyvips
+
+    try:
+        seen = image.icc_transform("srgb", embedded=True, depth=16 if image.format == "ushort" else 8)
+    except pyvips.Error:
+        return image
+    if image.bands > 2:
+        return seen
+    gray = seen[1].copy(interpretation=image.interpretation)  # as red and blue are
+    return gray.bandjoin(seen[3]) if seen.bands > 3 else gray
+
+
+def _has_alpha(path: Path) -> bool:
+    """Whether a TIFF file with more channels than colours says that the first of these is alpha, or nothing."""
+    import tifftools
+
+    with suppress(Exception):
+        return tifftools.read_tiff(str(path))["ifds"][0]["tags"][_EXTRA_SAMPLES]["data"][0] in (1, 2)
+    return True
+
+
+_EXTRA_SAMPLES = 338
+
+
+def _upright(image: pyvips.Image, page_height: int) -> tuple[pyvips.Image, int]:
+    """Turns each page as its orientation says; gives the pages below each other, and the height of one."""
+    import pyvips
+
+    image = image.copy_memory()
+    tops = range(0, image.height, page_height)
+    pages = [image.crop(0, top, image.width, page_height).autorot() for top in tops]
+    return pyvips.Image.arrayjoin(pages, across=1), pages[0].height
 
 
 _ROWS, _LEAST_ROWS, _READ_PX = 64, 8, 2**18

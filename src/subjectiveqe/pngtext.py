@@ -29,6 +29,14 @@ def read_texts(path: Path) -> tuple[bytes, ...]:
         return tuple(chunk for chunk in _text_chunks(file) if not keyword(chunk).startswith(_ELSEWHERE))
 
 
+def read_gamma(path: Path) -> float | None:
+    """What a PNG file says of its gamma in place of a profile; None where it says nothing or that of sRGB."""
+    with path.open("rb") as file:
+        _, mark, rest = file.read(1 << 16).partition(b"IDAT")[0].partition(b"gAMA")
+    gamma = int.from_bytes(rest[:4], "big") / 1e5
+    return gamma if mark and abs(gamma - 0.45455) > 0.005 else None
+
+
 def keyword(chunk: bytes) -> bytes:
     """What a text is about."""
     return chunk[8:].partition(b"\0")[0]

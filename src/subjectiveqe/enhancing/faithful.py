@@ -19,7 +19,7 @@ from ..color import LUMA
 from ..errors import ConfigError, ImageError, first_line
 from ..images import open_picture, sniff_format
 from ..metrics import LPIPS_MIN_PX, lpips
-from ..photos import BARE, TURNED_BY_VIEWERS, Pixels
+from ..photos import TURNED_BY_VIEWERS, Pixels, becomes_srgb
 
 Floats = NDArray[np.float32]
 
@@ -89,8 +89,10 @@ class LumaIntervals:
             raise ImageError(
                 f"{path}: lies turned in its file and would be upright in {format_out}; take --format jpeg"
             )
-        if format_out in BARE and image.bands == 3 and image.get_typeof("icc-profile-data"):
-            raise ImageError(f"{path}: {format_out} has no profile and would get other colours; take --format png")
+        if becomes_srgb(image, format_out):
+            raise ImageError(
+                f"{path}: {format_out} does not take its profile and gets other colours; take --format png"
+            )
         try:
             jpeg = jpeglib.read_dct(str(path))
         except OSError as error:
