@@ -332,6 +332,15 @@ def test_pictures_of_pillow_come_back_as_such(enhancer, draw_image, mode):
     assert palette.mode == "RGB"
 
 
+def test_colours_nobody_sees_do_not_bleed_into_pictures_of_pillow(tiny_model):
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    rgba[:, 16:] = (200, 100, 50, 255)
+    rgba[:, :16, :3] = (1, 2, 3)
+    out = np.asarray(Enhancer(tiny_model, "onnxruntime", strength=1.0)(Image.fromarray(rgba)))
+    assert np.abs(out[:, 16:, :3].astype(int) - (200, 100, 50)).max() <= 1
+    assert np.array_equal(out[:, :16], rgba[:, :16])
+
+
 def test_an_enhancer_can_be_sent_to_another_process(tiny_model, draw_image):
     enhancer = Enhancer(tiny_model, "onnxruntime", 0.5, 32)
     copy = pickle.loads(pickle.dumps(enhancer))

@@ -302,6 +302,20 @@ def _with_seen_colours(image: pyvips.Image) -> pyvips.Image:
     return image.bandjoin((alpha > 0).ifthenelse(colours, around.rint().cast(image.format)))
 
 
+def seen_colours(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours of a picture as an `Enhancer` takes them: what nobody sees does not bleed into what is seen.
+
+    Args:
+        rgba: uint8, (H, W, 4).
+    Returns:
+        uint8, (H, W, 3); where alpha is 0, a mean of what is visible around.
+    """
+    import pyvips
+
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(rgba), interpretation="srgb")
+    return np.ascontiguousarray(_with_seen_colours(image).numpy()[..., 4:])
+
+
 _HIDDEN_SIGMA_PX = 4
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
-from ..photos import Pixels
+from ..photos import Pixels, seen_colours
 from .colorlock import ColorLock
 from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
 from .runtime import TORCH_SUFFIXES, Floats, choose_model, choose_runtime, open_network, place_of_dial
@@ -176,15 +176,16 @@ class Enhancer:
         if image.mode.startswith("I;16"):
             levels = self(np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2))
             out = Image.fromarray(np.rint(levels.mean(2, dtype=np.float32)).astype(np.uint16))
+        elif image.has_transparency_data:
+            rgba = np.asarray(image.convert("RGBA"))
+            better, hidden = self(seen_colours(rgba)), rgba[..., 3] == 0
+            better[hidden] = rgba[hidden, :3]
+            out = Image.fromarray(np.dstack((better, rgba[..., 3])))
+            out = out.convert("LA") if image.mode == "LA" else out
+            info.pop("transparency", None)  # a colour, or a place in a palette that is no more
         else:
-            if image.has_transparency_data and image.mode not in ("LA", "RGBA"):
-                image = image.convert("RGBA")
-                info.pop("transparency", None)  # a colour, or a place in a palette that is no more
             out = Image.fromarray(self(np.asarray(image.convert("RGB"))))
-            if image.mode in ("L", "LA"):
-                out = out.convert("L")
-            if image.mode in ("LA", "RGBA"):
-                out.putalpha(image.getchannel("A"))
+            out = out.convert("L") if image.mode == "L" else out
         out.info = info
         return out
 
