@@ -270,6 +270,20 @@ def test_a_clip_lies_as_its_matrix_says(tmp_path, enhancer, matrix, upright):
     assert np.abs(upright(before) - after).mean() < 8
 
 
+def test_frames_of_an_avi_come_at_an_even_pace(tmp_path, enhancer):
+    plain, source = make_clip(tmp_path / "plain.ts"), tmp_path / "clip.avi"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        picture = out.add_stream_from_template(given.streams.video[0])
+        picture.time_base = Fraction(1, 30)
+        for number, packet in enumerate(packet for packet in given.demux(video=0) if packet.size):
+            packet.pts, packet.dts, packet.time_base, packet.stream = None, number, Fraction(1, 30), picture
+            out.mux(packet)
+    enhance_video(source, tmp_path / "better.mp4", enhancer)
+    paces = np.diff(times_of(tmp_path / "better.mp4"))
+    assert len(paces) == 19
+    assert np.abs(paces - 1 / 30).max() < 0.001
+
+
 def test_a_slant_is_said(tmp_path, enhancer):
     source = displayed(make_clip(tmp_path / "clip.mp4", count=2), [[0.9, 0.4, 0], [-0.4, 0.9, 0], [0, 0, 1]])
     said = enhance_video(source, tmp_path / "better.mp4", enhancer).warnings

@@ -413,6 +413,8 @@ def _timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
     step = int(1 / (stream.time_base * (stream.average_rate or 25))) or 1
     last = None
     for frame in frames:
+        if stream.container.format.name == "avi":  # knows in which order frames are decoded, and not when they are seen
+            frame.pts = frame.dts
         if frame.pts is None or (last is not None and frame.pts <= last):
             frame.pts = 0 if last is None else last + step
         last = frame.pts
