@@ -500,6 +500,8 @@ def test_subtitles_and_chapters_are_copied(tmp_path, enhancer):
     with av.open(str(tmp_path / "better.mkv")) as container:
         assert container.metadata["title"] == "a clip"
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["one"]
+    enhance_video(tmp_path / "better.mkv", tmp_path / "again.mp4", enhancer)
+    assert enhance_video(tmp_path / "again.mp4", tmp_path / "third.mp4", enhancer).warnings == ()  # its track of names
     result = enhance_video(source, tmp_path / "better.mp4", enhancer)
     assert result.warnings == ("stream 1 (subrip) is not kept, .mp4 cannot hold it",)
 

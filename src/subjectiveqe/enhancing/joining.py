@@ -103,7 +103,7 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         out.set_chapters(chapters)
         copies = {}
         for stream in given.streams:
-            if stream is picture or _comes_along(stream, bool(chapters)):
+            if stream is picture or _comes_along(stream, len(chapters)):
                 continue
             if stream.type == "attachment" and muxer == "matroska":
                 out.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
@@ -135,9 +135,10 @@ def _retag(part: Path) -> None:
             data[place : place + 4] = b"hvc1"
 
 
-def _comes_along(stream: Any, has_chapters: bool) -> bool:
+def _comes_along(stream: Any, chapters: int) -> bool:
     """Whether a stream of QuickTime's only says what is kept elsewhere: the time code, or the names of chapters."""
-    return stream.type == "data" and ("timecode" in stream.metadata or has_chapters)
+    names_chapters = stream.name == "bin_data" and 0 < chapters == stream.frames
+    return stream.type == "data" and ("timecode" in stream.metadata or names_chapters)
 
 
 def _is_copied(stream: Any, muxer: str) -> bool:
