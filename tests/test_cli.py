@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
-import resource
 import subprocess
 import sys
 import textwrap
@@ -14,11 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import pyvips
+from PIL import Image
 
 from subjectiveqe import __version__
 from subjectiveqe.cli import main
 from subjectiveqe.images import read_rgb, write_png
 
+LIMITS_FILES = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 HEAVY = ("torch", "onnxruntime", "onnx", "av", "pyvips", "PIL", "lmdb", "openvino")
 
 
@@ -95,6 +99,24 @@ def test_help_names_every_command(sqe):
 @pytest.mark.parametrize("words", [["nonsense"], ["enhance"], ["enhance", "a.png", "-o", "b.png", "--no-such"]])
 def test_wrong_usage_ends_with_2(sqe, words):
     assert sqe(*words).code == 2
+
+
+@pytest.mark.parametrize("words", [["prepare", "in", "-o", "out", "--jobs", -1], ["app", "--port", 70000]])
+def test_an_option_out_of_its_range_ends_with_2_and_is_named(sqe, words):
+    ran = sqe(*words)
+    assert ran.code == 2
+    assert f"Invalid value for '{words[-2]}'" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_what_pillow_says_of_large_pictures_is_not_passed_on(tmp_path, tiny_model):
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])  # which Pillow reads
+    code = f"import PIL.Image; PIL.Image.MAX_IMAGE_PIXELS = {40 * 30 - 1}; from subjectiveqe.cli import main; main()"
+    words = ["enhance", tmp_path / "moving.png", "-o", tmp_path / "out.png", "--model", tiny_model, "--quiet"]
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.stdout, ran.stderr) == ("", "")
+    assert (tmp_path / "out.png").exists()
 
 
 def test_debug_adds_the_traceback_wherever_it_stands(sqe, tmp_path):
@@ -213,9 +235,14 @@ def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_p
 
 
 def test_videos_in_a_folder_are_not_passed_over_in_silence(sqe, clean, tmp_path):
-    (clean / "clip.mp4").write_bytes(b"a film")
-    ran = sqe("enhance", clean, "-o", tmp_path / "out", "--dry-run")
-    assert ran.err == f"videos are passed over, they go one at a time: {clean / 'clip.mp4'}\n"
+    (clean / ".trash").mkdir()
+    for name in ("clip.mp4", ".trash/old.mp4"):
+        (clean / name).write_bytes(b"a film")
+    for name, head in (("tv.ts", b"G"), ("camera.mts", b"\0\0\0\0G"), ("app.ts", b"let G"), ("app.mts", b"import")):
+        (clean / name).write_bytes(head)
+    ran = sqe("enhance", clean, "-r", "-o", tmp_path / "out", "--dry-run")
+    videos = ", ".join(str(clean / name) for name in ("camera.mts", "clip.mp4", "tv.ts"))
+    assert ran.err == f"videos are passed over, they go one at a time: {videos}\n"
 
 
 def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
@@ -235,6 +262,7 @@ def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
         (["--in-place"], '--in-place: not for a picture from or to "-"'),
         (["-o", "x.png", "--format", "jpeg"], 'is named .png but --format asks for "jpeg"'),
         (["-o", "x.jpg", "--lossless"], "JPEG has no lossless mode here"),
+        (["-o", "x.jp2"], "cannot write .jp2; known: jpeg, png"),
     ],
 )
 def test_streams_refuse_what_would_do_nothing(sqe, clean, tiny_model, tmp_path, monkeypatch, options, said):
@@ -243,6 +271,24 @@ def test_streams_refuse_what_would_do_nothing(sqe, clean, tiny_model, tmp_path, 
     before = list(tmp_path.iterdir())
     assert said in sqe("enhance", "-", "--model", tiny_model, *options).error
     assert list(tmp_path.iterdir()) == before
+
+
+def test_streams_say_what_is_not_kept(sqe, tiny_model, tmp_path, monkeypatch):
+    pixels = np.full((8, 8, 4), 30000, np.uint16)
+    deep = pyvips.Image.new_from_array(pixels, interpretation="rgb16").pngsave_buffer()
+    words = ["enhance", "-", "-o", tmp_path / "a.jpg", "--overwrite", "--model", tiny_model]
+    for options, said in (
+        ([], ["16-bit channels become 8-bit, jpeg has no more", "alpha is laid over white, jpeg has none"]),
+        (["--quiet"], []),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(deep)))
+        assert sqe(*words, *options) == (0, "", "".join(f"warning: standard input: {line}\n" for line in said))
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"text", "cannot be read as a picture")])
+def test_an_error_of_standard_input_names_it(sqe, tiny_model, monkeypatch, content, said):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert sqe("enhance", "-", "--model", tiny_model).error.startswith(f"error: standard input: {said}")
 
 
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(sqe, monkeypatch):
@@ -262,6 +308,21 @@ def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_pa
     assert ran.code == 1
     assert ran.err.startswith(f"failed: {broken}: ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_file_that_nobody_may_read_is_named_and_the_others_are_done(sqe, clean, tiny_model, tmp_path, monkeypatch):
+    locked, access, open_file = clean / "0.png", os.access, Path.open
+
+    def refuse(path, *arguments, **options):
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))
+    monkeypatch.setattr(Path, "open", refuse)
+    ran = sqe("enhance", locked, clean / "1.png", "-o", tmp_path / "out", "--model", tiny_model)
+    assert (ran.code, ran.err) == (1, f"failed: {locked}: cannot be read (Permission denied)\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
 
 
 def test_enhance_that_could_do_nothing_ends_with_2(sqe, broken, tiny_model, tmp_path):
@@ -308,9 +369,12 @@ def test_a_checkpoint_of_another_network_is_named(sqe, clean, tmp_path):
 
 def allow_4_kb() -> None:
     """Stands in for a full disk: no file of this process grows beyond 4 kB."""
+    import resource
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 
+@LIMITS_FILES
 def test_a_full_disk_leaves_no_picture_half_written(clean, tiny_model, tmp_path):
     ran = run_process("enhance", clean, "-o", tmp_path / "out", "--model", tiny_model, preexec_fn=allow_4_kb)
     assert ran.returncode == 2
@@ -319,6 +383,7 @@ def test_a_full_disk_leaves_no_picture_half_written(clean, tiny_model, tmp_path)
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@LIMITS_FILES
 def test_a_full_disk_leaves_no_report_half_written(clean, tmp_path):
     out = tmp_path / "out"
     ran = run_process("evaluate", "--lq", clean, "--gt", clean, "--model", "none", "-o", out, preexec_fn=allow_4_kb)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import BatchProgress, enhance_files
 from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
-from subjectiveqe.images import write_png
+from subjectiveqe.images import read_rgb, write_png
+from subjectiveqe.photos import FORMATS
 from subjectiveqe.saving import Saving
 
 PNG = Saving("png")
@@ -72,6 +74,22 @@ def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(
     assert sorted(seen[1:]) == seen[1:]
 
 
+def test_an_error_of_a_library_stops_one_picture_alone(tmp_path, enhancer, draw_image, monkeypatch):
+    look = files._look
+
+    def meet_an_odd_file(source, *arguments):
+        if source.name == "odd.jpg":
+            raise KeyError("data")
+        return look(source, *arguments)
+
+    monkeypatch.setattr(files, "_look", meet_an_odd_file)
+    for name in ("a.jpg", "odd.jpg", "z.jpg"):
+        save_jpeg(tmp_path / name, draw_image((8, 8)))
+    result = enhance_files([tmp_path], tmp_path / "out", enhancer)
+    assert [o.reason for o in result.of("failed")] == ["cannot be enhanced (KeyError: 'data')"]
+    assert names(tmp_path / "out") == ["a.jpg", "z.jpg"]
+
+
 def test_outcomes_are_in_the_order_of_the_inputs_whichever_ends_first(tmp_path, enhancer, draw_image, monkeypatch):
     slow, quick = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("slow.jpg", "quick.jpg"))
     ended, first_ended = [], threading.Event()
@@ -112,6 +130,66 @@ def test_results_beside_their_sources_are_no_input_either(tmp_path, enhancer, dr
     assert [len(result.of(status)) for status in ("done", "skipped")] == [1, 1]
     extension = format_out or "jpg"
     assert names(tmp_path) == sorted(["a.jpg", "b.jpg", f"a-better.{extension}", f"b-better.{extension}"])
+
+
+def test_results_may_go_into_a_folder_above(tmp_path, enhancer, draw_image, monkeypatch):
+    (tmp_path / "2020").mkdir()
+    monkeypatch.chdir(tmp_path)
+    save_jpeg(tmp_path / "2020" / "a.jpg", draw_image((8, 8)))
+    for _ in range(2):
+        result = enhance_files([Path("2020")], Path(), enhancer, existing="overwrite")
+        assert len(result.of("done")) == 1
+    assert names(tmp_path) == ["2020/a.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize(("suffix", "format_out"), [("-y", None), ("-y", "png")])
+def test_results_in_the_folder_of_their_sources_are_no_input_either(tmp_path, enhancer, draw_image, suffix, format_out):
+    options = {"saving": Saving(format_out), "suffix": suffix, "recursive": True}
+    for name in ("a.jpg", "inner/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_jpeg(tmp_path / name, draw_image((8, 8)))
+    enhance_files([tmp_path], tmp_path / "inner" / "..", enhancer, **options)
+    after = names(tmp_path)
+    assert len(after) == 4
+    with pytest.raises(ConfigError, match="exists already; add --overwrite, --skip-existing"):
+        enhance_files([tmp_path], tmp_path, enhancer, **options)
+    for existing, status in (("skip", "skipped"), ("overwrite", "done")):
+        assert len(enhance_files([tmp_path], tmp_path, enhancer, existing=existing, **options).of(status)) == 2
+        assert names(tmp_path) == after
+
+
+@pytest.mark.parametrize("existing", ["skip", "overwrite"])
+def test_an_original_is_not_taken_for_a_result_of_its_name(tmp_path, enhancer, draw_image, existing):
+    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    write_png(tmp_path / "a.png", draw_image((8, 8), 1))
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ConfigError, match=r"would both become|would overwrite the input"):
+        enhance_files([tmp_path], tmp_path, enhancer, saving=PNG, existing=existing)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("recursive", [True, False])
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_done(
+    tmp_path, enhancer, draw_image, monkeypatch, recursive
+):
+    folder, locked = tmp_path / "in", tmp_path / "in" / "locked"
+    locked.mkdir(parents=True)
+    for place in (folder, locked):
+        save_jpeg(place / "a.jpg", draw_image((8, 8)))
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path) == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    inputs = [folder] if recursive else [locked, folder]
+    for _ in range(2):
+        result = enhance_files(inputs, tmp_path / "out", enhancer, recursive=recursive, existing="overwrite")
+        assert [o.job.source for o in result.of("done")] == [folder / "a.jpg"]
+        [failed] = result.of("failed")
+        assert (failed.job.source, failed.reason) == (locked, "cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "folder link", "hard link", "another input"])
@@ -160,6 +238,10 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
     one, two = (save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("one.jpg", "two.jpg"))
     with pytest.raises(ConfigError, match=r"cannot write \.ppm; known: jpeg, png"):
         enhance_files([one], tmp_path / "out.ppm", enhancer)
+    for name in ("out.jp2", "out.jxl", "out.txt"):
+        with pytest.raises(ConfigError, match=rf"cannot write \{name[3:]}; known: jpeg, png"):
+            enhance_files([one], tmp_path / name, enhancer)
+        assert not (tmp_path / name).exists()
     with pytest.raises(ConfigError, match=r'is named \.jpg but --format asks for "png"'):
         enhance_files([one], tmp_path / "out.jpg", enhancer, saving=PNG)
     with pytest.raises(ConfigError, match="where to"):
@@ -173,6 +255,37 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no pictures found"):
         enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer)
+
+
+@pytest.mark.parametrize("name", ["out.v2", "out-1.5"])
+def test_a_folder_may_be_named_like_a_file(tmp_path, enhancer, draw_image, name):
+    out = tmp_path / name
+    if name == "out.v2":  # else it is taken for the name of a file
+        out.mkdir()
+    enhance_files([save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))], out, enhancer)
+    assert names(out) == ["a.jpg"]
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path, enhancer, draw_image):
+    odd = tmp_path / os.fsdecode(b"b\xff.jpg")
+    try:
+        save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))).rename(odd)
+    except OSError:
+        pytest.skip("a file system that takes no such name")
+    save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    result = enhance_files([tmp_path], tmp_path / "out", enhancer)
+    assert [o.reason for o in result.of("failed")] == ["its name is not UTF-8; rename it"]
+    assert names(tmp_path / "out") == ["a.jpg"]
+    with pytest.raises(ImageError, match="its name is not UTF-8; rename it"):
+        enhance_files([tmp_path], tmp_path / os.fsdecode(b"\xff"), enhancer)
+
+
+@pytest.mark.parametrize("format_out", FORMATS)
+def test_a_single_gray_pixel_goes_into_every_format(tmp_path, enhancer, format_out):
+    Image.new("L", (1, 1), 90).save(tmp_path / "a.png")
+    [outcome] = enhance_files([tmp_path / "a.png"], tmp_path / "out", enhancer, saving=Saving(format_out)).outcomes
+    assert outcome.reason == ""
+    assert read_rgb(outcome.job.target).ravel() == pytest.approx([90] * 3, abs=2)
 
 
 @pytest.fixture

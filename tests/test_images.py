@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+
 import numpy as np
 import pillow_heif
 import pytest
@@ -9,6 +13,7 @@ import pyvips
 from PIL import Image
 
 from subjectiveqe.errors import ImageError, ShapeError
+from subjectiveqe.files import write_text
 from subjectiveqe.images import _with_smooth_chroma, list_images, read_rgb, write_png
 from subjectiveqe.metrics import psnr
 
@@ -72,12 +77,60 @@ def test_where_no_file_can_be_made_the_error_is_one_line(tmp_path):
         write_png(tmp_path / "file" / "a.png", np.zeros((4, 4, 3), np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), r"\(Permission denied\)$"),
+        (OSError(errno.ENOSPC, "No space left on device"), r"\(No space left on device\); is the disk full\?$"),
+        (OSError("encoder error -2"), r"\(encoder error -2\); is the disk full\?$"),
+    ],
+)
+def test_the_disk_is_blamed_where_it_may_be_full(tmp_path, monkeypatch, error, said):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ImageError, match=rf"a\.png: cannot be written {said}"):
+        write_png(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_has_the_rights_of_any_new_file_or_of_the_one_it_replaces(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        (tmp_path / "plain").touch()
+        write_text(tmp_path / "new", "text")
+    finally:
+        os.umask(before)
+    plain, new = (stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "new"))
+    assert new == plain == 0o666 & ~umask
+    (tmp_path / "new").chmod(0o640)
+    write_text(tmp_path / "new", "another")
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+
+
+def test_a_name_may_be_as_long_as_the_system_takes_it(tmp_path):
+    name = "\N{CAMERA}" * 60 + ".jpg"  # 244 bytes
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_animated_avif_is_told_from_damage(tmp_path, draw_image):
+    frames = [Image.fromarray(draw_image((16, 16), seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "a.avif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=r"a\.avif: is an animated AVIF, which cannot be read; save it as GIF"):
+        read_rgb(tmp_path / "a.avif")
+
+
 def test_pictures_are_listed_by_name_without_hidden_and_other_files(tmp_path):
-    (tmp_path / "inner").mkdir()
-    for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "inner/c.webp"):
-        (tmp_path / name).touch()
-    assert [p.name for p in list_images(tmp_path)] == ["a.png", "b.JPG"]
-    assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.png", "b.JPG", "c.webp"]
+    folder = tmp_path / ".in"  # hidden itself, and asked for by name
+    for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "inner/c.webp", ".thumbs/d.png", "inner/.trash/x/e.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "link").symlink_to(folder / "inner")
+    assert [p.name for p in list_images(folder)] == ["a.png", "b.JPG"]
+    assert [p.name for p in list_images(folder, recursive=True)] == ["a.png", "b.JPG", "c.webp"]
 
 
 def test_chroma_of_420_is_interpolated(tmp_path, sample_paths):

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import pyvips
 import tifftools
@@ -18,6 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.exif import can_go_into_tiff
 from subjectiveqe.images import read_rgb, sniff_format, vips_profile
 from subjectiveqe.jpegtext import read_comments
 from subjectiveqe.photos import FORMATS, open_photo
@@ -122,6 +124,21 @@ def test_damaged_exif_is_named_where_it_cannot_be_kept(tmp_path, draw_image):
     Image.fromarray(draw_image((40, 50))).save(source, exif=b"Exif\0\0MM\0*\0\0\xff\xff")
     assert copy(source, target).warnings == ("EXIF is damaged and not kept",)
     assert read_rgb(target).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "heic"])
+def test_exif_that_lacks_a_value_does_not_go_into_tiff(tmp_path, draw_image, name):
+    def block(place):
+        return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, MAKER, 2, 8, place, 0) + b"A Maker\0"
+
+    beyond_the_end = block(1000)
+    assert can_go_into_tiff(block(26))
+    assert not can_go_into_tiff(beyond_the_end)
+    source = tmp_path / f"in{FORMATS[name][0]}"
+    pillow_heif.register_heif_opener()
+    Image.fromarray(draw_image((40, 50))).save(source, exif=beyond_the_end)
+    assert copy(source, tmp_path / "out.tif").warnings == ("EXIF is damaged and not kept",)
+    assert read_rgb(tmp_path / "out.tif").shape == (40, 50, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])

@@ -85,16 +85,14 @@ def write_frames(
         image: 8-bit frames.
         page_height: of one of them, in px.
         timing: "delay" in ms for each, "loop" as often as all are shown, 0 for ever.
-        attached: ICC profile, EXIF and XMP by libvips' names.
+        attached: ICC profile and XMP by libvips' names.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     pixels = image.numpy().reshape(-1, page_height, image.width, image.bands)
     frames = [Image.fromarray(frame[..., 0] if image.bands == 1 else frame) for frame in pixels]
-    options: dict[str, Any] = {}
-    names = {"icc-profile-data": "icc_profile", "exif-data": "exif"}
-    options |= {names[name]: content for name, content in attached.items() if name in names}
+    options: dict[str, Any] = {"icc_profile": attached.get("icc-profile-data")}
     if "xmp-data" in attached:
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", attached["xmp-data"].decode("utf-8", "replace"))

@@ -276,8 +276,12 @@ def _identity(enhancer: Enhancer | None) -> dict[str, str]:
 
 @app.command()
 def enhance(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.")] = None,
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.", readable=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.", readable=False)
+    ] = None,
     strength: Strength = DEFAULT_STRENGTH,
     model: Model = None,
     runtime: Runtime = "auto",
@@ -315,6 +319,7 @@ def enhance(
     from .enhancing.files import enhance_files, enhance_stream
     from .enhancing.plan import plan_jobs
     from .enhancing.video import Coding, enhance_video, is_video, list_videos
+    from .files import is_folder
     from .saving import Saving
 
     if overwrite and skip_existing:
@@ -336,7 +341,10 @@ def enhance(
             raise ConfigError('"-" goes with one picture; give a single input')
         _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
+        lost = enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
+        for warning in lost if not quiet else ():
+            source = "standard input" if inputs[0] == Path("-") else inputs[0]
+            typer.echo(f"warning: {source}: {warning}", err=True)
         return
     if any(map(is_video, inputs)):
         if len(inputs) != 1 or out is None:
@@ -359,12 +367,15 @@ def enhance(
         return
     _refuse(of_videos, "pictures")
     if not quiet and (
-        videos := [path for folder in inputs if folder.is_dir() for path in list_videos(folder, recursive)]
+        videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
     ):
         typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
     if dry_run:
         for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
-            typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.target.exists() and not in_place else ''}")
+            if job.unread:
+                typer.echo(f"failed: {job.source}: {job.unread}", err=True)
+            else:
+                typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
         return
     enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
     if enhancer.strength != strength and not quiet:

@@ -15,6 +15,7 @@ Every message is one line: what was expected, what was found, where, and what to
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors where there is no room for a file."""
@@ -50,6 +51,13 @@ class ModelError(SubjectiveQEError):
 
 class WeightsError(SubjectiveQEError):
     """Weights of a judge or a loss that are not on this machine."""
+
+
+def not_written(path: Path, error: Exception) -> str:
+    """Says that a file could not be written and why; asks about the disk unless the system names another cause."""
+    number = getattr(error, "errno", None)
+    cause = getattr(error, "strerror", None) or first_line(error)
+    return f"{path}: cannot be written ({cause}){'; is the disk full?' if number in (None, *FULL_DISK) else ''}"
 
 
 def first_line(error: Exception) -> str:

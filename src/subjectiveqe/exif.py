@@ -1,6 +1,7 @@
 """What a camera says of a picture (EXIF): out of TIFF files and into them, and freed of the thumbnail.
 
-libvips carries an EXIF block through all formats but TIFF, where the same tags lie among those of the picture.
+libvips reads an EXIF block from all formats but TIFF, where the same tags lie among those of the picture. What it
+writes lacks the tags that it does not know.
 """
 
 from __future__ import annotations
@@ -21,33 +22,117 @@ _TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769,
 other tags of a first table describe how the pixels are stored."""
 
 _START = b"Exif\0\0"
-_ORIENTATION = 0x0112
+_NOTHING = _START + b"II*\0\x08\0\0\0" + bytes(6)
+_ORIENTATION, _RESOLUTION, _RESOLUTION_UNIT = 0x0112, (0x011A, 0x011B), 0x0128
+_THUMBNAIL = ((0x0201, 0x0202), (0x0111, 0x0117))
+"""Where the thumbnail lies and how long it is, as JPEG or bare."""
+
+_MM_IN_UNIT = {2: 25.4, 3: 10.0}
+_IPTC, _LONG, _UNDEFINED = 33723, 4, 7
 
 
 def without_thumbnail(exif: bytes) -> bytes:
-    """Cuts the link from the first table of an EXIF block to the second, which holds a small copy of the old pixels."""
+    """Takes the small copy of the old pixels out of an EXIF block, and the link to the second table, which has it."""
     start = len(_START) if exif.startswith(_START) else 0
-    order = ">" if exif[start : start + 2] == b"MM" else "<"
+    body = bytearray(exif[start:])
+    with suppress(struct.error):  # damaged; viewers will not find a thumbnail either
+        _, link = _table(body, 4)
+        if any(body[link : link + 4]):
+            _clear_thumbnail(body, link)
+        body[link : link + 4] = bytes(len(body[link : link + 4]))
+    return exif[:start] + bytes(body)
+
+
+def _clear_thumbnail(body: bytearray, link: int) -> None:
+    with suppress(struct.error):
+        entries, end = _table(body, link)
+        for place, length in _THUMBNAIL:
+            if place in entries and length in entries:
+                first = _number(body, entries[place])
+                last = first + _number(body, entries[length])
+                if first > end and last >= len(body):  # where most cameras put it
+                    del body[first:]
+                elif first > end:
+                    body[first:last] = bytes(last - first)
+
+
+def with_orientation(exif: bytes, orientation: int) -> bytes:
+    """An EXIF block that says how pixels lie; all else stays where it is, since makers' notes count on that.
+
+    Args:
+        exif: a block; if it is empty or damaged, and the pixels are not upright, the result says nothing else.
+        orientation: 1..8; 1, for upright, is not added to a block that does not speak of it.
+    """
+    start = len(_START) if exif.startswith(_START) else 0
+    body, order = exif[start:], _order(exif[start:])
     try:
-        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
-    except struct.error:  # damaged; viewers will not find a thumbnail either
+        entries, link = _table(body, 4)
+    except struct.error:
+        return exif if orientation == 1 else with_orientation(_NOTHING, orientation)
+    if place := entries.get(_ORIENTATION):
+        return exif[:start] + body[: place + 8] + struct.pack(f"{order}HH", orientation, 0) + body[place + 12 :]
+    if orientation == 1:
         return exif
-    link = start + table + 2 + 12 * count
-    return exif[:link] + b"\0" * len(exif[link : link + 4]) + exif[link + 4 :]
+    told = {tag: body[place : place + 12] for tag, place in entries.items()}
+    told[_ORIENTATION] = struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)
+    body += b"\0" * (len(body) % 2)
+    table = struct.pack(f"{order}H", len(told)) + b"".join(told[tag] for tag in sorted(told))
+    return exif[:start] + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + table + body[link : link + 4]
 
 
-def upright(exif: bytes) -> bytes:
-    """Says in the first table of an EXIF block that pixels lie as they are to be seen, where it says anything of it."""
-    start = len(_START) if exif.startswith(_START) else 0
-    order = ">" if exif[start : start + 2] == b"MM" else "<"
-    with suppress(struct.error):  # damaged; viewers will not find the tag either
-        (table,) = struct.unpack_from(f"{order}I", exif, start + 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start + table)
-        for entry in range(start + table + 2, start + table + 2 + 12 * count, 12):
-            if struct.unpack_from(f"{order}H", exif, entry) == (_ORIENTATION,):
-                return exif[: entry + 8] + struct.pack(f"{order}HH", 1, 0) + exif[entry + 12 :]
-    return exif
+def density_of(exif: bytes) -> tuple[float, float] | None:
+    """Pixels per millimetre across and down, as an EXIF block tells them."""
+    tags = _table_of(exif).get("tags", {})
+    with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # damaged, or not told
+        unit = tags[_RESOLUTION_UNIT]["data"][0] if _RESOLUTION_UNIT in tags else 2
+        across, down = (tags[tag]["data"][0] / tags[tag]["data"][1] / _MM_IN_UNIT[unit] for tag in _RESOLUTION)
+        if min(across, down) > 0:
+            return across, down
+    return None
+
+
+def bare_exif(exif: bytes) -> bytes:
+    """An EXIF block as PNG and WebP have it, and not as JPEG."""
+    return exif.removeprefix(_START)
+
+
+def exif_of_jpeg(exif: bytes) -> bytes:
+    """An EXIF block as JPEG has it."""
+    return _START + bare_exif(exif)
+
+
+def replace_in_webp(path: Path, exif: bytes) -> None:
+    """Puts an EXIF block in the place of the one that a WebP file has, which is written anew."""
+    content, place = path.read_bytes(), 12
+    while place < len(content):
+        end = place + 8 + (int.from_bytes(content[place + 4 : place + 8], "little") + 1) // 2 * 2
+        if content[place : place + 4] == b"EXIF":
+            block = bare_exif(exif)
+            chunk = b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
+            body = content[8:place] + chunk + content[end:]
+            with atomic_path(path) as aside:
+                aside.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+            return
+        place = end
+
+
+def _order(body: bytes | bytearray) -> str:
+    return ">" if body[:2] == b"MM" else "<"
+
+
+def _table(body: bytes | bytearray, link: int) -> tuple[dict[int, int], int]:
+    """Where the entries of a table lie by their tags, and the link to the next one; that to it lies at `link`."""
+    order = _order(body)
+    (table,) = struct.unpack_from(f"{order}I", body, link)
+    (count,) = struct.unpack_from(f"{order}H", body, table)
+    end = table + 2 + 12 * count
+    return {struct.unpack_from(f"{order}H10x", body, place)[0]: place for place in range(table + 2, end, 12)}, end
+
+
+def _number(body: bytes | bytearray, entry: int) -> int:
+    """The value of an entry that is a whole number."""
+    kind = struct.unpack_from(f"{_order(body)}H", body, entry + 2)[0]
+    return int(struct.unpack_from(f"{_order(body)}{'H' if kind == 3 else 'I'}", body, entry + 8)[0])
 
 
 def exif_of_tiff(path: Path) -> bytes | None:
@@ -71,12 +156,28 @@ def can_go_into_tiff(exif: bytes) -> bool:
     return False
 
 
-def add_to_tiff(path: Path, exif: bytes) -> None:
-    """Puts an EXIF block among the tags of a TIFF file's first picture; the file is written anew."""
+def iptc_of_tiff(path: Path) -> bytes:
+    """What the tag of IPTC holds in a TIFF file's first picture; libvips takes a fourth of it."""
+    import tifftools
+
+    with suppress(Exception):
+        tiff = tifftools.read_tiff(str(path))
+        data = tiff["ifds"][0]["tags"][_IPTC]["data"]
+        if isinstance(data, bytes):
+            return data
+        is_long = tiff["ifds"][0]["tags"][_IPTC]["datatype"] == _LONG  # which is how most programs write it
+        return struct.pack(f"{tiff['endianPack']}{len(data)}{'I' if is_long else 'B'}", *data)
+    return b""
+
+
+def add_to_tiff(path: Path, exif: bytes, iptc: bytes) -> None:
+    """Puts an EXIF block and records of IPTC among the tags of a TIFF file's first picture; it is written anew."""
     import tifftools
 
     tiff = tifftools.read_tiff(str(path))
     tiff["ifds"][0]["tags"].update(_told(_table_of(exif)))
+    if iptc:
+        tiff["ifds"][0]["tags"][_IPTC] = {"datatype": _UNDEFINED, "count": len(iptc), "data": iptc}
     with atomic_path(path) as aside:
         tifftools.write_tiff(tiff, str(aside), allowExisting=True)
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,11 +31,51 @@ def atomic_path(path: Path) -> Iterator[Path]:
             aside.chmod(stat.S_IMODE(path.stat().st_mode))
         aside.replace(path)
     except OSError as error:
-        if error.filename is None:  # a full disk is met while writing, which names no file
+        if error.errno and error.filename is None:  # a full disk is met while writing, which names no file
             error.filename = str(path)
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; not where nobody may look, of which `Path.is_dir` makes an error."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def list_files(
+    folder: Path,
+    suffixes: Collection[str],
+    recursive: bool = False,
+    unread: Callable[[OSError], object] | None = None,
+) -> list[Path]:
+    """Paths of the files in a folder by extension, sorted; hidden ones and what links to folders lead to are left out.
+
+    Args:
+        folder: may be hidden itself.
+        suffixes: in lower case, each with its dot.
+        recursive: take those of subfolders too, but of hidden ones.
+        unread: called with the error for each folder that cannot be read; raised if not given.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    for place, inner, names in os.walk(folder, onerror=unread or stop):
+        inner[:] = [name for name in inner if recursive and not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in suffixes and _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # of a folder that may be listed and not entered; whoever opens it will say so
+        return True
 
 
 def cache_folder() -> Path:

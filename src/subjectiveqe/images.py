@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .color import LUMA, luma
-from .errors import ImageError, ShapeError, first_line
-from .files import atomic_path
+from .errors import ImageError, ShapeError, first_line, not_written
+from .files import atomic_path, list_files
 
 if TYPE_CHECKING:
     import pyvips
@@ -48,25 +48,38 @@ _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 _OF_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
 
 
-def list_images(folder: Path, recursive: bool = False) -> list[Path]:
-    """Paths of the picture files in a folder, by extension, sorted by name; hidden files are left out."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in found if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
+def list_images(folder: Path, recursive: bool = False, unread: Callable[[OSError], object] | None = None) -> list[Path]:
+    """Paths of the picture files in a folder, by extension, sorted by name; see `files.list_files`."""
+    return list_files(folder, EXTENSIONS, recursive, unread)
+
+
+def check_name(path: Path) -> None:
+    """Raises ImageError for a path that is not UTF-8: libraries that read and write pictures take no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ImageError(f"{path}: its name is not UTF-8; rename it") from None
 
 
 def sniff_format(path: Path) -> str:
     """Tells a picture's format by its first bytes, whatever its name says.
 
     Raises:
-        ImageError: the file is missing, empty or of no format known here.
+        ImageError: the file is missing, empty or of no format known here, or nobody may read it.
     """
-    if not path.is_file():
-        raise ImageError(f"{path}: no such file")
-    with path.open("rb") as file:
-        head = file.read(64)
+    check_name(path)
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path}: no such file")
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not head:
         raise ImageError(f"{path}: is empty")
     if head[4:8] == b"ftyp":
+        if head[8:12] == b"avis":
+            raise ImageError(f"{path}: is an animated AVIF, which cannot be read; save it as GIF, WebP or PNG first")
         brands = {head[k : k + 4] for k in range(8, len(head), 4)}
         if brands & {b"avif", b"avis"}:
             return "avif"
@@ -159,6 +172,9 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
     for name, key in (("icc-profile-data", "icc_profile"), ("exif-data", "exif"), ("xmp-data", "xmp")):
         if info.get(key):
             image.set_type(pyvips.GValue.blob_type, name, bytes(info[key]))
+    if kind == "bmp" and min(info.get("dpi", (0, 0))) > 0:
+        image = image.copy(xres=info["dpi"][0] / 25.4, yres=info["dpi"][1] / 25.4)
+        image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
     if pages > 1:
         image.set_type(pyvips.GValue.gint_type, "n-pages", pages)
     if lost := _left_out(info):
@@ -294,6 +310,7 @@ def write_png(path: Path, rgb: RGB) -> None:
     """
     import pyvips
 
+    check_name(path)
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ShapeError(f"{path}: expected a picture of uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb), interpretation="srgb")
@@ -301,7 +318,7 @@ def write_png(path: Path, rgb: RGB) -> None:
         with atomic_path(path) as aside:
             image.pngsave(str(aside), keep="none", **PNG_EFFORT)
     except (pyvips.Error, OSError) as error:
-        raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
+        raise ImageError(not_written(path, error)) from None
 
 
 def _to_8_bits(picture: pyvips.Image) -> pyvips.Image:

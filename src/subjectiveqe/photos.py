@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
+from .density import read_density
 from .errors import ImageError, first_line
-from .exif import can_go_into_tiff, exif_of_tiff, has_place, upright, without_thumbnail
+from .exif import can_go_into_tiff, exif_of_tiff, has_place, iptc_of_tiff, with_orientation, without_thumbnail
 from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
-from .jpegtext import read_comments
+from .iptc import iptc_for, iptc_records
+from .jpegtext import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
+from .jpegxmp import join_xmp, read_extension, without_gain_map
 from .pngtext import keyword, read_gamma, read_texts
 
 if TYPE_CHECKING:
@@ -53,12 +56,13 @@ CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "i
 """libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
 
 _NOT_KEPT = {
-    b"hdrgm:": "its HDR gain map",
-    b"GDepth:": "its depth map",
+    b"hdrgm:": GAIN_MAP,
     b"Camera:MicroVideo": "its motion video",
     b"Camera:MotionPhoto": "its motion video",
 }
 """What XMP says is hidden behind the picture's end."""
+
+_MOST_BYTES_IN_JPEG = MOST_BYTES - 6  # which name EXIF there, and are not in the blocks of all formats
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,10 @@ class Photo:
             file is damaged). With alpha, the colours follow a second time, for the network to see, and there pixels
             that are fully transparent have the colour of the visible ones around: a hidden colour cannot bleed out.
         close: ends reading; to be called by the thread that has read.
-        attached: ICC profile, EXIF, XMP and IPTC as the bytes they are, by libvips' names.
-        texts: what a PNG says in words, chunk by chunk, or a JPEG in comments; none for a result of another format.
+        attached: ICC profile, EXIF, XMP and IPTC by libvips' names, as the bytes they are and the result has them: EXIF
+            with the orientation below and without thumbnail, IPTC in Photoshop's blocks for a JPEG and bare for a TIFF.
+        texts: what a PNG says in words, chunk by chunk, or a JPEG in comments and further segments of XMP; none for a
+            result of another format.
         code_points: of its colours by ITU-T H.273, which say what no profile can: primaries, transfer, matrix.
         timing: how long each frame is shown and how often all are, by libvips' names.
         density: pixels per millimetre across and down; 1 where the file does not say.
@@ -129,6 +135,7 @@ def open_photo(path: Path, format_out: str) -> Photo:
     kind, image = sniff_format(path), open_picture(path)
     try:
         number = count_pages(path, image)
+        density = read_density(path, kind, image)
         lost: tuple[str, ...] = ()
         if number > 1 and kind == "png" and format_out in (*_PAGED, "png"):
             image, has_still = read_frames(path, image)
@@ -136,7 +143,7 @@ def open_photo(path: Path, format_out: str) -> Photo:
         elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
             with suppress(pyvips.Error):  # pages of several sizes: the first is taken
                 image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
-        return _describe(path, image, kind, format_out, number, lost)
+        return replace(_describe(path, image, kind, format_out, number, lost), density=density)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
 
@@ -150,17 +157,21 @@ def count_pages(path: Path, image: pyvips.Image) -> int:
 
 def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages: int, lost: tuple[str, ...]) -> Photo:
     """What there is to know of a picture; `pages` are those of the file, `lost` what is left out already."""
-    attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
+    attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out)
     texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
-    density = (image.xres, image.yres)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
-    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in attached.get("xmp-data", b""))
+    xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
+    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in xmp)
+    if kind == "jpeg" and GAIN_MAP not in lost:
+        lost += other_pictures(path)
     warnings = [f"{what} is not kept" for what in dict.fromkeys(lost)]
     if texts and format_out != kind:
         what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
         warnings.append(f"its {what} are not kept, {format_out} has none")
         texts = ()
+    texts += further_xmp
+    warnings += said_of_attached
     if kind == "png" and "icc-profile-data" not in attached and (gamma := read_gamma(path)):
         warnings.append(f"its gamma ({gamma:g}) is not kept")
     code_points = tuple(map(int, image.get(CODE_POINTS).split("/"))) if image.get_typeof(CODE_POINTS) else ()
@@ -169,12 +180,6 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
             f"{path}: its colours are HDR or BT.2020 (code points {image.get(CODE_POINTS)}), "
             "which are written as HEIC alone here; add --format heic"
         )
-    if kind == "tiff" and (exif := exif_of_tiff(path)):
-        attached["exif-data"] = exif
-        if format_out != "tiff" and has_place(exif):
-            warnings.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
-    if "exif-data" in attached:
-        attached["exif-data"] = without_thumbnail(attached["exif-data"])
     image, profile, said = _plain(path, image, kind, format_out)
     warnings += said
     if attached and format_out in _BARE:
@@ -197,8 +202,12 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
     if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
         image, page_height = _upright(image, page_height)
         orientation = 1
-        if "exif-data" in attached:  # some writers take it as it is
-            attached["exif-data"] = upright(attached["exif-data"])
+    if "exif-data" in attached:
+        attached["exif-data"] = with_orientation(attached["exif-data"], orientation)
+    for name, what in (("exif-data", "EXIF"), ("iptc-data", "IPTC")):
+        if format_out == "jpeg" and len(content := attached.get(name, b"")) > _MOST_BYTES_IN_JPEG:
+            warnings.append(f"{what} of {len(content)} bytes is not kept, jpeg has {_MOST_BYTES_IN_JPEG} for it")
+            del attached[name]
     return Photo(
         image.height,
         image.width,
@@ -209,11 +218,38 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         attached,
         texts,
         code_points,
-        timing,
-        density,
-        orientation,
-        tuple(warnings),
+        timing=timing,
+        orientation=orientation,
+        warnings=tuple(warnings),
     )
+
+
+def _attached(
+    path: Path, image: pyvips.Image, kind: str, format_out: str
+) -> tuple[dict[str, bytes], tuple[bytes, ...], list[str]]:
+    """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said."""
+    attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
+    further = read_extension(path) if kind == "jpeg" and "xmp-data" in attached else ()
+    said = []
+    if further and format_out != "jpeg":
+        joined = join_xmp(attached["xmp-data"], further)
+        attached["xmp-data"], further = joined or attached["xmp-data"], ()
+        said += [] if joined else ["XMP beyond 64 KB is damaged and not kept"]
+    if "xmp-data" in attached:
+        attached["xmp-data"] = without_gain_map(attached["xmp-data"])
+    if kind == "tiff" and (exif := exif_of_tiff(path)):
+        attached["exif-data"] = exif
+        if format_out != "tiff" and has_place(exif):
+            said.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
+    if "exif-data" in attached:
+        attached["exif-data"] = without_thumbnail(attached["exif-data"])
+    iptc = attached.pop("iptc-data", b"")
+    iptc = iptc_of_tiff(path) if kind == "tiff" else iptc
+    if kept := iptc_for(iptc, format_out):
+        attached["iptc-data"] = kept
+    elif iptc_records(iptc):
+        said.append(f"IPTC is not kept, {format_out} has none")
+    return attached, further, said
 
 
 def _plain(path: Path, image: pyvips.Image, kind: str, format_out: str) -> tuple[pyvips.Image, bytes | None, list[str]]:

@@ -6,7 +6,9 @@ libvips writes all of them as Latin-1, whatever they were.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,8 +44,13 @@ def keyword(chunk: bytes) -> bytes:
     return chunk[8:].partition(b"\0")[0]
 
 
-def add_texts(path: Path, chunks: tuple[bytes, ...]) -> None:
-    """Puts text chunks into a PNG file, which is written anew."""
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def add_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Puts chunks into a PNG file, before its pixels; it is written anew."""
     with atomic_path(path) as aside, path.open("rb") as old, aside.open("wb") as new:
         new.write(old.read(_HEADER_BYTES))
         new.writelines(chunks)

@@ -15,19 +15,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .apng import write_frames
-from .errors import ConfigError, ImageError, first_line
-from .exif import add_to_tiff
+from .density import UNTOLD, leave_untold
+from .errors import ConfigError, ImageError, not_written
+from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_orientation
 from .files import atomic_path
-from .images import PNG_EFFORT
-from .jpegtext import add_comments
+from .images import PNG_EFFORT, check_name
+from .jpegtext import add_segments, application, jfif
+from .jpegxmp import xmp_segments
 from .photos import CARRIED, FORMATS, Photo, Pixels
-from .pngtext import add_texts
+from .pngtext import add_chunks, png_chunk
 
 if TYPE_CHECKING:
     import pyvips
 
 _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
 _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
+_OWN = {"jpeg": ("exif-data", "xmp-data", "iptc-data"), "png": ("exif-data",), "tiff": ("iptc-data",)}
+"""What libvips would change, cut or lose, and `_add_own` writes as the bytes it is; EXIF of WebP too, in the place of
+what libvips has written."""
+
 _SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
 
 _HELD_PX = 2**24
@@ -87,6 +93,7 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
     """
     import pyvips
 
+    check_name(path)
     limit = _SIDE_LIMIT_PX.get(format_out)
     if limit and max(photo.height, photo.width) > limit:
         raise ImageError(
@@ -97,14 +104,16 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
         attached = {
             name: content for name, content in photo.attached.items() if not saving.strip or name == "icc-profile-data"
         }
+        if photo.orientation > 1 and format_out in ("jpeg", "webp") and "exif-data" not in attached:
+            attached["exif-data"] = with_orientation(b"", photo.orientation)
         image = image.copy(xres=1.0, yres=1.0) if saving.strip else image
         for name, content in attached.items():
             image.set_type(pyvips.GValue.blob_type, name, content)
         if not saving.strip or photo.orientation > 1:  # else a stripped picture would lie on its side
             image.set_type(pyvips.GValue.gint_type, "orientation", photo.orientation)
         # Nothing attached must mean nothing written: libvips would make up an EXIF block.
-        keep = "|".join(CARRIED[name] for name in attached) or "none"
-        if photo.orientation > 1:
+        keep = "|".join(CARRIED[name] for name in attached if name not in _OWN.get(format_out, ())) or "none"
+        if photo.orientation > 1 and format_out == "tiff":
             keep += "|exif"
         if photo.page_height < photo.height:
             image.set_type(pyvips.GValue.gint_type, "page-height", photo.page_height)
@@ -121,14 +130,11 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
                     _save_by_pillow(aside, image, attached, photo.code_points, saving, format_out)
                 else:
                     _save(aside, image, keep, saving, format_out)
-                if format_out == "tiff" and "exif-data" in attached:
-                    add_to_tiff(aside, attached["exif-data"])
-                if photo.texts and not saving.strip:
-                    {"png": add_texts, "jpeg": add_comments}[format_out](aside, photo.texts)
+                _add_own(aside, attached, () if saving.strip else photo.texts, (image.xres, image.yres), format_out)
         except (pyvips.Error, OSError, ValueError) as error:
             if failure:  # the rows ended early, of which the encoder knows only that they did
                 raise failure[0] from None
-            raise ImageError(f"{path}: cannot be written ({first_line(error)}); is the disk full?") from None
+            raise ImageError(not_written(path, error)) from None
 
 
 def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_out: str) -> None:
@@ -163,6 +169,30 @@ def _save(aside: Path, image: pyvips.Image, keep: str, saving: Saving, format_ou
         image.tiffsave(str(aside), compression="deflate", predictor="horizontal", bigtiff=huge, keep=keep)
 
 
+def _add_own(
+    aside: Path, attached: Mapping[str, bytes], texts: tuple[bytes, ...], density: tuple[float, float], format_out: str
+) -> None:
+    """Writes what libvips does not, or not as it was, into the file that it has written."""
+    own = {name: attached[name] for name in _OWN.get(format_out, ()) if name in attached}
+    if format_out == "jpeg":
+        first = [] if density == UNTOLD else [jfif(density)]
+        first += [application(1, exif_of_jpeg(own["exif-data"]))] if "exif-data" in own else []
+        first += xmp_segments(own["xmp-data"]) if "xmp-data" in own else []
+        first += [application(13, own["iptc-data"])] if "iptc-data" in own else []
+        if first or texts:
+            add_segments(aside, first, texts)
+    elif format_out == "png":
+        chunks = [png_chunk(b"eXIf", bare_exif(content)) for content in own.values()] + list(texts)
+        if chunks:
+            add_chunks(aside, chunks)
+    elif format_out == "webp" and "exif-data" in attached:
+        replace_in_webp(aside, attached["exif-data"])
+    elif format_out == "tiff" and not attached.keys().isdisjoint(("exif-data", "iptc-data")):
+        add_to_tiff(aside, attached.get("exif-data", b""), attached.get("iptc-data", b""))
+    if density == UNTOLD:
+        leave_untold(aside, format_out)
+
+
 def _to_10_bits(image: pyvips.Image) -> pyvips.Image:
     """Rounds 16-bit samples to those of which HEIF libraries, which cut, take the upper 10 bits."""
     return ((image * (1023 / 65535)).rint() * 64).cast("ushort")
@@ -179,7 +209,9 @@ def _save_by_pillow(
     from PIL import Image
 
     if format_out == "bmp":
-        Image.fromarray((image.flatten(background=255) if image.hasalpha() else image).numpy()).save(aside, "BMP")
+        opaque = image.flatten(background=255) if image.hasalpha() else image
+        dpi = (0, 0) if (image.xres, image.yres) == UNTOLD else (image.xres * 25.4, image.yres * 25.4)
+        Image.fromarray(_pixels(opaque)).save(aside, "BMP", dpi=dpi)
         return
     import pillow_heif
 
@@ -199,7 +231,13 @@ def _save_by_pillow(
         deep = pillow_heif.from_bytes(mode, (image.width, image.height), image.numpy().tobytes())
         deep.save(aside, quality=quality, chroma=chroma, **options)
     else:
-        Image.fromarray(image.numpy()).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
+        Image.fromarray(_pixels(image)).save(aside, "HEIF", quality=quality, chroma=chroma, **options)
+
+
+def _pixels(image: pyvips.Image) -> Pixels:
+    """Pixels as Pillow takes them; of a single gray one `numpy` makes a bare number."""
+    pixels: Pixels = np.atleast_2d(image.numpy())
+    return pixels
 
 
 @contextmanager
@@ -268,7 +306,7 @@ def _png_pieces(photo: Photo, rows: Iterator[Pixels]) -> Iterator[bytes]:
     bits = 16 if photo.dtype == np.uint16 else 8
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[photo.bands]
     header = struct.pack(">IIBBBBB", photo.width, photo.height, bits, colour_type, 0, 0, 0)
-    yield b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+    yield b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
     stored = zlib.compressobj(0)
     for strip in rows:
         for top in range(0, len(strip), _ROWS):  # a strip is large, and is copied a few times on its way
@@ -277,9 +315,5 @@ def _png_pieces(photo: Photo, rows: Iterator[Pixels]) -> Iterator[bytes]:
             lines = np.ascontiguousarray(samples).reshape(len(part), -1).view(np.uint8)
             piece = stored.compress(np.pad(lines, ((0, 0), (1, 0))).tobytes())  # a line begins with its filter: 0, none
             if piece:
-                yield _chunk(b"IDAT", piece)
-    yield _chunk(b"IDAT", stored.flush()) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+                yield png_chunk(b"IDAT", piece)
+    yield png_chunk(b"IDAT", stored.flush()) + png_chunk(b"IEND", b"")

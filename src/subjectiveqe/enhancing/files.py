@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -121,7 +122,7 @@ def enhance_files(
         enhancer: see `Enhancer`.
         saving: format, quality and what is stripped.
         faithful: keep to what JPEG files say of luma (`LumaIntervals`); pictures of other formats fail.
-        recursive: take the pictures of subfolders too; they keep their subfolders in `out`.
+        recursive: take the pictures of subfolders too, but of hidden ones; they keep their subfolders in `out`.
         suffix: put between a result's name and its extension.
         in_place: put results in the place of their sources.
         existing: "refuse" before any work, "skip" or "overwrite" results that are there.
@@ -131,12 +132,13 @@ def enhance_files(
     Raises:
         ConfigError: before any picture is read: none found, two that would make one output, an output that is an input
             or exists, or options that do not go together.
+        ImageError: the name of `out` is not UTF-8.
     """
     saving, progress = saving or Saving(), progress or BatchProgress()
     if faithful:
         check_jpeglib()
     todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
-    there = {job for job in todo if not in_place and job.target.exists()}
+    there = {job for job in todo if not in_place and job.is_there}
     if there and existing == "refuse":
         first = next(job.target for job in todo if job in there)
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -186,7 +188,7 @@ def enhance_files(
 
 def enhance_stream(
     source: Path, target: Path, enhancer: Enhancer, saving: Saving, faithful: bool = False, overwrite: bool = False
-) -> None:
+) -> tuple[str, ...]:
     """Enhances one picture from or to a standard stream, for which "-" stands.
 
     Args:
@@ -196,8 +198,10 @@ def enhance_stream(
         saving: how the result is written.
         faithful: see `enhance_files`.
         overwrite: replace a target that is there.
+    Returns:
+        What of the source is not kept, one sentence each.
     Raises:
-        ConfigError: the target is there, or its format is not what was asked for.
+        ConfigError: the target is there, or its format is none that can be written or not what was asked for.
         ImageError: see `open_photo` and `write_photo`.
     """
     if target.exists() and not overwrite:
@@ -207,13 +211,17 @@ def enhance_stream(
             source = Path(folder) / "standard input"
             with source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
-        format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
-        check_lossless(saving, format_out, target)
-        place = Path(folder) / f"out{FORMATS[format_out][0]}" if target == Path("-") else target
-        _enhance_file(source, place, enhancer, saving, format_out, faithful)
+        try:
+            format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
+            check_lossless(saving, format_out, target)
+            place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
+            photo, _ = _enhance_file(source, place, enhancer, saving, format_out, faithful)
+        except ImageError as error:  # of a file that nobody but this function knows
+            raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+    return photo.warnings
 
 
 def _pictures_at_a_time() -> int:
@@ -241,6 +249,8 @@ class _StoppedError(SubjectiveQEError):
 def _enhance_one(
     job: Job, enhancer: Enhancer, saving: Saving, faithful: bool, progress: Callable[[int, int], None]
 ) -> Outcome:
+    if job.unread:
+        return Outcome(job, "failed", job.unread)
     start_s = time.perf_counter()
     try:
         kind = sniff_format(job.source)

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..images import EXTENSIONS, list_images
+from ..files import is_folder
+from ..images import EXTENSIONS, check_name, list_images
 from ..photos import FORMATS
 from ..saving import Saving
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enhance: where it is, where its result goes, and in which format (None for the source's own)."""
+    """One picture to enhance.
+
+    Attributes:
+        source: where it is.
+        target: where its result goes.
+        format_out: key of `FORMATS`; None for that of the source.
+        unread: why there is nothing to enhance: `source` is a folder that cannot be read.
+    """
 
     source: Path
     target: Path
     format_out: str | None
+    unread: str = ""
+
+    @property
+    def is_there(self) -> bool:
+        """A file has the name of the result already."""
+        return not self.unread and _status(self.target) is not None
 
 
 def plan_jobs(
@@ -31,50 +46,57 @@ def plan_jobs(
     suffix: str = "",
     in_place: bool = False,
 ) -> list[Job]:
-    """Sources and targets of `enhancing.files.enhance_files`; see there for the arguments and errors."""
+    """Sources and targets of `enhancing.files.enhance_files`; see there for the arguments and errors.
+
+    Folders that cannot be read come last.
+    """
     if in_place and (out is not None or suffix or saving.format):
         raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
     if out is None and not suffix and not in_place:
         raise ConfigError("where to? give --out, or --suffix for results beside their sources, or --in-place")
     if any(letter in suffix for letter in "/\\"):
         raise ConfigError(f'--suffix "{suffix}": expected a part of a file name, without slashes')
+    if out is not None:
+        check_name(out)
     into_file = (
-        out is not None
-        and len(inputs) == 1
-        and not inputs[0].is_dir()
-        and out.suffix.lower() in EXTENSIONS
-        and not out.is_dir()
+        out is not None and len(inputs) == 1 and not is_folder(inputs[0]) and _names_file(out) and not out.is_dir()
     )
     if out is not None and not into_file:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out}: expected a folder for the pictures, found a file; give another name")
         if out.suffix.lower() in EXTENSIONS and not out.is_dir():
             raise ConfigError(f"{out}: more than one picture needs a folder, got the name of a picture file")
+    unread: list[OSError] = []
     if into_file and out is not None:
-        named = named_format(out, saving)
-        if named is None:
-            raise ConfigError(f"{out}: cannot write {out.suffix}; known: {', '.join(FORMATS)}")
-        jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named)]
+        jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named_format(out, saving))]
     else:
         jobs = [
             Job(source, source.resolve(), None) if in_place else _job(source, inner, out, saving, suffix)
-            for source, inner in _sources(inputs, out, recursive)
+            for source, inner in _sources(inputs, out, recursive, unread.append)
         ]
-        if suffix and out is None:  # what an earlier run left beside its sources is no input
-            results = {job.target for job in jobs}
-            jobs = [job for job in jobs if job.source not in results or job.source in inputs]
-    if not jobs:
+        if suffix:  # by which what an earlier run left among its sources is known; that is no input
+            there = [job for job in jobs if job.is_there]
+            results = {_place(job.target) for job in there if _place(job.target) != _place(job.source)}
+            jobs = [job for job in jobs if job.source in inputs or not results or _place(job.source) not in results]
+    if not jobs and not unread:
         hint = "" if recursive else "; add -r for those of subfolders"
         raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
     _refuse_clashes(jobs, in_place)
     for job in jobs:
         check_lossless(saving, job.format_out or format_of(job.source), job.target)
-    return jobs
+    reasons = {Path(error.filename): f"cannot be read ({error.strerror})" for error in unread}
+    return jobs + [Job(folder, out or folder, None, reason) for folder, reason in reasons.items()]
 
 
 def named_format(target: Path, saving: Saving) -> str | None:
-    """The format that the name of a result says; ConfigError where `saving` asks for another."""
+    """The format that the name of a result says, None where it says none.
+
+    Raises:
+        ConfigError: it says one that cannot be written, or `saving` asks for another.
+    """
     named = format_of(target)
+    if named is None and _names_file(target):
+        raise ConfigError(f"{target}: cannot write {target.suffix}; known: {', '.join(FORMATS)}")
     if named and saving.format not in (None, named):
         raise ConfigError(f'{target}: is named {target.suffix} but --format asks for "{saving.format}"')
     return named
@@ -91,6 +113,11 @@ def format_of(path: Path) -> str | None:
     return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
 
 
+def _names_file(path: Path) -> bool:
+    """Whether a name ends as those of files do: on a dot and up to four letters and digits, and not on a number."""
+    return re.fullmatch(r"\.(?!\d+$)[A-Za-z0-9]{1,4}", path.suffix) is not None
+
+
 def _job(source: Path, inner: Path, out: Path | None, saving: Saving, suffix: str) -> Job:
     named = format_of(source)
     format_out = saving.format_for(named or "")
@@ -99,18 +126,28 @@ def _job(source: Path, inner: Path, out: Path | None, saving: Saving, suffix: st
     return Job(source, folder / f"{source.stem}{suffix}{extension}", format_out)
 
 
-def _sources(inputs: Sequence[Path], out: Path | None, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Every picture once, with its place below the input it came from; earlier results in `out` are no input."""
+def _sources(
+    inputs: Sequence[Path], out: Path | None, recursive: bool, unread: Callable[[OSError], None]
+) -> Iterator[tuple[Path, Path]]:
+    """Every picture once, with its place below the input it came from; what lies in an `out` inside of it is no input.
+
+    `unread` is called with the error for each folder that cannot be read.
+    """
     seen = set()
     earlier_results = out.resolve() if out is not None else None
     for given in inputs:
-        for source in list_images(given, recursive) if given.is_dir() else [given]:
-            place = source.parent.resolve() / source.name  # a link and what it points to are two pictures
-            is_result = earlier_results in place.parents and earlier_results != given.resolve()
-            if place in seen or (given.is_dir() and is_result):
+        has_results = earlier_results is not None and given.resolve() in earlier_results.parents
+        for source in list_images(given, recursive, unread) if is_folder(given) else [given]:
+            place = _place(source)
+            if place in seen or (has_results and earlier_results in place.parents):
                 continue
             seen.add(place)
-            yield source, source.relative_to(given) if given.is_dir() else Path(source.name)
+            yield source, Path(given.name) if source == given else source.relative_to(given)
+
+
+def _place(path: Path) -> Path:
+    """Where a file is, whatever way leads there; a link and what it points to are two pictures."""
+    return path.parent.resolve() / path.name
 
 
 def _refuse_clashes(jobs: Sequence[Job], in_place: bool) -> None:

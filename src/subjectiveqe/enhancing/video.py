@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line
-from ..files import atomic_path, write_text
+from ..files import atomic_path, list_files, write_text
 from ..photos import Pixels
 from .enhancer import Enhancer
 from .joining import BT601, colour_tags, has_alpha_beside, join, open_video, picture_stream, segment_path, span_of
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp")
 """What is taken for a video."""
+
+_OF_TYPESCRIPT, _SYNC = (".ts", ".mts"), b"G"
 
 _RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
 _ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
@@ -91,9 +93,17 @@ def is_video(path: Path) -> bool:
 
 
 def list_videos(folder: Path, recursive: bool = False) -> list[Path]:
-    """Paths of the videos in a folder, sorted by name; hidden files are left out."""
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(path for path in found if is_video(path) and not path.name.startswith(".") and path.is_file())
+    """Paths of the videos in a folder, sorted by name; what is hidden or cannot be read is left out, and TypeScript."""
+    found = list_files(folder, SUFFIXES, recursive, unread=lambda _: None)
+    return [path for path in found if path.suffix.lower() not in _OF_TYPESCRIPT or _is_mpeg_ts(path)]
+
+
+def _is_mpeg_ts(path: Path) -> bool:
+    """Whether a file begins with the sync byte of MPEG-TS, in cameras' files behind a time stamp of 4 bytes."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(5)
+        return head[:1] == _SYNC or (path.suffix.lower() == ".mts" and head[4:] == _SYNC)
+    return False
 
 
 def enhance_video(
