@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,15 @@ def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
     assert [row.before for row in again.rows] == [row.before for row in first.rows]
     assert again.groups[0].after == first.groups[0].after
     assert (tmp_path / "out" / "rows.jsonl").read_text().count("\n") == 13
+
+
+@pytest.mark.parametrize("damaged", ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"nothing": 1}}'])
+def test_a_damaged_row_is_named(photos, tmp_path, damaged):
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
+    rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "out" / "rows.jsonl").write_text("\n".join([*rows[:2], damaged, *rows[3:]]) + "\n")
+    with pytest.raises(ConfigError, match=r"rows\.jsonl: line 3 is damaged; delete the line, or the file"):
+        benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
 
 
 def test_a_killed_command_goes_on(photos, tmp_path):
@@ -192,6 +202,16 @@ def test_a_picture_that_fails_is_listed(photos, tmp_path):
     assert [str(path) for path, _ in summary.failed] == ["photos/1.png, jpeg 10", "photos/1.png, jpeg 20"]
     assert len(summary.rows) == 4
     assert summary.rows[0].after is None
+
+
+def test_a_picture_whose_name_is_not_utf8_does_not_end_the_others(photos, tmp_path):
+    shutil.copy(photos / "1.png", photos / os.fsdecode(b"caf\xe9.png"))
+    summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+    names = [row["name"] for row in read_csv(summary.csv)]
+    names += [entry["name"] for entry in json.loads(summary.json.read_text())["failed"]]
+    assert len(names) == 4
+    assert [name for name in names if "caf\\udce9.png" in name]
+    assert "caf\\udce9.png" in summary.html.read_text()
 
 
 def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):

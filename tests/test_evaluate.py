@@ -7,6 +7,7 @@ import dataclasses
 import html.parser
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -187,6 +188,43 @@ def test_a_full_disk_is_an_error_and_keeps_the_old_tables(tmp_path, monkeypatch)
     with pytest.raises(SubjectiveQEError, match="is the disk full"):
         evaluate(brighten, pairs, tmp_path, save_images=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+def test_saved_outputs_are_those_of_the_last_run(tmp_path):
+    images, unknown = tmp_path / "images", draw_pairs(levels=(10,), count=1)
+    unknown.infos = [dataclasses.replace(info, level=-1) for info in unknown.infos]
+    evaluate(brighten, {"noise": draw_pairs(), "old": unknown}, tmp_path, save_images=True)
+    assert (images / "old" / "picture0.png.png").is_file()
+    kept = {images / "noise" / "notes.txt", images / "noise" / "mine.png", images / "picture0.png__jpeg-10.png"}
+    for mine in kept:
+        mine.write_text("mine")
+
+    def files():
+        return {path for path in images.rglob("*") if path.is_file()}
+
+    with pytest.raises(SubjectiveQEError, match="could be measured"):  # nothing new, so the old stays whole
+        evaluate(brighten, {"noise": draw_pairs(broken=(0, 1, 2, 3))}, tmp_path, save_images=True)
+    assert len(files()) == 4 + 1 + 3
+    evaluate(brighten, {"noise": draw_pairs(levels=(20, 40), broken=(1,))}, tmp_path, save_images=True)
+    names = ("picture0.png__jpeg-20.png", "picture1.png__jpeg-20.png", "picture1.png__jpeg-40.png")
+    assert files() == kept | {images / "noise" / name for name in names}
+    assert not (images / "old").exists()
+    evaluate(brighten, {"noise": draw_pairs()}, tmp_path)
+    assert files() == kept
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    pairs = draw_pairs(levels=(10, 40), count=1, broken=(1,))
+    pairs.infos = [dataclasses.replace(info, name=name) for info in pairs.infos]
+    summary = evaluate(brighten, {name: pairs}, tmp_path, facts={"command": f"sqe evaluate {name}"})
+    escaped = "caf\\udce9.png"
+    assert (read_csv(summary.csv)[0]["name"], read_csv(summary.csv)[0]["set"]) == (escaped, escaped)
+    content = json.loads(summary.json.read_text())
+    assert content["groups"][0]["set"] == escaped
+    assert content["failed"][0]["name"] == f"{escaped}/{escaped}__jpeg-40"
+    assert content["facts"]["command"] == f"sqe evaluate {escaped}"
+    assert f"<h3>{escaped}: {escaped}, jpeg 10</h3>" in summary.html.read_text()
 
 
 def test_paired_folders_are_measured_and_a_picture_damaged_later_is_listed(tmp_path):

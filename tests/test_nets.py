@@ -262,6 +262,15 @@ def test_upsampling_checkpoints_are_refused(tmp_path):
         load_net(tmp_path / "x4.pth")
 
 
+@pytest.mark.parametrize("name", ["HRconv", "conv_hr"])
+def test_a_layer_that_is_not_here_is_not_called_upsampling(tmp_path, name):
+    """Networks of the community that keep the size have one layer more before the last."""
+    state = foreign_names(RRDBNet(**TINY_RRDB), *BASICSR) | {f"{name}.weight": torch.zeros(4, 4, 3, 3)}
+    torch.save(state, tmp_path / "x1.pth")
+    with pytest.raises(ModelError, match=rf"x1\.pth: has a layer that RRDB networks here lack \('{name}\.weight'\)"):
+        load_net(tmp_path / "x1.pth")
+
+
 def test_another_network_is_refused(tmp_path):
     torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "other.pt")
     with pytest.raises(ModelError, match=r"other\.pt: tensor 'convs.*belongs to no generator known here"):
@@ -301,6 +310,16 @@ def test_a_header_of_other_sizes_is_refused(tmp_path):
     safetensors.torch.save_file(state, tmp_path / "b.safetensors", header)
     with pytest.raises(ModelError, match="not the weights of net 'unet'"):
         load_net(tmp_path / "b.safetensors")
+
+
+def test_a_header_without_a_network_is_refused(tmp_path):
+    import safetensors.torch
+
+    for header, found in (({}, "None"), ({"net": "vit"}, "vit")):
+        header |= {"format": "subjectiveqe-net-1", "hparams": "{}"}
+        safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors", header)
+        with pytest.raises(ModelError, match=rf"other\.safetensors: holds net '{found}', known are unet"):
+            load_net(tmp_path / "other.safetensors")
 
 
 def test_every_name_in_a_recipe_has_a_network():

@@ -1,14 +1,15 @@
 """Making a store: what gets into it, and what is left when the run is killed or the disk is full."""
 
+import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,12 @@ import pytest
 
 from subjectiveqe.codecs import Jpeg, WebP
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs
+from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs, read_index, write_index
 from subjectiveqe.errors import CodecError, ConfigError, StoreError
 from subjectiveqe.images import write_png
 
 LAYOUTS = pytest.mark.parametrize("layout", ["lmdb", "png"])
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for processes and open files")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,7 @@ def kill_midway(script, clean, out, layout, jobs):
     return journal.read_bytes().count(b"\n") - 1, workers
 
 
+@ON_LINUX
 @LAYOUTS
 def test_a_killed_run_is_continued_without_coding_finished_pictures_again(tmp_path, clean, coded, layout):
     out, script = tmp_path / "store", tmp_path / "slow_run.py"
@@ -174,6 +177,7 @@ def test_a_killed_run_is_continued_without_coding_finished_pictures_again(tmp_pa
     assert check_store(out) == 48
 
 
+@ON_LINUX
 def test_workers_end_with_a_killed_run(tmp_path, clean):
     script = tmp_path / "slow_run.py"
     script.write_text(SLOW_RUN)
@@ -245,6 +249,34 @@ def test_a_store_of_other_settings_is_refused(tmp_path, clean, is_complete):
     assert prepare(clean, out, "jpeg", [50], jobs=1).done == 24
 
 
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_picture_of_the_same_name_and_size_with_other_contents_is_noticed(tmp_path, clean, is_complete):
+    source, out = shutil.copytree(clean, tmp_path / "source"), tmp_path / "store"
+    prepare(source, out, "jpeg", [50], jobs=1)
+    if not is_complete:
+        settings = json.loads((out / INDEX).read_text())["content"]["settings"]
+        (out / JOURNAL).write_text(json.dumps({"version": 1, "settings": settings}) + "\n")
+        (out / INDEX).unlink()
+    content = bytearray((source / "05.png").read_bytes())
+    content[len(content) // 2] ^= 1
+    (source / "05.png").write_bytes(content)
+    with pytest.raises(StoreError, match="was made from 24 pictures, other than the 24 there are now"):
+        prepare(source, out, "jpeg", [50], jobs=1)
+
+
+def test_a_store_from_before_contents_were_checked_opens_and_is_not_gone_on_with(tmp_path, clean):
+    out = tmp_path / "store"
+    prepare(clean, out, "jpeg", [50], jobs=1)
+    index = read_index(out)
+    settings = {**index.settings, "sources": "0" * 32}
+    del settings["sources_sha256"]
+    write_index(out, replace(index, settings=settings))
+    assert len(open_pairs(out)) == check_store(out) == 24
+    why = r"store: was made from pictures of which it has no checksum .*; choose another name or delete it"
+    with pytest.raises(StoreError, match=why):
+        prepare(clean, out, "jpeg", [50], jobs=1)
+
+
 def test_a_store_of_another_encoder_setup_is_refused(tmp_path, clean, monkeypatch):
     from subjectiveqe.codecs import hevc
 
@@ -291,6 +323,18 @@ def test_pictures_that_cannot_be_read_are_listed_and_skipped(tmp_path, draw_imag
     assert prepare(source, out, "jpeg", [50], layout=layout, jobs=jobs) == result
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_picture_whose_name_leaves_no_room_for_its_level_is_skipped(tmp_path, draw_image, jobs):
+    source, long = tmp_path / "source", "x" * 240 + ".png"  # 255 bytes are what a name may have
+    for name in ("a.png", long):
+        write_png(source / name, draw_image((24, 24)))
+    result = prepare(source, tmp_path / "store", "jpeg", [50], layout="png", jobs=jobs)
+    assert (result.done, [path.name for path, _ in result.skipped]) == (1, [long])
+    assert "its name is too long for the store's files" in result.skipped[0][1]
+    assert [path.name for path in (tmp_path / "store" / "gt").iterdir()] == ["a.png.png"]
+    assert prepare(source, tmp_path / "lmdb", "jpeg", [50], jobs=1).done == 2
+
+
 def test_nothing_is_left_when_no_picture_can_be_coded(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -300,6 +344,34 @@ def test_nothing_is_left_when_no_picture_can_be_coded(tmp_path):
     ):
         prepare(source, tmp_path / "store", "jpeg", [50], jobs=1)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def as_windows_deletes(monkeypatch):
+    """Nothing that is open in this process can be deleted."""
+
+    def check(path):
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        if any(link.is_relative_to(path) for link in links):
+            raise PermissionError(errno.EACCES, "The process cannot access the file", str(path))
+
+    unlink, rmtree = Path.unlink, shutil.rmtree
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: check(path) or unlink(path, missing_ok))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, *args, **options: check(path) or rmtree(path, *args, **options))
+
+
+@ON_LINUX
+@LAYOUTS
+@pytest.mark.usefixtures("as_windows_deletes")
+def test_no_file_is_open_when_it_is_deleted(tmp_path, clean, layout):
+    """Windows deletes none that is."""
+    assert prepare(clean, tmp_path / "store", "jpeg", [50], layout=layout, jobs=1).done == 24
+    assert not (tmp_path / "store" / JOURNAL).exists()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "text.png").write_text("no picture")
+    with pytest.raises(ConfigError, match="none of 1 pictures could be coded"):
+        prepare(tmp_path / "source", tmp_path / "none", "jpeg", [50], layout=layout, jobs=1)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
@@ -338,6 +410,7 @@ def test_arguments_that_cannot_be_used_are_refused_before_anything_is_made(
 @contextmanager
 def files_limited_to(num_bytes):
     """No file may grow beyond this; a write past it fails as on a full disk, with another error number."""
+    resource = pytest.importorskip("resource", reason="no such limit on Windows")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:

@@ -72,6 +72,19 @@ def test_pairs_whose_codec_is_unknown_serve_too(tmp_path, draw_image):
     assert 0 < np.abs(floats.astype(int) - integers).mean() < 2
 
 
+def test_patches_come_from_pictures_that_hold_one(tmp_path, draw_image):
+    for number, size in enumerate([(192, 200), (96, 240), (100, 100)]):
+        write_png(tmp_path / "clean" / f"{number}.png", draw_image(size, number))
+    prepare(tmp_path / "clean", tmp_path / "mixed.lmdb", "jpeg", [10, 50], jobs=1)
+    (tmp_path / "clean" / "0.png").unlink()
+    prepare(tmp_path / "clean", tmp_path / "small.lmdb", "jpeg", [10], jobs=1)
+    model, stores = model_of(tmp_path), [tmp_path / "mixed.lmdb", tmp_path / "small.lmdb"]
+    assert quantize_onnx(model, stores, tmp_path / "int8.onnx", patches=8) > 0
+    with pytest.raises(ConfigError, match=r"small\.lmdb: no picture is 192 px high and wide; name a store of larger"):
+        quantize_onnx(model, stores[1:], tmp_path / "none.onnx", patches=8)
+    assert not (tmp_path / "none.onnx").exists()
+
+
 def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
     with pytest.raises(ConfigError, match=r'name it "int8\.onnx"'):
         quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.bin")

@@ -235,6 +235,28 @@ def test_two_folders_made_by_hand_are_pairs(tmp_path, draw_image):
         check_store(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["16 bits", "transparent", "plain"])
+def test_a_png_of_a_folder_is_read_as_any_other_picture(tmp_path, draw_image, kind):
+    import pyvips
+
+    (tmp_path / "lq").mkdir()
+    write_png(tmp_path / "gt" / "a.png", draw_image((40, 48)))
+    if kind == "16 bits":
+        deep = np.minimum(draw_image((40, 48)), 254).astype(np.uint16) * 257 + 129  # nearer to the next level
+        pyvips.Image.new_from_array(deep, interpretation="rgb16").pngsave(str(tmp_path / "lq" / "a.png"), bitdepth=16)
+        expected = np.rint(deep / 257)
+    else:
+        expected = draw_image((40, 48))
+        clear = tuple(map(int, expected[5, 7]))
+        extra = {"transparency": clear} if kind == "transparent" else {}
+        Image.fromarray(expected).save(tmp_path / "lq" / "a.png", **extra)
+        if extra:
+            expected = np.where((expected == clear).all(-1, keepdims=True), 255, expected)
+    lq, _ = open_pairs(tmp_path).read(0)
+    assert np.array_equal(lq, read_rgb(tmp_path / "lq" / "a.png"))
+    assert np.array_equal(lq, expected)
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path, draw_image):
     lq, gt = tmp_path / "lq", tmp_path / "gt"
     lq.mkdir()

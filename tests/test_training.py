@@ -1,6 +1,7 @@
 """Training learns, stops, resumes bit by bit and shares its work out, on real stores and in real processes."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from subjectiveqe.config import DataConfig, LossConfig, StageConfig, read_recipe
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import open_pairs
-from subjectiveqe.errors import ConfigError, ImageError, ModelError
+from subjectiveqe.errors import ConfigError, ImageError, ModelError, SubjectiveQEError
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
@@ -102,6 +103,16 @@ def test_both_stages_learn_and_leave_a_whole_run_folder(recipe_path, tmp_path):
     assert read_recipe(tmp_path / "run" / "recipe.yaml") == recipe
     for stage in ("psnr", "gan"):
         assert list((tmp_path / "run" / "tensorboard" / stage).glob("events*"))
+
+
+def test_two_runs_of_a_process_keep_their_logs_apart(recipe_path, tmp_path):
+    handlers = list(logging.getLogger("subjectiveqe").handlers)
+    for name, lr in (("first", "1.0e-3"), ("second", "2.0e-3")):
+        changes = ["gan=null", "psnr.steps=1", "valid=null", "data.workers=0", f"psnr.lr={lr}"]
+        train(read_recipe(recipe_path, changes), tmp_path / name)
+        assert logging.getLogger("subjectiveqe").handlers == handlers
+    logs = [(tmp_path / name / "train.log").read_text() for name in ("first", "second")]
+    assert [log.count(" psnr 1/1 ") for log in logs] == [1, 1]
 
 
 def test_the_best_checkpoint_is_the_best_validation(recipe_path, tmp_path):
@@ -352,10 +363,24 @@ def test_a_run_folder_is_for_one_process_at_a_time(recipe_path, tmp_path):
 def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path, tmp_path):
     changes = ["gan=null", "psnr.steps=2", "data.workers=0"]
     train(read_recipe(recipe_path, changes), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"its run has another psnr\.lr"):
-        train(read_recipe(recipe_path, [*changes, "psnr.lr=1"]), tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match=r"its run has another psnr\.betas"):
+        train(read_recipe(recipe_path, [*changes, "psnr.betas=[0.8, 0.9]"]), tmp_path / "run", resume=True)
     best = train(read_recipe(recipe_path, [*changes, "psnr.steps=4"]), tmp_path / "run", resume=True)
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
+
+
+def test_a_run_goes_on_at_another_learning_rate(recipe_path, tmp_path):
+    """Which a run that diverged is told to; the optimizer's state has the old one and must not bring it back."""
+    changes = ["gan=null", "psnr.steps=3", "psnr.warmup=0", "psnr.ema=null", "valid=null", "data.workers=0"]
+    best = train(read_recipe(recipe_path, [*changes, "psnr.schedule=constant"]), tmp_path / "run")
+    before = load_file(best)
+    bolder = ["psnr.steps=4", "psnr.lr=1.0e-9", "psnr.lr_d=1.0e-9", "psnr.clip_norm=0.5", "psnr.spike_factor=9"]
+    changed = read_recipe(recipe_path, [*changes, "psnr.schedule=constant", *bolder])
+    after = load_file(train(changed, tmp_path / "run", resume=True))
+    moved = max((before[key] - after[key]).abs().max().item() for key in before)
+    assert moved < 1e-6  # an update of Adam's is about as long as the learning rate, which was 1e-3
+    assert "psnr 4/4" in (tmp_path / "run" / "train.log").read_text()
+    assert read_recipe(tmp_path / "run" / "recipe.yaml") == changed
 
 
 @pytest.mark.parametrize("term", ["chroma", "ssim"])
@@ -399,11 +424,22 @@ def test_a_run_goes_on_from_what_it_began_with(recipe_path, tmp_path):
         train(recipe, tmp_path / "early", resume=True)
 
 
+@pytest.mark.parametrize("damaged", ["not JSON", "[1]", ""])
+def test_a_damaged_note_of_what_a_run_began_with_is_named(recipe_path, tmp_path, damaged):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "start.json").write_text(damaged)
+    with pytest.raises(ConfigError, match=r"start\.json: is damaged; delete it and name again"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
 def test_what_a_later_stage_rests_on_does_not_change(recipe_path, tmp_path):
     changes = ["psnr.steps=1", "gan.steps=1", "data.workers=0"]
     train(read_recipe(recipe_path, changes), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"its gan stage has begun, so psnr\.steps stays"):
         train(read_recipe(recipe_path, [*changes, "psnr.steps=2"]), tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match=r"its gan stage has begun, so psnr\.lr stays"):
+        train(read_recipe(recipe_path, [*changes, "psnr.lr=0.5"]), tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match=r"its run has another valid\.crop_px"):
         train(read_recipe(recipe_path, [*changes, "valid.crop_px=40"]), tmp_path / "run", resume=True)
 
@@ -468,14 +504,71 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("psnr.loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
         ("psnr.loss={ssim: 1.0}", "16 is too small for ssim, expected 44 or more"),
         ("psnr.faithful_loss={spectrum: 1.0}", "16 is too small for spectrum, expected 32 or more"),
+        ("seed=-1", "'seed': Input should be greater than or equal to 0"),
+        ("net_g.hparams.num_coarseness=9", r"num_coarseness: 9 is more than there are \(5, hevc, "),
+        ("net_g.hparams.num_coarseness=-1", "unet does not take them"),
+        ("net_g.hparams={num_feat: [8, 0], num_block: [1, 1]}", r"unet has nothing in 'downs\.0\.weight' with them"),
+        ("net_g.hparams={num_feat: [], num_block: []}", "unet does not take them"),
+        ("net_d.hparams={num_feat: 0}", "patch has nothing in 'convs"),
+        ("psnr.only=gates", r"psnr\.only: no parameter of unet begins with 'gates'"),
+        ("gan=null; data.patch_px=8", "8 is too small for border, expected 9 or more"),
+        ("gan.loss.percep=0; data.patch_px=14", "14 does not suit net_d"),
+        ("gan.loss.percep_kind=lpips-vgg; data.patch_px=15", "15 is too small for lpips-vgg, expected 16"),
+        ("valid.pairs=[SMALL]", r"valid\.pairs: 0\.png has 48x24 px, LPIPS needs 31x31"),
+        ("data.pairs=[DAMAGED]", r"damaged\.lmdb/index\.json: damaged header"),
     ],
 )
-def test_what_would_stop_a_run_is_named_before_the_first_step(recipe_path, tmp_path, monkeypatch, change, message):
+def test_what_would_stop_a_run_is_named_before_its_folder_is_made(
+    recipe_path, tmp_path, monkeypatch, draw_image, change, message
+):
     monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
     small = ["data.patch_px=16", "gan=null"] if "spectrum" in change or "ssim" in change else []
     small += ["data.patch_px=60"] if "grid" in change else []
-    with pytest.raises(Exception, match=message):
-        train(read_recipe(recipe_path, [change, *small, "data.workers=0"]), tmp_path / "run")
+    if "SMALL" in change:
+        write_png(tmp_path / "clean" / "0.png", draw_image((24, 48)))
+        prepare(tmp_path / "clean", tmp_path / "small.lmdb", "jpeg", [10], jobs=1)
+    if "DAMAGED" in change:
+        (tmp_path / "damaged.lmdb").mkdir()
+        (tmp_path / "damaged.lmdb" / "index.json").write_text("{")
+    change = change.replace("SMALL", f"{tmp_path}/small.lmdb").replace("DAMAGED", f"{tmp_path}/damaged.lmdb")
+    with pytest.raises(SubjectiveQEError, match=message):
+        train(read_recipe(recipe_path, [*change.split("; "), *small, "data.workers=0"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_are_refused_before_a_folder_is_made(recipe_path, tmp_path):
+    save_net(tmp_path / "other.safetensors", UNet(num_feat=(4, 4), num_block=(1, 1)), {})
+    with pytest.raises(ConfigError, match=r"other\.safetensors: holds unet .*, the recipe trains unet"):
+        train(read_recipe(recipe_path), tmp_path / "run", init_from=tmp_path / "other.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("border_px", [9, 10])
+def test_the_smallest_patches_hold_a_border_wherever_they_lie(recipe_path, tmp_path, border_px):
+    changes = ["gan=null", f"data.patch_px={border_px}", "psnr.batch=64", "valid=null", "data.workers=0"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    assert "nan" not in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_folder_without_a_checkpoint_takes_another_recipe(recipe_path, tmp_path):
+    run, pairs = tmp_path / "run", tmp_path / "pairs"
+    for folder in ("lq", "gt"):
+        write_png(pairs / folder / "a.png", np.zeros((80, 80, 3), np.uint8))
+    changes = ["gan=null", "psnr.steps=3", "valid=null", "data.workers=0"]
+    damaged = read_recipe(recipe_path, [*changes, f"data.pairs=[{pairs}]"])
+    (pairs / "lq" / "a.png").write_bytes((pairs / "lq" / "a.png").read_bytes()[:-30])
+    first = tmp_path / "first.safetensors"
+    save_net(first, UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1)), {})
+    with pytest.raises(ImageError, match=r"a\.png: cannot be decoded"):
+        train(damaged, run, init_from=first)
+    save_net(run / "psnr" / "best.safetensors", UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1)), {"step": "77"})
+    with pytest.raises(ConfigError, match=r"its run has another data\.pairs"):
+        train(read_recipe(recipe_path, changes), run, resume=True)
+    best = train(read_recipe(recipe_path, changes), run)
+    assert load_net(best)[1]["step"] == "3"  # what had been left is not taken for the run's own
+    assert json.loads((run / "start.json").read_text()) == {"net": None, "estimator": None}
+    with pytest.raises(ConfigError, match="holds a run; add --resume"):
+        train(read_recipe(recipe_path, changes), run)
 
 
 def test_a_gradient_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(recipe_path, tmp_path):
@@ -488,9 +581,22 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     torch.save(state, tmp_path / "run" / "psnr" / "state.pt")
     poisoned = (tmp_path / "run" / "psnr" / "state.pt").read_bytes()
     assert poisoned != before
-    with pytest.raises(DivergedError, match="step 3: the gradient of UNet is nan"):
+    message = r"psnr: step 4: the gradient of UNet is nan; --resume goes on from its last checkpoint: give it a lower"
+    with pytest.raises(DivergedError, match=message):
         train(read_recipe(recipe_path, [*changes, "psnr.steps=6"]), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "psnr" / "state.pt").read_bytes() == poisoned  # nothing was written over it
+
+
+def test_a_run_that_diverges_before_its_first_checkpoint_is_told_to_start_anew(recipe_path, tmp_path):
+    first = tmp_path / "first.safetensors"
+    net = UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1))
+    net.tail.weight.data.fill_(float("nan"))
+    save_net(first, net, {})
+    recipe = read_recipe(recipe_path, ["gan=null", "data.workers=0", "psnr.steps=3"])
+    message = r"psnr: step 1: the gradient of UNet is nan; --resume starts the stage anew: give it a lower psnr\.lr"
+    with pytest.raises(DivergedError, match=message):
+        train(recipe, tmp_path / "run", init_from=first)
+    assert not (tmp_path / "run" / "psnr" / "state.pt").exists()
 
 
 def learner():

@@ -100,7 +100,11 @@ class StageConfig(Section):
 
     steps: PositiveInt
     batch: PositiveInt = 32
-    accumulate: PositiveInt = 1
+    accumulate: PositiveInt = Field(
+        default=1,
+        description="parts that a batch is worked on in, which saves memory; adv takes its averages over each part, "
+        "so that with more than 1 it is not quite the loss of the whole batch",
+    )
     lr: PositiveFloat = 2e-4
     lr_d: PositiveFloat | None = Field(
         default=None, description="learning rate of the discriminator; that of G when left out"
@@ -163,7 +167,7 @@ class Recipe(Section):
     """A whole training run: stage psnr, then stage gan from its best weights; either may be left out."""
 
     name: str
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     net_g: NetConfig
     net_d: NetConfig = NetConfig(kind="patch")
     data: DataConfig

@@ -30,8 +30,9 @@ Source: TypeAlias = Literal["pretrained", "random"]
 MAX_SHIFT_PX = 7
 """Covers the strides of AlexNet (4) and of the networks (8)."""
 
-SMALLEST_PATCH_PX = 51
-"""A view of it may be scaled to 0.75 and lose MAX_SHIFT_PX; AlexNet's second pooling needs 31 px."""
+SMALLEST_PATCH_PX = {"vgg19": 16, "vgg16": 4, "lpips-vgg": 16, "lpips-alex-randomised": 51}
+"""Of each loss: what is left of it after its poolings is a pixel or more. VGG halves; AlexNet's second pooling needs 31
+px of a view, which may be scaled to 0.75 and lose MAX_SHIFT_PX."""
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .codecs.coarseness import Less, told
-from .data.store import centre, open_pairs
+from .data.store import PairSet, centre, open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .enhancing.runtime import place_of_dial, told_less, unreadable
-from .errors import ModelError
+from .errors import ConfigError, ModelError
 from .export import check_name, reach_px
 from .files import atomic_path
 
@@ -42,14 +42,15 @@ def quantize_onnx(
 
     Args:
         model: an ONNX file of this package, told how coarse its input is.
-        pairs: training stores or paired folders, of any codecs; patches are drawn evenly from each.
+        pairs: training stores or paired folders, of any codecs; patches are drawn evenly from each that has pictures
+            of 192 px and more on both sides.
         out: the .onnx file; it appears only when ONNX Runtime has run it.
         patches: how many, of 192 px, in all.
         strength: where the dial of `model` is set for good; one without a dial stays where it was trained.
     Returns:
         The number of convolutions in integers.
     Raises:
-        ConfigError: an output that is not named .onnx.
+        ConfigError: an output that is not named .onnx, or pairs that are all too small.
         ModelError: a file that is no such model.
         StoreError: pairs that cannot be read.
     """
@@ -133,12 +134,14 @@ def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: floa
     session = ort.InferenceSession(plain, providers=["CPUExecutionProvider"])
     sides = {value.name: value.shape for value in session.get_inputs()}
     rng = np.random.default_rng(0)
-    sets = [open_pairs(path) for path in pairs]
+    sets = [(chosen, large) for chosen in map(open_pairs, pairs) if (large := _large_enough(chosen))]
+    if not sets:
+        names = ", ".join(map(str, pairs))
+        raise ConfigError(f"{names}: no picture is {_PATCH_PX} px high and wide; name a store of larger ones")
     feeds = []
     for number in range(patches):
-        chosen = sets[number % len(sets)]
-        index = int(rng.integers(len(chosen)))
-        lq, _ = centre(chosen, index, _PATCH_PX)
+        chosen, large = sets[number % len(sets)]
+        lq, _ = centre(chosen, large[int(rng.integers(len(large)))], _PATCH_PX)
         pixels = np.ascontiguousarray(lq.transpose(2, 0, 1)[None], np.float32) / 255
         feed = {
             "lq": pixels,
@@ -150,6 +153,11 @@ def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: floa
         [estimate] = session.run(["estimate"], feed)
         feeds.append(feed | {"coarseness": told(estimate[0, 0], less, strength)[None]})
     return feeds
+
+
+def _large_enough(pairs: PairSet) -> list[int]:
+    """Numbers of the pairs that hold a whole patch: ONNX Runtime takes the ranges of patches of one size."""
+    return [index for index, info in enumerate(pairs.infos) if min(info.height, info.width) >= _PATCH_PX]
 
 
 class _Reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import numpy as np
 from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
 from ..errors import CodecError, ConfigError, ImageError, ShapeError, StoreError
+from ..files import sha256_of
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
 from .store import (
@@ -83,7 +85,8 @@ def prepare(
     """Codes every picture of a folder and keeps decoded pictures and originals as a paired store.
 
     Pictures are cropped at the bottom and right to multiples of 8 px. A run that was killed is continued by the same
-    call: finished pictures are not coded again. Until all are, the store does not open. Scripts that call it with more
+    call: finished pictures are not coded again. Until all are, the store does not open. Every call reads all files of
+    the folder once, since a store is of what is in them, whatever their names and sizes. Scripts that call it with more
     than one job need `if __name__ == "__main__":`, as workers are started afresh and import the script.
 
     Args:
@@ -118,7 +121,7 @@ def prepare(
         "split": split,
         "hold_out_every": hold_out_every if split != "all" else None,
         "num_sources": len(paths),
-        "sources": _digest_of(paths),
+        "sources_sha256": _digest_of(paths),
     }
     if (out / INDEX).exists():
         index = read_index(out)
@@ -224,9 +227,20 @@ def _code_picture(task: _Task) -> _Made | str:
     entry = StoredPicture(task.path.name, gt.shape[0], gt.shape[1], crc32(arrays[0]), pairs)
     if task.png_folder is None:
         return entry, arrays
-    for path, array in zip(png_files(task.png_folder, entry), arrays, strict=True):
+    files = png_files(task.png_folder, entry)
+    if any(_has_too_long_a_name(path) for path in files):
+        return f"{task.path}: its name is too long for the store's files, which add codec and level; shorten it"
+    for path, array in zip(files, arrays, strict=True):
         write_png(path, array)
     return entry, []
+
+
+def _has_too_long_a_name(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made | str]]:
@@ -416,7 +430,9 @@ def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[
     if key == "options":  # an encoder has many; those that differ say enough
         differ = {name for name in {**before, **now} if before.get(name) != now.get(name)}
         before, now = ({name: side[name] for name in sorted(differ & side.keys())} for side in (before, now))
-    if key in ("sources", "num_sources"):
+    if key == "sources_sha256" and key not in there:
+        what = "pictures of which it has no checksum (by an earlier version), so that it cannot be gone on with"
+    elif key in ("sources_sha256", "num_sources"):
         what = f"{there.get('num_sources')} pictures, other than the {wanted['num_sources']} there are now"
     else:
         what = f"{key} {json.dumps(before)}, not {json.dumps(now)}"
@@ -424,8 +440,16 @@ def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[
 
 
 def _digest_of(paths: Sequence[Path]) -> str:
-    listing = "\n".join(f"{path.name}\t{path.stat().st_size}" for path in paths)
-    return hashlib.blake2b(listing.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    """Of the names and contents of files; a file that nobody may read counts by its name, and is skipped later."""
+
+    def content(path: Path) -> str:
+        try:
+            return sha256_of(path)
+        except OSError:
+            return ""
+
+    listing = "".join(f"{path.name}\t{content(path)}\n" for path in paths)
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 
 def _result(source: Path, index: StoreIndex) -> PrepareResult:

@@ -319,7 +319,7 @@ class LmdbPairs:
 class FilePairs:
     """Pairs in picture files; every crop decodes two whole pictures, which LMDB spares.
 
-    Safe after a fork for 8-bit RGB PNG files, which is what `prepare` writes.
+    Safe after a fork for 8-bit RGB PNG files without transparency, which is what `prepare` writes.
     """
 
     def __init__(self, files: Sequence[tuple[Path, Path]], infos: Sequence[PairInfo]) -> None:
@@ -435,7 +435,9 @@ def _read_file(path: Path) -> RGB:
 
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            if picture.mode == "RGB" and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            # Pillow calls 16 bits RGB too and cuts the lower 8 off; what lies in the file its tiles tell.
+            is_plain = [tile[3] for tile in picture.tile] == ["RGB"] and "transparency" not in picture.info
+            if is_plain and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
                 return np.array(picture)
     except UnidentifiedImageError:
         pass

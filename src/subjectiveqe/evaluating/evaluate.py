@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..data.store import PairInfo, PairSet, open_pairs
 from ..errors import ConfigError, ShapeError, SubjectiveQEError
-from ..images import RGB, write_png
+from ..images import EXTENSIONS, RGB, write_png
 from ..metrics import Original, import_ssimulacra2
 from ..weights import locate
 from .measures import MEASURES
@@ -17,6 +19,9 @@ from .results import Row, Summary, caption_of, label_of, title_of, write_results
 
 PLAIN_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "lpips_legacy", "blockiness")
 """What is always measured, since it costs little."""
+
+_OUTPUT = re.compile(rf".+({'|'.join(map(re.escape, sorted(EXTENSIONS)))})(__[a-z0-9]+-\d+)?\.png", re.IGNORECASE)
+"""Names of saved outputs, by `label_of`: the original's whole name, codec and level where they are known, and .png."""
 
 
 def evaluate(
@@ -38,7 +43,8 @@ def evaluate(
     Args:
         model: an `Enhancer`, or any function from RGB to RGB; None measures the compressed pictures alone.
         sets: pair sets by the name they get in the tables (`open_sets`).
-        out_dir: gets `images.csv`, `summary.json` and `report.html`, and with `save_images` a folder `images`.
+        out_dir: gets `images.csv`, `summary.json` and `report.html`, and with `save_images` a folder `images`; outputs
+            that an earlier run has saved there are removed once a pair is measured, with `save_images` or without.
         with_dists: measure DISTS too; it costs several times all others together and needs `sqe weights`.
         save_images: write the outputs as PNG.
         shown: number of pictures in the report, taken from all codecs and levels in turn.
@@ -69,6 +75,8 @@ def evaluate(
                 model(lq[:64, :64])
                 is_warm = True
             row, out = measure_pair(model, set_name, info, lq, Original(gt), names)
+            if not rows:
+                _remove_outputs(out_dir / "images")
             if save_images and out is not None:
                 write_png(out_dir / "images" / set_name / f"{label_of(info)}.png", out)
             rows.append(row)
@@ -135,6 +143,16 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
             raise ConfigError(f"{path}: another pair set is called {name!r} too; rename one, since tables go by name")
         sets[name] = open_pairs(path)
     return sets
+
+
+def _remove_outputs(folder: Path) -> None:
+    """Takes away what an earlier run has saved here, and folders that are empty then; leaves all other files."""
+    for path in folder.glob("*/*.png"):
+        if _OUTPUT.fullmatch(path.name) and path.is_file():
+            path.unlink()
+    for place in (*folder.glob("*/"), folder):
+        with suppress(OSError):  # of which there is none, or with other files in it
+            place.rmdir()
 
 
 def _choose(jobs: Sequence[tuple[str, int]], sets: Mapping[str, PairSet], count: int) -> list[tuple[str, int]]:

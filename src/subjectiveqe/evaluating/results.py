@@ -10,7 +10,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,8 @@ def write_results(
 ) -> Summary:
     """Writes `images.csv`, `summary.json` and `report.html`; files that are there are replaced.
 
+    What of a name is not UTF-8, which no text file takes, is written as escapes such as `\\udce9`.
+
     Args:
         out_dir: made if missing.
         title: heading of the page.
@@ -108,7 +110,13 @@ def write_results(
         facts: what is known of the run; date, versions and hardware are added.
         make_plots: draws curves of the means for the page.
     """
-    all_facts = {**facts, **describe_machine()}
+    rows = [
+        replace(row, set_name=_escaped(row.set_name), info=replace(row.info, name=_escaped(row.info.name)))
+        for row in rows
+    ]
+    failed = [(Path(_escaped(str(path))), _escaped(reason)) for path, reason in failed]
+    comparisons = [replace(shown, title=_escaped(shown.title)) for shown in comparisons]
+    all_facts = {name: _escaped(fact) for name, fact in facts.items()} | describe_machine()
     files = (out_dir / name for name in ("images.csv", "summary.json", "report.html"))
     summary = Summary(rows, _group(rows), failed, *files)
     plots = make_plots(summary.groups) if make_plots else ()
@@ -117,6 +125,10 @@ def write_results(
     failures = [(str(path), reason) for path, reason in failed]
     write_report(summary.html, title, make_tables(summary), comparisons, all_facts, failures, plots)
     return summary
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def describe_machine() -> dict[str, str]:

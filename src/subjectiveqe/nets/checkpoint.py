@@ -39,7 +39,8 @@ _TOP = {
     "conv_last": "conv_out",
 }
 _DENSE = re.compile(r"(?:rrdb_lst|body|RRDB_trunk)\.(\d+)\.(?:rdb|RDB)([123])\.conv([1-5])\.(weight|bias)")
-_UPSAMPLING = re.compile(r"(conv_up|upconv|conv_hr|HRconv)")
+_UPSAMPLING = re.compile(r"(conv_up|upconv)")
+_EXTRA = re.compile(r"(conv_hr|HRconv)")  # comes after them, and in networks that keep the size as well
 
 
 def save_net(path: Path, net: nn.Module, metadata: Mapping[str, str] = {}, half: bool = False) -> None:
@@ -189,6 +190,9 @@ def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
     up = next((key for key in foreign if _UPSAMPLING.match(key)), None)
     if up is not None:
         raise ModelError(f"{path}: has upsampling layers ('{up}'); only networks that keep the size can be loaded")
+    extra = next((key for key in foreign if _EXTRA.match(key)), None)
+    if extra is not None:
+        raise ModelError(f"{path}: has a layer that RRDB networks here lack ('{extra}'); it cannot be loaded")
     state = {}
     for key, value in foreign.items():
         top, _, leaf = key.rpartition(".")

@@ -6,22 +6,30 @@ import json
 import logging
 import platform
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from .. import __version__, distributed
+from ..codecs.coarseness import FAMILIES
 from ..config import NetConfig, Recipe, read_recipe
+from ..data.patches import Patches
+from ..data.store import open_pairs
 from ..errors import ConfigError, ShapeError, first_line
 from ..files import sha256_of, write_text
 from ..losses import BLOCK_PX, SPECTRUM_PX, SSIM_PX
 from ..nets import DISCRIMINATORS, NETS
-from ..perceptual import SMALLEST_PATCH_PX, make_perceptual
+from ..nets.checkpoint import load_net
+from ..nets.grow import grow
+from ..perceptual import MAX_SHIFT_PX, SMALLEST_PATCH_PX, make_perceptual
+from .step import generate
+from .validate import choose_pairs
 
 START = "start.json"
 STATE = "state.pt"
@@ -37,13 +45,18 @@ class Start(NamedTuple):
 def build(family: dict[str, type[nn.Module]], config: NetConfig, where: str) -> nn.Module:
     """The network that a recipe asks for at `where`; ConfigError where it does not take its hparams."""
     try:
-        return family[config.kind](**config.hparams)
-    except (TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers without weights, which are refused
+            net = family[config.kind](**config.hparams)
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({first_line(error)})") from None
+    if empty := next((name for name, param in net.named_parameters() if not param.numel()), None):
+        raise ConfigError(f"{where}.hparams: {config.kind} has nothing in '{empty}' with them; take 1 or more of each")
+    return net
 
 
 def check(recipe: Recipe, start: Start) -> None:
-    """Finds what would stop a run, before its first step."""
+    """Finds what would stop a run, before its first step and before its folder is made."""
     for path in start:
         if path is not None and not path.is_file():
             raise ConfigError(f"{path}: no such file of weights to start from")
@@ -61,28 +74,59 @@ def check(recipe: Recipe, start: Start) -> None:
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
         for loss in stage.losses if stage else ():
+            if loss.border:
+                _check_patch(recipe, "border", BLOCK_PX + 1)  # which hold a border wherever they lie
             if loss.spectrum:
                 _check_patch(recipe, "spectrum", SPECTRUM_PX)
             if loss.ssim:
                 _check_patch(recipe, "ssim", SSIM_PX)
-    with torch.device("meta"):  # nothing is computed
-        build(NETS, recipe.net_g, "net_g")
-        if recipe.gan and recipe.gan.loss.adv:
-            net_d = build(DISCRIMINATORS, recipe.net_d, "net_d")
-            side = recipe.data.patch_px
-            try:
-                net_d(torch.empty(2, 3, side, side))
-            except (ShapeError, RuntimeError) as error:
-                raise ConfigError(f"data.patch_px: {side} does not suit net_d ({first_line(error)})") from None
+    if recipe.gan and recipe.gan.loss.adv:
+        _try_net_d(recipe)
+    net_g = _try_net_g(recipe)
+    for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
+        only = stage.only if stage else None
+        if only is not None and not any(param.startswith(only) for param, _ in net_g.named_parameters()):
+            raise ConfigError(f"{name}.only: no parameter of {recipe.net_g.kind} begins with '{only}'")
+    weights_from(start, recipe, net_g)
     if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
         raise ConfigError(
             f"data.patch_px: {recipe.data.patch_px} is no multiple of {BLOCK_PX}, which the loss grid needs"
         )
     if recipe.gan and recipe.gan.loss.percep:
         kind = recipe.gan.loss.percep_kind
-        if kind == "lpips-alex-randomised":
-            _check_patch(recipe, kind, SMALLEST_PATCH_PX)
+        _check_patch(recipe, kind, SMALLEST_PATCH_PX[kind])
         make_perceptual(kind, recipe.gan.loss.percep_weights, recipe.seed)  # are the weights here?
+    data = recipe.data
+    Patches([open_pairs(path) for path in data.pairs], data.patch_px, recipe.seed, data.aligned)
+    if recipe.valid:
+        choose_pairs(recipe.valid)
+
+
+def _try_net_g(recipe: Recipe) -> Any:
+    """A fresh generator that has been seen to work."""
+    with torch.device("meta"):  # nothing is computed
+        build(NETS, recipe.net_g, "net_g")
+    net_g: Any = build(NETS, recipe.net_g, "net_g")
+    if net_g.num_coarseness > len(FAMILIES):
+        known = f"{len(FAMILIES)}, {', '.join(FAMILIES)}"
+        raise ConfigError(f"net_g.hparams.num_coarseness: {net_g.num_coarseness} is more than there are ({known})")
+    try:
+        with torch.no_grad():
+            generate(net_g, torch.zeros(2, 3, 16, 16), strength=1.0, coarseness=None)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"net_g.hparams: {recipe.net_g.kind} does not work ({first_line(error)})") from None
+    return net_g
+
+
+def _try_net_d(recipe: Recipe) -> None:
+    side = recipe.data.patch_px
+    with torch.device("meta"):
+        net_d: Any = build(DISCRIMINATORS, recipe.net_d, "net_d")
+        seen = side - MAX_SHIFT_PX if net_d.takes_any_size else side
+        try:
+            net_d(torch.empty(2, 3, seen, seen))
+        except (ShapeError, RuntimeError) as error:
+            raise ConfigError(f"data.patch_px: {side} does not suit net_d ({first_line(error)})") from None
 
 
 def _check_patch(recipe: Recipe, loss: str, smallest_px: int) -> None:
@@ -92,24 +136,69 @@ def _check_patch(recipe: Recipe, loss: str, smallest_px: int) -> None:
         )
 
 
-# What may change in a run that goes on: how long, how it is watched and fed, not what is learnt or judged by.
-_FREE_KEYS = ("psnr.steps", "gan.steps", "valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
+def weights_from(start: Start, recipe: Recipe, net_g: nn.Module) -> dict[str, Tensor]:
+    """The weights that a run starts from, for its generator; none where it starts afresh.
+
+    Raises:
+        ConfigError: they are of another network, or hold no estimator.
+        ModelError: a file is damaged.
+    """
+    weights: dict[str, Tensor] = {}
+    if start.net is not None:
+        weights |= _take_over(start.net, recipe, net_g)
+    if start.estimator is not None:
+        theirs = _take_over(start.estimator, recipe, net_g)
+        estimator = {name: weight for name, weight in theirs.items() if name.startswith("estimator.")}
+        if not estimator:
+            raise ConfigError(f"{start.estimator}: holds no estimator of coarseness")
+        weights |= estimator
+    return weights
+
+
+def _take_over(path: Path, recipe: Recipe, net_g: nn.Module) -> dict[str, Tensor]:
+    """The weights of a file, for a network to which parts may have been added since."""
+    trained, header = load_net(path)
+    weights = grow(trained, net_g)
+    if not _fits(trained, weights, net_g):
+        wanted = f"{recipe.net_g.kind} {net_g.hparams}"
+        raise ConfigError(f"{path}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
+    return weights
+
+
+def _fits(trained: nn.Module, weights: Mapping[str, Tensor], net_g: nn.Module) -> bool:
+    """Whether weights can be taken over: the same network, to which parts may have been added."""
+    there, wanted = ({name: w.shape for name, w in state.items()} for state in (weights, net_g.state_dict()))
+    added = ("gate.", "estimator.", "tell.")
+    needed = {name: shape for name, shape in wanted.items() if name in there or not name.startswith(added)}
+    return type(trained) is type(net_g) and there == needed
+
+
+# What may change in a run that goes on: how long and how boldly it learns, how it is watched and fed, not what is
+# learnt or judged by.
+_FREE_OF_STAGES = ("steps", "lr", "lr_d", "clip_norm", "spike_factor")
+_FREE_KEYS = ("valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
 
 
 def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
-    """Notes recipe and environment in the folder; ConfigError where it holds another run."""
+    """Notes recipe and environment in the folder; ConfigError where it holds another run.
+
+    A run that has no checkpoint yet is nothing to go on with: unless it is resumed, another takes its folder.
+    """
     kept = run_dir / "recipe.yaml"
-    if kept.exists() and not resume:
-        raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
+    if not resume:
+        if any((run_dir / stage / STATE).exists() for stage in ("psnr", "gan")):
+            raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
+        (run_dir / START).unlink(missing_ok=True)
     values = recipe.model_dump(mode="json")
-    if kept.exists():
+    if kept.exists() and resume:
         before, now = _flat(read_recipe(kept).model_dump(mode="json")), _flat(values)  # what was not there is as usual
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-        bound = [key for key in changed if not key.startswith(_FREE_KEYS)]
+        bound = [key for key in changed if not _is_free(key)]
         if bound:
             raise ConfigError(f"{run_dir}: its run has another {bound[0]}; keep the recipe or start a new run")
-        if "psnr.steps" in changed and (run_dir / "gan" / STATE).exists():
-            raise ConfigError(f"{run_dir}: its gan stage has begun, so psnr.steps stays; keep it or start a new run")
+        done = [key for key in changed if key.startswith("psnr.")]
+        if done and (run_dir / "gan" / STATE).exists():
+            raise ConfigError(f"{run_dir}: its gan stage has begun, so {done[0]} stays; keep it or start a new run")
     write_text(kept, yaml.safe_dump(values, sort_keys=False))
     environment = {
         "subjectiveqe": __version__,
@@ -122,6 +211,11 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         "command": sys.argv,
     }
     write_text(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+
+def _is_free(key: str) -> bool:
+    stage, _, name = key.partition(".")
+    return key.startswith(_FREE_KEYS) or (stage in ("psnr", "gan") and name in _FREE_OF_STAGES)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +32,11 @@ from ..config import Recipe, StageConfig
 from ..dial import TRAINED_AT
 from ..errors import ConfigError
 from ..nets import DISCRIMINATORS, NETS
-from ..nets.checkpoint import load_net, save_net
-from ..nets.grow import grow
+from ..nets.checkpoint import save_net
 from ..perceptual import make_perceptual
 from .batches import Batch, stream
-from .before import START, STATE, Start, build, check, logged, prepare_run_dir, same_start
-from .state import Learner, TrainState
+from .before import START, STATE, Start, build, check, logged, prepare_run_dir, same_start, weights_from
+from .state import DivergedError, Learner, TrainState
 from .step import gan_step, psnr_step
 from .validate import Scores, Triple, open_validation, validate
 
@@ -77,7 +76,7 @@ def train(
 
     Args:
         recipe: what to train; see `read_recipe`.
-        run_dir: where everything goes; must be new or empty unless `resume`.
+        run_dir: where everything goes; must hold no checkpoint unless `resume`.
         resume: go on from the last checkpoint in `run_dir`; from the start where there is none yet.
         init_from: weights the first stage starts from.
         estimator_from: weights whose estimator of coarseness the first stage takes in place of the one in `init_from`.
@@ -85,7 +84,7 @@ def train(
         The best weights of the last stage.
     Raises:
         ConfigError: the recipe cannot be run, or `run_dir` holds another run.
-        DivergedError: a gradient is not finite; the message names the step, the last checkpoint is kept.
+        DivergedError: a gradient is not finite; the message names the step and how to go on.
     """
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     distributed.start(device)
@@ -132,6 +131,9 @@ def run_stage(
         state.load(folder / STATE)
         log.info("%s: going on from step %d", stage.name, state.step)
     else:
+        if writes:  # of a run that was stopped before its first checkpoint, perhaps by another recipe
+            for name in (BEST, LAST):
+                (folder / name).unlink(missing_ok=True)
         if start.net is not None:
             log.info("%s: starting from %s", stage.name, start.net)
         if start.estimator is not None:
@@ -156,7 +158,12 @@ def run_stage(
     while state.step < config.steps:
         generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
         lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
-        losses = stage.step(state, next(batches), at_step(config, generator), lrs, generator)
+        try:
+            losses = stage.step(state, next(batches), at_step(config, generator), lrs, generator)
+        except DivergedError as error:
+            again = "goes on from its last checkpoint" if (folder / STATE).exists() else "starts the stage anew"
+            hint = f"--resume {again}: give it a lower {stage.name}.lr, or another clip_norm or spike_factor"
+            raise DivergedError(f"{stage.name}: {error}; {hint}") from None
         state.step += 1
 
         if not writes or board is None:
@@ -189,22 +196,10 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
     """Fresh networks and optimizers; the generator's weights come from `start` where it names any."""
     torch.manual_seed(recipe.seed)
     net_g: Any = build(NETS, recipe.net_g, "net_g")
-    weights: dict[str, Tensor] = {}
-    if start.net is not None:
-        weights |= _take_over(start.net, recipe, net_g)
-    if start.estimator is not None:
-        theirs = _take_over(start.estimator, recipe, net_g)
-        estimator = {name: weight for name, weight in theirs.items() if name.startswith("estimator.")}
-        if not estimator:
-            raise ConfigError(f"{start.estimator}: holds no estimator of coarseness")
-        weights |= estimator
-    net_g.load_state_dict(weights, strict=False)
+    net_g.load_state_dict(weights_from(start, recipe, net_g), strict=False)
     if config.only is not None:
-        chosen = [name for name, _ in net_g.named_parameters() if name.startswith(config.only)]
-        if not chosen:
-            raise ConfigError(f"{stage.name}.only: no parameter of {recipe.net_g.kind} begins with '{config.only}'")
         for name, param in net_g.named_parameters():
-            param.requires_grad_(name in chosen)
+            param.requires_grad_(name.startswith(config.only))
     state = TrainState(_learner(net_g, config, device))
     if net_g.num_coarseness and not config.loss.estimate:
         net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
@@ -215,24 +210,6 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
             perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
             state.perceptual = channels_last(perceptual.to(device))
     return state
-
-
-def _take_over(path: Path, recipe: Recipe, net_g: nn.Module) -> dict[str, Tensor]:
-    """The weights of a file, for a network to which parts may have been added since."""
-    trained, header = load_net(path)
-    weights = grow(trained, net_g)
-    if not _fits(trained, weights, net_g):
-        wanted = f"{recipe.net_g.kind} {net_g.hparams}"
-        raise ConfigError(f"{path}: holds {header['net']} {trained.hparams}, the recipe trains {wanted}")
-    return weights
-
-
-def _fits(trained: nn.Module, weights: Mapping[str, Tensor], net_g: nn.Module) -> bool:
-    """Whether weights can be taken over: the same network, to which parts may have been added."""
-    there, wanted = ({name: w.shape for name, w in state.items()} for state in (weights, net_g.state_dict()))
-    added = ("gate.", "estimator.", "tell.")
-    needed = {name: shape for name, shape in wanted.items() if name in there or not name.startswith(added)}
-    return type(trained) is type(net_g) and there == needed
 
 
 def at_step(config: StageConfig, generator: torch.Generator) -> StageConfig:

@@ -41,17 +41,14 @@ class Learner:
         Returns:
             The gradient norm before clipping.
         Raises:
-            DivergedError: the norm is not finite.
+            DivergedError: the norm is not finite; `step` is counted from 0 and told from 1, as in the log.
         """
         params = [param for param in self.net.parameters() if param.grad is not None]
         average_gradients(params)
         # One synchronisation with the device a step; the decision below needs the value.
         norm = float(nn.utils.clip_grad_norm_(params, stage.clip_norm or float("inf"), foreach=True))
         if norm != norm or norm == float("inf"):
-            raise DivergedError(
-                f"step {step}: the gradient of {type(self.net).__name__} is {norm}; the last checkpoint is kept: "
-                "resume from it with a lower lr, or set clip_norm and spike_factor"
-            )
+            raise DivergedError(f"step {step + 1}: the gradient of {type(self.net).__name__} is {norm}")
         spiked = (
             stage.spike_factor is not None
             and self.num_updates >= self.GUARD_AFTER

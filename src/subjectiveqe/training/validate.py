@@ -12,7 +12,8 @@ from torch import nn
 from .. import metrics
 from ..codecs.coarseness import coarseness
 from ..config import ValidConfig
-from ..data.store import centre, open_pairs
+from ..data.store import PairSet, centre, open_pairs
+from ..errors import ConfigError
 from ..images import RGB
 from .step import generate
 
@@ -35,15 +36,26 @@ class Known(NamedTuple):
     coarseness: tuple[float, ...]
 
 
-def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
-    """The pairs that every validation of a run looks at."""
+def choose_pairs(config: ValidConfig) -> list[tuple[PairSet, int]]:
+    """The pairs that every validation of a run looks at, by set and number; ConfigError where one is too small."""
     sets = [open_pairs(path) for path in config.pairs]
     places = [(pairs, index) for pairs in sets for index in range(len(pairs))]
     if config.max_pictures is not None and config.max_pictures < len(places):
         spread = np.linspace(0, len(places) - 1, config.max_pictures).round().astype(int)
         places = [places[i] for i in spread]
-    known = []
+    least = metrics.LPIPS_MIN_PX
     for pairs, index in places:
+        info = pairs.infos[index]
+        if min(info.height, info.width) < least:
+            size = f"{info.width}x{info.height} px"
+            raise ConfigError(f"valid.pairs: {info.name} has {size}, LPIPS needs {least}x{least}; leave it out")
+    return places
+
+
+def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
+    """Reads the pairs that every validation of a run looks at."""
+    known = []
+    for pairs, index in choose_pairs(config):
         info = pairs.infos[index]
         told = coarseness(info.codec, info.level, num_coarseness, info.chroma)
         known.append(Known(*centre(pairs, index, config.crop_px), told))
