@@ -1,6 +1,6 @@
 """Mutates picture files and enhances what comes of it; run by test_fuzz.py in a process of its own.
 
-python tests/fuzz_photos.py MODEL FOLDER FORMAT MUTANTS SEED
+python tests/fuzz_photos.py MODEL FOLDER FORMAT FORMAT_OUT FAITHFUL MUTANTS SEED
 """
 
 from __future__ import annotations
@@ -55,15 +55,16 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def main() -> None:
     """Prints what became of the mutants as JSON."""
-    model, folder, kind, mutants, seed = sys.argv[1:]
+    model, folder, kind, format_out, faithful, mutants, seed = sys.argv[1:]
     rng = np.random.default_rng(int(seed))
     enhancer = Enhancer(model, "onnxruntime")
     source, out = Path(folder) / f"fuzz.{kind}", Path(folder) / "out"
+    options = {"saving": Saving(format_out), "faithful": faithful == "True", "existing": "overwrite"}
     statuses, reasons = [], set()
     original = draw(source, kind, rng)
     for _ in range(int(mutants)):
         source.write_bytes(mutate(original, rng))
-        (outcome,) = enhance_files([source], out, enhancer, saving=Saving("png"), existing="overwrite").outcomes
+        (outcome,) = enhance_files([source], out, enhancer, **options).outcomes
         statuses.append(outcome.status)
         reasons.add(outcome.reason)
     left = sorted(path.name for path in out.iterdir()) if out.exists() else []

@@ -138,6 +138,15 @@ def test_what_is_wrong_is_said(page, photo, tmp_path):
     page.get_by_text("cannot be decoded").wait_for(timeout=PATIENCE_MS)
 
 
+def test_all_frames_count_towards_the_size(tmp_path):
+    frames = [Image.new("RGB", (100, 100), colour) for colour in ("red", "green", "blue")]
+    for name in ("a.gif", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        app._check_size(tmp_path / name, 0.03)
+        with pytest.raises(ConfigError, match=r"the picture has 0\.03 megapixels, this page takes 0\.02"):
+            app._check_size(tmp_path / name, 0.02)
+
+
 def test_the_table_says_what_the_metrics_say(photo, tmp_path):
     source, original = photo
     shares = []

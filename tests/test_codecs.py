@@ -312,6 +312,7 @@ def test_hm_that_fails_in_silence(make_hm, picture):
         get_codec("hm", encoder=encoder, config=encoder).code(picture, 37)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which processes run")
 def test_hm_that_hangs_is_stopped_with_its_children(make_hm, picture, tmp_path):
     note = tmp_path / "pids"
     sleeper = f"import os, subprocess; child = subprocess.Popen(['sleep', '60']); open({str(note)!r}, 'w').write("

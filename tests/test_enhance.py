@@ -341,6 +341,44 @@ def test_colours_nobody_sees_do_not_bleed_into_pictures_of_pillow(tiny_model):
     assert np.array_equal(out[:, :16], rgba[:, :16])
 
 
+def test_16_bits_of_gray_of_pillow_stay(tiny_model):
+    ramp = np.linspace(0, 65535, 2000).astype(np.uint16).reshape(40, 50)
+    image = Image.fromarray(ramp)
+    out = Enhancer(tiny_model, "onnxruntime", strength=0)(image)
+    assert (image.mode, out.mode) == ("I;16", "I;16")
+    assert np.array_equal(np.asarray(out), ramp)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pictures_of_pillow_whose_white_nobody_knows_are_refused(enhancer, mode):
+    with pytest.raises(ShapeError, match=f"expected 8 or 16 bits a channel, got a picture of Pillow's mode {mode}"):
+        enhancer(Image.new(mode, (8, 8)))
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_a_colour_that_stands_for_transparency_becomes_alpha(enhancer, tmp_path, mode):
+    image = Image.new("RGB", (24, 16), (200, 100, 50))
+    image.paste((0, 255, 0), (4, 4, 12, 12))
+    image = image.convert(mode)
+    image.info["transparency"] = image.getpixel((4, 4))
+    out = enhancer(image)
+    assert (out.mode, out.info) == ("RGBA", {})
+    alpha = np.full((16, 24), 255, np.uint8)
+    alpha[4:12, 4:12] = 0
+    assert np.array_equal(out.getchannel("A"), alpha)
+    out.save(tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as seen:
+        assert np.array_equal(np.asarray(seen), np.asarray(out))
+
+
+def test_a_profile_of_inks_does_not_stay_with_colours(enhancer):
+    image = Image.new("CMYK", (8, 8))
+    image.info |= {"icc_profile": b"of inks", "dpi": (300, 300)}
+    out = enhancer(image)
+    assert (out.mode, out.info) == ("RGB", {"dpi": (300, 300)})
+    assert image.info["icc_profile"] == b"of inks"
+
+
 def test_an_enhancer_can_be_sent_to_another_process(tiny_model, draw_image):
     enhancer = Enhancer(tiny_model, "onnxruntime", 0.5, 32)
     copy = pickle.loads(pickle.dumps(enhancer))

@@ -14,7 +14,7 @@ from subjectiveqe.cli import app
 from subjectiveqe.enhancing.faithful import Faithfulness, LumaIntervals
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
-from subjectiveqe.images import read_rgb
+from subjectiveqe.images import read_rgb, vips_profile
 from subjectiveqe.samples import samples
 from subjectiveqe.saving import Saving
 
@@ -109,6 +109,24 @@ def test_files_without_such_luma_are_refused_in_one_line(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(turned.read_bytes()[:300])
     with pytest.raises(ImageError, match=r"broken\.jpg: "):
         LumaIntervals(tmp_path / "broken.jpg", "jpeg")
+
+
+def test_a_profile_that_the_format_does_not_take_is_refused(tmp_path):
+    photo = read_rgb(samples()[0])[:64, :80]
+    source = save_jpeg(tmp_path / "wide.jpg", photo, icc_profile=vips_profile("p3"))
+    with pytest.raises(ImageError, match=r"wide\.jpg: bmp .*profile and .* other colours; take --format png") as caught:
+        LumaIntervals(source, "bmp")
+    assert "\n" not in str(caught.value)
+    LumaIntervals(source, "png")
+
+
+def test_luma_that_is_coarser_than_colours_is_refused(tmp_path):
+    made = jpeglib.from_spatial(read_rgb(samples()[0])[:64, :80])
+    made.samp_factor = ((1, 1), (2, 2), (2, 2))
+    made.write_spatial(str(tmp_path / "odd.jpg"))
+    assert read_rgb(tmp_path / "odd.jpg").shape == (64, 80, 3)
+    with pytest.raises(ImageError, match=r"odd\.jpg: holds luma at a lower resolution than colours; leave --faithful"):
+        LumaIntervals(tmp_path / "odd.jpg", "png")
 
 
 def test_without_the_library_the_command_says_what_to_install(tmp_path, enhancer, monkeypatch):

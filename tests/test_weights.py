@@ -186,6 +186,17 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_a_user_without_a_home_is_told_where_weights_can_go(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SUBJECTIVEQE_WEIGHTS", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(WeightsError, match="this user has no home folder; set SUBJECTIVEQE_WEIGHTS to a folder"):
+        weights.weights_folder()
+
+
 def test_the_folder_is_in_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("SUBJECTIVEQE_WEIGHTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
