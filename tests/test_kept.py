@@ -14,7 +14,7 @@ import pyvips
 from PIL import Image, IptcImagePlugin
 
 from subjectiveqe.enhancing.files import enhance_files
-from subjectiveqe.exif import density_of, with_orientation, without_thumbnail
+from subjectiveqe.exif import density_of, exif_of_tiff, with_orientation, without_thumbnail
 from subjectiveqe.iptc import iptc_records
 from subjectiveqe.jpegtext import application, read_application
 from subjectiveqe.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
@@ -379,3 +379,23 @@ def test_the_command_keeps_it_all(tmp_path, enhancer):
         assert (seen.info["dpi"], seen.info["comment"], seen.info["exif"]) == ((300, 300), b"said", tags_of_a_camera())
         assert IptcImagePlugin.getiptcinfo(seen)[2, 120] == b"Hello"
         assert seen.info["jfif"]
+
+
+def tables_in_a_circle(start, sub):
+    """A first table, and perhaps one of EXIF behind it, whose link to the next leads back to itself."""
+    orientation = struct.pack("<HHII", ORIENTATION, 3, 1, 1)
+    if not sub:
+        return start + struct.pack("<H", 1) + orientation + struct.pack("<I", 8)
+    first = struct.pack("<HHHIII", 1, 0x8769, 4, 1, 26, 0)
+    return start + first + struct.pack("<H", 1) + orientation + struct.pack("<I", 26)
+
+
+@pytest.mark.parametrize("sub", [False, True])
+@pytest.mark.parametrize("target", ["jpeg", "tiff", "bmp"])
+def test_tables_that_link_in_a_circle_come_to_an_end(tmp_path, sub, target):
+    block = tables_in_a_circle(b"Exif\0\0II*\0\x08\0\0\0", sub)
+    save(tmp_path / "in.jpg", application(1, block))
+    copy(tmp_path / "in.jpg", tmp_path / f"out{FORMATS[target][0]}")
+    assert density_of(block) is None
+    (tmp_path / "tables.tif").write_bytes(block[6:])
+    assert exif_of_tiff(tmp_path / "tables.tif") is None

@@ -7,10 +7,12 @@ writes lacks the tags that it does not know.
 from __future__ import annotations
 
 import io
+import os
 import struct
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .files import atomic_path
 
@@ -137,10 +139,8 @@ def _number(body: bytes | bytearray, entry: int) -> int:
 
 def exif_of_tiff(path: Path) -> bytes | None:
     """The EXIF block of a TIFF file's first picture; None where it says nothing, or is damaged."""
-    import tifftools
-
-    with suppress(Exception):  # tifftools has no common root for what damaged files make it raise
-        return _block(tifftools.read_tiff(str(path))["ifds"][0])
+    with suppress(Exception), path.open("rb") as file:  # tifftools raises all kinds of errors for damaged files
+        return _block(read_tables(file)["ifds"][0])
     return None
 
 
@@ -158,10 +158,8 @@ def can_go_into_tiff(exif: bytes) -> bool:
 
 def iptc_of_tiff(path: Path) -> bytes:
     """What the tag of IPTC holds in a TIFF file's first picture; libvips takes a fourth of it."""
-    import tifftools
-
-    with suppress(Exception):
-        tiff = tifftools.read_tiff(str(path))
+    with suppress(Exception), path.open("rb") as file:
+        tiff = read_tables(file)
         data = tiff["ifds"][0]["tags"][_IPTC]["data"]
         if isinstance(data, bytes):
             return data
@@ -184,12 +182,35 @@ def add_to_tiff(path: Path, exif: bytes, iptc: bytes) -> None:
 
 def _table_of(exif: bytes) -> dict[str, Any]:
     """The first table of a block, as tifftools has it; empty where it is damaged."""
-    import tifftools
-
     with suppress(Exception):
-        table: dict[str, Any] = tifftools.read_tiff(io.BytesIO(exif.removeprefix(_START)))["ifds"][0]
+        table: dict[str, Any] = read_tables(io.BytesIO(exif.removeprefix(_START)))["ifds"][0]
         return table
     return {}
+
+
+def read_tables(file: BinaryIO) -> dict[str, Any]:
+    """The tables of an open TIFF file or EXIF block, as tifftools has them, which raises all kinds of errors."""
+    import tifftools
+
+    tables: dict[str, Any] = tifftools.read_tiff(_Guarded(file))
+    return tables
+
+
+class _Guarded:
+    """A file that refuses to be read at one place again and again: a table may link to itself, for ever."""
+
+    MOST_VISITS = 1000  # pages may share a table
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.read, self.tell = file, file.read, file.tell
+        self.seekable, self.truncate = file.seekable, file.truncate  # without which tifftools takes a copy
+        self._visits: Counter[int] = Counter()
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._visits[place] += 1
+        if self._visits[place] > self.MOST_VISITS:
+            raise ValueError("tables that link in a circle")
+        return self._file.seek(place, whence)
 
 
 def _told(table: dict[str, Any]) -> dict[int, Any]:

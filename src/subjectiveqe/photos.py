@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .density import read_density
 from .errors import ImageError, first_line
-from .exif import can_go_into_tiff, exif_of_tiff, has_place, iptc_of_tiff, with_orientation, without_thumbnail
+from .exif import (
+    can_go_into_tiff,
+    exif_of_tiff,
+    has_place,
+    iptc_of_tiff,
+    read_tables,
+    with_orientation,
+    without_thumbnail,
+)
 from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
 from .iptc import iptc_for, iptc_records
 from .jpegtext import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
@@ -304,10 +312,8 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
 
 def _has_alpha(path: Path) -> bool:
     """Whether a TIFF file with more channels than colours says that the first of these is alpha, or nothing."""
-    import tifftools
-
-    with suppress(Exception):
-        return tifftools.read_tiff(str(path))["ifds"][0]["tags"][_EXTRA_SAMPLES]["data"][0] in (1, 2)
+    with suppress(Exception), path.open("rb") as file:
+        return read_tables(file)["ifds"][0]["tags"][_EXTRA_SAMPLES]["data"][0] in (1, 2)
     return True
 
 
