@@ -26,8 +26,9 @@ from subjectiveqe.metrics import Original, grid_lines
 
 TEXTURE = {
     "LPIPS-AlexNet, randomised": {"percep": 1.0, "percep_kind": "lpips-alex-randomised"},
-    "VGG16": {"percep": 0.2, "percep_kind": "vgg16"},
-    "spectrum": {"spectrum": 130.0, "percep": 0.0},
+    "VGG16": {"percep": 0.4, "percep_kind": "vgg16"},
+    "spectrum": {"spectrum": 265.0, "percep": 0.0},
+    "SSIM": {"ssim": 9.0, "percep": 0.0},
 }
 """What asks for texture. By these weights their gradients at the output are equally long at the start."""
 
