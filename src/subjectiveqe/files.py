@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import ConfigError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -36,6 +38,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path, busy: str) -> Iterator[None]:
+    """Makes a folder that one process at a time works in, by a lock of the system's, which goes when the process dies.
+
+    Raises:
+        ConfigError: another process works there; with `busy` for a message.
+    """
+    from filelock import FileLock, Timeout  # 50 ms, which most commands do without
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(f"{folder}: {busy}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+LOCK = ".lock"
+"""What `held` leaves in its folder."""
 
 
 def is_folder(path: Path) -> bool:

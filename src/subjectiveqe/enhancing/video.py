@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line
-from ..files import atomic_path, list_files, write_text
+from ..files import LOCK, atomic_path, held, list_files, write_text
 from ..photos import Pixels
 from .enhancer import Enhancer
 from .joining import BT601, colour_tags, has_alpha_beside, join, open_video, picture_stream, segment_path, span_of
@@ -43,9 +42,6 @@ _ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 
 _SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 240)
 """What is lost at most when a run is killed: some minutes of work. Each segment begins with a key frame, at which what
 rests jumps by what coding costs it; x264 sets one after 250 frames by itself."""
-
-_LOCK = ".lock"
-"""File of an unfinished result by which one process at a time works on it."""
 
 _SAMPLES = 8
 """Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
@@ -145,7 +141,7 @@ def enhance_video(
     folder = target.with_name(f".{target.name}.parts")
     state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
     state["model"] = dict(enhancer.metadata)
-    with _held(folder):
+    with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
         with _errors_of(source):
             frames, resumed, damage = _make_segments(source, folder, form, enhancer, coding, total, progress)
@@ -231,21 +227,6 @@ def _identity(source: Path) -> list[Any]:
     return [str(source.resolve()), status.st_size, status.st_mtime_ns]
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Makes the folder of an unfinished result, which one process at a time works on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK)  # the system opens it when its process dies, however that happens
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(f"{folder}: another process makes this video; wait for it, or name another output") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> None:
     """Keeps the segments of an earlier run of the same job; those of another are dropped where that was said."""
     note = folder / "job.json"
@@ -257,7 +238,7 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
                 "go on with those, or add --overwrite to drop them"
             )
         for path in folder.iterdir():
-            if path.name != _LOCK:
+            if path.name != LOCK:
                 path.unlink()
     write_text(note, text)
 

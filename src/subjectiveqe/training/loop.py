@@ -23,14 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .. import __version__, distributed
 from ..config import Recipe, StageConfig
 from ..dial import TRAINED_AT
-from ..errors import ConfigError
+from ..files import held
 from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import save_net
 from ..perceptual import make_perceptual
@@ -89,18 +88,12 @@ def train(
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     distributed.start(device)
     start = Start(init_from, estimator_from)
-    lock = FileLock(run_dir / ".lock")  # the system opens it when its process dies, however that happens
     with ExitStack() as ends:
         ends.callback(distributed.stop)
-        ends.callback(lock.release)
         check(recipe, start)
         writes = distributed.rank() == 0
         if writes:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                raise ConfigError(f"{run_dir}: another process is training here; wait for it or stop it") from None
+            ends.enter_context(held(run_dir, "another process is training here; wait for it or stop it"))
             prepare_run_dir(recipe, run_dir, resume)
             ends.enter_context(logged(run_dir))
             same_start(start, run_dir / START)
