@@ -228,16 +228,17 @@ def _code_picture(task: _Task) -> _Made | str:
     if task.png_folder is None:
         return entry, arrays
     files = png_files(task.png_folder, entry)
-    if any(_has_too_long_a_name(path) for path in files):
+    if any(_is_too_long(path.name, task.png_folder) for path in files):
         return f"{task.path}: its name is too long for the store's files, which add codec and level; shorten it"
     for path, array in zip(files, arrays, strict=True):
         write_png(path, array)
     return entry, []
 
 
-def _has_too_long_a_name(path: Path) -> bool:
+def _is_too_long(name: str, folder: Path) -> bool:
+    """Whether the system of a folder that is there refuses such a name; of one that is not it would not say."""
     try:
-        path.lstat()
+        (folder / name).lstat()
     except OSError as error:
         return error.errno == errno.ENAMETOOLONG
     return False
