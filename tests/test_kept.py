@@ -16,7 +16,7 @@ from PIL import Image, IptcImagePlugin
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.exif import density_of, exif_of_tiff, with_orientation, without_thumbnail
 from subjectiveqe.iptc import iptc_records
-from subjectiveqe.jpegtext import application, read_application
+from subjectiveqe.jpegsegments import application, read_application
 from subjectiveqe.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
 from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving

@@ -21,7 +21,7 @@ from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.exif import can_go_into_tiff
 from subjectiveqe.images import read_rgb, sniff_format, vips_profile
-from subjectiveqe.jpegtext import read_comments
+from subjectiveqe.jpegsegments import read_comments
 from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving, write_photo
 

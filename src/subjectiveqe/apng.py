@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, first_line
 from .images import LARGEST_WHOLE_PX
+from .pngchunks import read_chunk
 
 if TYPE_CHECKING:
     import pyvips
@@ -20,9 +21,7 @@ STILL_PICTURE_LOST = "the picture for viewers that do not animate"
 
 def count_frames(path: Path) -> int:
     """How many frames a PNG file announces; 1 where it is a plain one."""
-    with path.open("rb") as file:
-        _, mark, rest = file.read(1 << 20).partition(b"IDAT")[0].partition(b"acTL")
-    return max(int.from_bytes(rest[:4], "big"), 1) if mark and len(rest) >= 4 else 1
+    return max(int.from_bytes((read_chunk(path, b"acTL") or b"")[:4], "big"), 1)
 
 
 def read_frames(path: Path, first: pyvips.Image) -> tuple[pyvips.Image, bool]:

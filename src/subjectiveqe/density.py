@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .exif import density_of
-from .pngtext import png_chunk
+from .pngchunks import read_chunk, replace_chunk
 
 if TYPE_CHECKING:
     import pyvips
@@ -23,7 +23,10 @@ _PER_METRE = 1
 
 def read_density(path: Path, kind: str, image: pyvips.Image) -> tuple[float, float]:
     """Pixels per millimetre across and down, as a file tells them in its format's way or else by EXIF."""
-    is_told = _png_tells(path) if kind == "png" else bool(image.get_typeof("resolution-unit"))
+    if kind == "png":
+        is_told = (read_chunk(path, b"pHYs") or b"")[8:] == bytes([_PER_METRE])
+    else:
+        is_told = bool(image.get_typeof("resolution-unit"))
     exif = bytes(image.get("exif-data")) if image.get_typeof("exif-data") else b""
     for density in ((image.xres, image.yres) if is_told else UNTOLD, density_of(exif)):
         if density and density != UNTOLD and all(_LEAST <= per_mm <= _MOST for per_mm in density):
@@ -33,10 +36,8 @@ def read_density(path: Path, kind: str, image: pyvips.Image) -> tuple[float, flo
 
 def leave_untold(path: Path, format_out: str) -> None:
     """Makes a PNG or TIFF file that libvips has written say that its pixels are square, and no more."""
-    if format_out == "png" and (place := _png_place(path)):
-        with path.open("rb+") as file:
-            file.seek(place)
-            file.write(png_chunk(b"pHYs", struct.pack(">IIB", 1, 1, 0)))
+    if format_out == "png":
+        replace_chunk(path, b"pHYs", struct.pack(">IIB", 1, 1, 0))
     if format_out == "tiff":
         import tifftools
 
@@ -45,21 +46,3 @@ def leave_untold(path: Path, format_out: str) -> None:
             for table in tiff["ifds"]:
                 file.seek(table["tags"][0x0128]["datapos"])
                 file.write(struct.pack(f"{tiff['endianPack']}H", 1))
-
-
-def _png_tells(path: Path) -> bool:
-    place = _png_place(path)
-    with path.open("rb") as file:
-        file.seek(place)
-        return bool(place) and file.read(8 + 9)[-1:] == bytes([_PER_METRE])
-
-
-def _png_place(path: Path) -> int:
-    """Where in a PNG file the chunk of print resolution begins; 0 where there is none before the pixels."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
-            if head[4:] == b"pHYs":
-                return file.tell() - 8
-            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return 0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .color import LUMA, luma
 from .errors import ImageError, ShapeError, first_line, not_written
 from .files import atomic_path, list_files
+from .pngchunks import read_chunk
 
 if TYPE_CHECKING:
     import pyvips
@@ -197,12 +198,11 @@ def _code_points(path: Path, kind: str) -> tuple[int, ...]:
 
     Source: ISO/IEC 14496-12, "colr" box, and PNG, third edition, "cICP"; no decoder here gives them for all files.
     """
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
     if kind == "png":
-        _, mark, rest = head.partition(b"IDAT")[0].partition(b"cICP")
-        return tuple(rest[:3]) if mark and len(rest) >= 3 else ()
-    _, mark, rest = head.partition(b"colrnclx")
+        told = read_chunk(path, b"cICP") or b""
+        return tuple(told[:3]) if len(told) >= 3 else ()
+    with path.open("rb") as file:
+        _, mark, rest = file.read(1 << 16).partition(b"colrnclx")
     return struct.unpack(">3H", rest[:6]) if mark and len(rest) >= 6 else ()
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .jpegtext import application, read_application
+from .jpegsegments import application, read_application
 
 _NAME, _REST = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _MOST_BYTES, _PIECE_BYTES = 65502, 65400

@@ -29,9 +29,9 @@ from .exif import (
 )
 from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
 from .iptc import iptc_for, iptc_records
-from .jpegtext import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
+from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
-from .pngtext import keyword, read_gamma, read_texts
+from .pngchunks import keyword, read_gamma, read_texts
 
 if TYPE_CHECKING:
     import pyvips

@@ -20,10 +20,10 @@ from .errors import ConfigError, ImageError, not_written
 from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_orientation
 from .files import atomic_path
 from .images import PNG_EFFORT, check_name
-from .jpegtext import add_segments, application, jfif
+from .jpegsegments import add_segments, application, jfif
 from .jpegxmp import xmp_segments
 from .photos import CARRIED, FORMATS, Photo, Pixels
-from .pngtext import add_chunks, png_chunk
+from .pngchunks import add_chunks, png_chunk
 
 if TYPE_CHECKING:
     import pyvips

@@ -10,56 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import ImageError
-
-BT601 = 5
-"""The matrix of frames that do not say theirs, by ITU-T H.273."""
-
-
-def open_video(source: Path) -> Any:
-    """A container of PyAV's; ImageError where it holds no pictures."""
-    import av
-
-    container = av.open(str(source))
-    if picture_stream(container) is None:
-        container.close()
-        raise ImageError(f"{source}: has no picture stream")
-    return container
-
-
-def picture_stream(container: Any) -> Any:
-    """The first picture stream that is no cover; None where there is none."""
-    return next((stream for stream in container.streams.video if not _is_cover(stream)), None)
-
-
-_ALPHA = "alpha_mode"
-"""Matroska's tag of a stream whose alpha lies beside its packets, where FFmpeg does not decode it."""
-
-
-def has_alpha_beside(stream: Any) -> bool:
-    """Whether a stream has alpha that its frames do not show."""
-    return "1" in (value for key, value in stream.metadata.items() if key.lower() == _ALPHA)
-
-
-def _is_cover(stream: Any) -> bool:
-    from av.stream import Disposition
-
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
-def colour_tags(context: Any) -> dict[str, int]:
-    """What a stream says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
-    return {
-        "color_primaries": context.color_primaries,
-        "color_trc": context.color_trc,
-        "colorspace": context.colorspace or BT601,
-        "color_range": span_of(context.color_range, str(context.pix_fmt)),
-    }
-
-
-def span_of(color_range: int, pixel_format: str) -> int:
-    """2, full range, where the file says so, which the old names of formats do too; else 1."""
-    return 2 if color_range == 2 or pixel_format.startswith("yuvj") else 1
+from .clip import ALPHA, colour_tags, is_cover, open_video, picture_stream
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -98,7 +49,7 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         result.disposition = picture.disposition
         for name, value in colour_tags(picture.codec_context).items():  # FFV1 leaves them to the container
             setattr(result.codec_context, name, value)
-        result.metadata.update({key: value for key, value in picture.metadata.items() if key.lower() != _ALPHA})
+        result.metadata.update({key: value for key, value in picture.metadata.items() if key.lower() != ALPHA})
         chapters = given.chapters()
         out.set_chapters(chapters)
         copies = {}
@@ -143,7 +94,7 @@ def _comes_along(stream: Any, chapters: int) -> bool:
 
 def _is_copied(stream: Any, muxer: str) -> bool:
     """Sound, subtitles and, where it is no attachment, the cover."""
-    is_taken = stream.type in ("audio", "subtitle") or (_is_cover(stream) and muxer != "matroska")
+    is_taken = stream.type in ("audio", "subtitle") or (is_cover(stream) and muxer != "matroska")
     return is_taken and stream.codec_context is not None
 
 

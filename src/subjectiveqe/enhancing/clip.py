@@ -1,0 +1,243 @@
+"""Reading a video: its picture stream, frames as they are to be seen, and what of it is damaged or is not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+
+from ..errors import ImageError
+from ..photos import Pixels
+
+if TYPE_CHECKING:
+    import av
+
+ALPHA = "alpha_mode"
+"""Matroska's tag of a stream whose alpha lies beside its packets, where FFmpeg does not decode it."""
+
+_BT601 = 5
+"""The matrix of frames that do not say theirs, by ITU-T H.273."""
+
+
+def open_video(source: Path) -> Any:
+    """A container of PyAV's; ImageError where it holds no pictures."""
+    import av
+
+    container = av.open(str(source))
+    if picture_stream(container) is None:
+        container.close()
+        raise ImageError(f"{source}: has no picture stream")
+    return container
+
+
+def picture_stream(container: Any) -> Any:
+    """The first picture stream that is no cover; None where there is none."""
+    return next((stream for stream in container.streams.video if not is_cover(stream)), None)
+
+
+def has_alpha_beside(stream: Any) -> bool:
+    """Whether a stream has alpha that its frames do not show."""
+    return "1" in (value for key, value in stream.metadata.items() if key.lower() == ALPHA)
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture that stands for the file."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def colour_tags(context: Any) -> dict[str, int]:
+    """What a stream says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
+    return {
+        "color_primaries": context.color_primaries,
+        "color_trc": context.color_trc,
+        "colorspace": context.colorspace or _BT601,
+        "color_range": _span_of(context.color_range, str(context.pix_fmt)),
+    }
+
+
+def _span_of(color_range: int, pixel_format: str) -> int:
+    """2, full range, where the file says so, which the old names of formats do too; else 1."""
+    return 2 if color_range == 2 or pixel_format.startswith("yuvj") else 1
+
+
+class Turn(NamedTuple):
+    """How a picture lies in its file: what makes it upright, in this order."""
+
+    swaps_sides: bool = False
+    flips_rows: bool = False
+    flips_columns: bool = False
+    is_exact: bool = True
+
+    def upright(self, pixels: Pixels) -> Pixels:
+        """(H, W, 3) -> as it is to be seen."""
+        if self.swaps_sides:
+            pixels = pixels.transpose(1, 0, 2)
+        return pixels[:: -1 if self.flips_rows else 1, :: -1 if self.flips_columns else 1]
+
+
+def turn_of(frame: av.VideoFrame) -> Turn:
+    """By the matrix of the frame, which says where x and y go (ISO/IEC 14496-12, "tkhd" box); the nearest quarter."""
+    for data in cast(Any, frame.side_data):
+        if data.type.name == "DISPLAYMATRIX":
+            xx, xy, _, yx, yy = (float(value) for value in np.frombuffer(bytes(data), np.int32)[:5])
+            straight, swapped = abs(xx) + abs(yy), abs(xy) + abs(yx)
+            is_exact = min(straight, swapped) < 0.02 * max(straight, swapped)
+            return Turn(True, xy < 0, yx < 0, is_exact) if swapped > straight else Turn(False, yy < 0, xx < 0, is_exact)
+    return Turn()
+
+
+@dataclass
+class Damage:
+    """What of a video could not be decoded or kept: packets passed over, spans without a frame, the time of the last
+    one, and the sizes of frames, of which a result has one.
+    """
+
+    packets: int = 0
+    sizes: dict[tuple[int, int], None] = field(default_factory=dict)
+    holes_s: list[tuple[float, float]] = field(default_factory=list)
+    end_s: float | None = None
+
+    def warnings(self, container: Any, frames: int) -> list[str]:
+        """What is to be said, of so many frames in all."""
+        found = []
+        stream = picture_stream(container)
+        rate = stream.average_rate
+        if len(self.sizes) > 1:
+            others = ", ".join(f"{width}x{height}" for width, height in [*self.sizes][1:])
+            found.append(f"changes its size to {others}; all frames get that of the first")
+        least_s = max(_LEAST_MISSING_S, _LEAST_MISSING_FRAMES / rate if rate else 0)
+        if self.packets:
+            found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
+        if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
+            more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
+            found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
+        start = 0 if "matroska" in container.format.name else container.start_time or 0  # there it counts from 0
+        length_s = (start + (container.duration or 0)) / 1e6
+        end_s = self.end_s or 0.0
+        told = stream.frames if "mp4" in container.format.name else 0  # AVI counts the time that frames stand for
+        if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
+            found.append(f"its pictures end at {end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
+            found.append(f"{frames} of {told} frames are there; is the file cut?")
+        return found
+
+
+_LEAST_MISSING_S, _LEAST_MISSING_FRAMES, _LEAST_MISSING_SHARE = 1.0, 10, 0.02
+"""How long no picture may come without a word: that many frames at the clip's rate, and at its end, where sound may go
+on, that share of it too."""
+
+
+def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
+    """Frames of the first picture stream; packets that cannot be decoded are passed over."""
+    import av
+
+    damage = damage or Damage()
+    for packet in container.demux(picture_stream(container)):
+        try:
+            for frame in packet.decode():
+                damage.sizes[frame.width, frame.height] = None
+                time_s = frame.time or 0.0
+                if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
+                    damage.holes_s.append((damage.end_s, time_s))
+                damage.end_s = max(damage.end_s or 0.0, time_s)
+                yield frame
+        except av.error.InvalidDataError:
+            damage.packets += 1
+
+
+def timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
+    """Frames whose timestamps rise; where a file has none, they follow the frame rate."""
+    step = int(1 / (stream.time_base * (stream.average_rate or 25))) or 1
+    last = None
+    for frame in frames:
+        if stream.container.format.name == "avi":  # knows in which order frames are decoded, and not when they are seen
+            frame.pts = frame.dts
+        if frame.pts is None or (last is not None and frame.pts <= last):
+            frame.pts = 0 if last is None else last + step
+        last = frame.pts
+        yield frame
+
+
+def not_kept(frame: av.VideoFrame, stream: Any) -> list[str]:
+    """What the first frame and the stream say of the clip and the result will not."""
+    warnings = []
+    components = frame.format.components
+    if len(components) in (2, 4) or has_alpha_beside(stream):
+        warnings.append("alpha is not kept")
+    if (bits := max(component.bits for component in components)) > 10:
+        warnings.append(f"{bits} bits become 10")
+    if not turn_of(frame).is_exact:
+        warnings.append("it is to be turned by less than a quarter, which is not kept")
+    if frame.interlaced_frame:
+        warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
+    described = {data.type.name for data in cast(Any, frame.side_data)}
+    if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
+        warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
+    if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:
+        warnings.append("dynamic HDR metadata (Dolby Vision, HDR10+) are not kept")
+    return warnings
+
+
+def _is_deep(frame: av.VideoFrame) -> bool:
+    return max(component.bits for component in frame.format.components) > 8
+
+
+def _range_of(frame: av.VideoFrame) -> int:
+    return _span_of(frame.color_range, frame.format.name)
+
+
+def _matrix_of(frame: av.VideoFrame) -> int:
+    """BT.601 for a frame that says nothing; the way back is the same, so nothing depends on it."""
+    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 7, 9) else _BT601
+
+
+def to_rgb(frame: av.VideoFrame) -> Pixels:
+    """uint8 or, from more than 8 bits, uint16, (H, W, 3)."""
+    name = "rgb48le" if _is_deep(frame) else "rgb24"
+    rgb = frame.reformat(
+        format=name, src_colorspace=_matrix_of(frame), src_color_range=_range_of(frame), interpolation=_exact()
+    )
+    return rgb.to_ndarray()
+
+
+def _exact() -> int:
+    from av.video.reformatter import Interpolation
+
+    return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+
+
+def to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
+    """The way back from `to_rgb`, into the format that an encoder takes, at the time of the frame it was."""
+    import av
+
+    name = "rgb48le" if out.dtype == np.uint16 else "rgb24"
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(out), name)
+    coded = rgb.reformat(
+        context.width,
+        context.height,
+        context.pix_fmt,
+        dst_colorspace=_matrix_of(frame),
+        dst_color_range=_range_of(frame),
+        interpolation=_exact(),
+    )
+    coded.pts, coded.time_base = frame.pts, frame.time_base
+    return coded
+
+
+def pixel_format(frame: av.VideoFrame) -> str:
+    """The coded format nearest to the source's: its chroma sampling, at 8 or 10 bits."""
+    sampling = "420"  # gray too
+    if len(frame.format.components) > 2:
+        chroma = frame.format.components[1]
+        halved = chroma.width < frame.width, chroma.height < frame.height
+        whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
+        known = {(True, True): "420", (True, False): "422"}
+        if turn_of(frame).swaps_sides:  # halved columns become halved rows, which encoders do not take
+            del known[True, False]
+        sampling = known.get(halved, "444") if whole else "444"
+    return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"

@@ -1,0 +1,102 @@
+"""Chunks of a PNG file that libvips reads or writes otherwise than they are, or not at all.
+
+Text (title, author, a program's settings) is carried as the bytes it is: libvips writes all of it as Latin-1.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .files import atomic_path
+
+_KINDS = (b"tEXt", b"zTXt", b"iTXt")
+_ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")
+"""Keywords of what is XMP, EXIF or a profile in other words."""
+
+_HEADER_BYTES = 8 + 25
+"""Signature and IHDR, behind which text may stand."""
+
+_MOST_BYTES = 2**24
+"""Of one chunk; longer ones are left out."""
+
+
+def read_texts(path: Path) -> tuple[bytes, ...]:
+    """The text chunks of a PNG file, each whole; none from where it is damaged."""
+    with path.open("rb") as file:
+        return tuple(chunk for chunk in _text_chunks(file) if not keyword(chunk).startswith(_ELSEWHERE))
+
+
+def read_chunk(path: Path, kind: bytes) -> bytes | None:
+    """What the first chunk of a kind before the pixels of a PNG file says; None where there is none."""
+    with path.open("rb") as file:
+        for name, length in _chunks(file):
+            if name == b"IDAT":
+                break
+            if name == kind and length <= _MOST_BYTES:
+                return file.read(length)
+    return None
+
+
+def replace_chunk(path: Path, kind: bytes, data: bytes) -> None:
+    """Writes over the first chunk of a kind before the pixels, where there is one as long."""
+    with path.open("rb+") as file:
+        for name, length in _chunks(file):
+            if name == b"IDAT":
+                break
+            if name == kind and length == len(data):
+                file.seek(-8, 1)
+                file.write(png_chunk(kind, data))
+                break
+
+
+def read_gamma(path: Path) -> float | None:
+    """What a PNG file says of its gamma in place of a profile; None where it says nothing or that of sRGB."""
+    told = read_chunk(path, b"gAMA")
+    gamma = int.from_bytes(told or b"", "big") / 1e5
+    return gamma if told and abs(gamma - 0.45455) > 0.005 else None
+
+
+def keyword(chunk: bytes) -> bytes:
+    """What a text is about."""
+    return chunk[8:].partition(b"\0")[0]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk with its length and checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def add_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Puts chunks into a PNG file, before its pixels; it is written anew."""
+    with atomic_path(path) as aside, path.open("rb") as old, aside.open("wb") as new:
+        new.write(old.read(_HEADER_BYTES))
+        new.writelines(chunks)
+        shutil.copyfileobj(old, new, 2**20)
+
+
+def _text_chunks(file: BinaryIO) -> Iterator[bytes]:
+    for kind, length in _chunks(file):
+        if kind in _KINDS and length <= _MOST_BYTES:
+            file.seek(-8, 1)
+            chunk = file.read(8 + length + 4)  # with its head and checksum
+            if len(chunk) < 8 + length + 4:
+                return
+            yield chunk
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Kind and length of each chunk, with the file at its content; it may be read or left."""
+    place = 8
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], length
+        place += 8 + length + 4
