@@ -459,6 +459,25 @@ def test_openvino_does_not_report_to_its_makers(tiny_model):
     assert (ran.returncode, ran.stdout) == (0, "True []\n")
 
 
+def test_onnx_runtime_does_not_report_to_its_makers(tiny_model, tmp_path):
+    """When it does, it writes a session's number and a database of what it has to tell."""
+    code = f"""if True:
+        import sys
+        from subjectiveqe.enhancing.enhancer import Enhancer
+        Enhancer({str(tiny_model)!r}, "onnxruntime")
+        print("onnxruntime" in sys.modules)
+    """
+    places = {
+        name: str(tmp_path) for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "XDG_CACHE_HOME", "LOCALAPPDATA")
+    }
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | places
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (ran.returncode, ran.stdout) == (0, "True\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_model, draw_image, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     folder, picture = tmp_path / "cache" / "openvino", draw_image((40, 50))

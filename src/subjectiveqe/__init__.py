@@ -7,10 +7,13 @@ Importing this package loads neither torch, onnxruntime nor av; what needs them 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .enhancing.enhancer import Enhancer
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reports to its makers from its import on
 
 __version__ = "0.1.0"
 __all__ = ["Enhancer", "__version__"]
