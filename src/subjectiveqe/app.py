@@ -1,32 +1,35 @@
-"""The web page of `sqe app`: drop a picture, see it before and after, take it home."""
+"""What is behind the web page of `sqe app`: serving it to nobody else, and what becomes of a picture."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import tempfile
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import metrics
-from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
-from .errors import ConfigError, SubjectiveQEError
-from .images import EXTENSIONS, RGB, open_picture, read_rgb, write_png
+from .errors import ConfigError, ShapeError, SubjectiveQEError
+from .images import RGB, open_picture, read_rgb, write_png
 from .photos import count_pages
-
-if TYPE_CHECKING:
-    import gradio as gr
+from .pngchunks import add_chunks, png_chunk
 
 SHOWN_PX = 4096
 """Longest side under the slider; of larger pictures the middle is shown, since scaling hides blocks."""
 
-_KEPT_S = 3600
-"""How long the page's copies of pictures stay on the disk, in seconds."""
-
 _SUFFIX = "-enhanced"
+
+_MOST_LPIPS_PX = 16e6
+"""LPIPS takes some 150 bytes a pixel."""
+
+_MEASURES = (("PSNR, dB", metrics.psnr, 2), ("SSIM", metrics.ssim, 4), ("LPIPS", metrics.lpips, 4))
 
 
 def serve(
@@ -38,7 +41,7 @@ def serve(
     open_browser: bool = False,
     started: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Serves the page, until it is interrupted.
+    """Serves the page, until the process is interrupted or asked to end; then no picture is left on the disk.
 
     Nothing is asked of the outside: no fonts, no scripts, no counting of users. Pictures are worked on one after the
     other; further ones queue.
@@ -52,126 +55,52 @@ def serve(
         open_browser: show the page in this machine's browser.
         started: called with the page's address once it is served.
     Raises:
-        ConfigError: the extra is not installed, the port is taken, or an argument as of `Enhancer`.
+        ConfigError: the extra is not installed, the address is not this machine's or the port is taken, or an argument
+            as of `Enhancer`.
         ModelError: see `Enhancer`.
     """
-    try:
-        import gradio as gr
-    except ModuleNotFoundError:
-        raise ConfigError('the web page is not installed; run: pip install "subjectiveqe[app]"') from None
-    page = build_page(model, runtime, max_megapixels)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=open_browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            show_error=True,
-            footer_links=[],
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"{host}:{port or '7860...'}: cannot be listened on ({error}); choose another --port"
-        ) from None
-    started(str(address))
-    page.block_thread()
+    if not max_megapixels > 0:
+        raise ConfigError(f"max_megapixels: expected more than 0, got {max_megapixels:g}")
+    host = host.strip("[]")
+    _check_address(host)
+    stopping = threading.Event()
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="sqe-app-", ignore_cleanup_errors=True)))
+        made = folder / "made"  # not where Gradio has its copies, or it would take them for such
+        made.mkdir()
+        ends.enter_context(_environment(folder / "served"))
+        try:
+            from . import page
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise ConfigError('the web page is not installed; run: pip install "subjectiveqe[app]"') from None
+        blocks = page.build(model, runtime, max_megapixels, made, stopping)
+        ends.enter_context(_ending_with(stopping))
+        try:
+            address = page.launch(blocks, f"[{host}]" if ":" in host else host, port, max_megapixels, open_browser)
+        except OSError as error:
+            raise ConfigError(
+                f"{host}:{port or '7860...'}: cannot be listened on ({error}); choose another --port"
+            ) from None
+        started(address)
+        blocks.block_thread()
 
 
-def build_page(model: Path | None, runtime: str, max_megapixels: float) -> gr.Blocks:
-    """The page as Gradio has it, not served yet; arguments as of `serve`."""
-    import gradio as gr
-
-    @lru_cache(maxsize=4)
-    def enhancer_of(strength: float) -> Enhancer:
-        return Enhancer(model, runtime, strength)
-
-    enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
-
-    def work(
-        source: str | None,
-        strength: float,
-        original: str | None,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio puts its own in by the default
-    ) -> Iterator[tuple[Any, ...]]:
-        if source is None:
-            yield None, "", gr.DownloadButton(interactive=False)
-            return
-        with tempfile.TemporaryDirectory(prefix="sqe-app-") as folder:  # Gradio copies what it is given
-            try:
-                _check_size(Path(source), max_megapixels)
-                out, table, pictures = enhance_and_measure(
-                    Path(source),
-                    Path(folder),
-                    enhancer_of(strength),
-                    Path(original) if original else None,
-                    lambda share: progress(share, desc="enhancing"),
-                )
-                shown = _show(pictures, Path(folder))
-            except SubjectiveQEError as error:
-                raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
-            yield shown, table, gr.DownloadButton(value=out, interactive=True)
-
-    with gr.Blocks(title="SubjectiveQE", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
-        gr.Markdown("# SubjectiveQE\nMakes compressed pictures look good again.")
-        with gr.Row():
-            with gr.Column(scale=1):
-                source = gr.File(label="Picture", file_types=sorted(EXTENSIONS), type="filepath", elem_id="source")
-                strength = gr.Slider(
-                    0,
-                    1,
-                    DEFAULT_STRENGTH,
-                    step=0.05,
-                    label="Strength",
-                    info="from the most faithful to the most pleasing",
-                )
-                original = gr.File(
-                    label="Original, for PSNR, SSIM and LPIPS",
-                    file_types=sorted(EXTENSIONS),
-                    type="filepath",
-                    elem_id="original",
-                )
-                download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="download")
-            with gr.Column(scale=3):
-                pictures = gr.ImageSlider(
-                    label="before | after; the wheel zooms", type="filepath", interactive=False, max_height=720
-                )
-                table = gr.Markdown()
-        gr.on(
-            [source.change, strength.release, original.change],
-            work,
-            inputs=[source, strength, original],
-            outputs=[pictures, table, download],
-            concurrency_limit=1,
-            trigger_mode="always_last",
-        )
-    queued: gr.Blocks = page.queue()
-    return queued
-
-
-def enhance_and_measure(
-    source: Path,
-    folder: Path,
-    enhancer: Enhancer,
-    original: Path | None = None,
-    progress: Callable[[float], object] = lambda _: None,
-) -> tuple[Path, str, tuple[RGB, RGB]]:
+def enhance(
+    source: Path, folder: Path, enhancer: Enhancer, progress: Callable[[float], object] = lambda _: None
+) -> tuple[Path, str]:
     """Enhances a picture as the command does, and says in a table what became of it.
 
     Args:
         source: any picture.
         folder: where the result is put.
         enhancer: see `Enhancer`.
-        original: what the picture was before it was compressed, if that is there.
-        progress: called with the share that is done, 0..1.
+        progress: called with the share that is done, 0..1; what it raises ends the work.
     Returns:
-        The result, a table in Markdown, and both pictures as pixels, before and after.
+        The result, and a table in Markdown.
     Raises:
-        SubjectiveQEError: a picture that cannot be read, or an original of another size.
+        SubjectiveQEError: a picture that cannot be read.
     """
 
     class Reported(BatchProgress):
@@ -184,44 +113,61 @@ def enhance_and_measure(
     if outcome.status == "failed":
         raise SubjectiveQEError(outcome.reason)
     out = outcome.job.target
-    lq, better = read_rgb(source), read_rgb(out)
-    rows = [("bytes", *(f"{path.stat().st_size:,}" for path in (source, out)))]
-    if original is not None:
-        gt = read_rgb(original)
-        if gt.shape != lq.shape:
-            sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in (gt, lq)]
-            raise ConfigError(
-                f"the original is {sizes[0]} px, the picture {sizes[1]}; take the original of this picture"
-            )
-        for name, measure, digits in (
-            ("PSNR, dB", metrics.psnr, 2),
-            ("SSIM", metrics.ssim, 4),
-            ("LPIPS", metrics.lpips, 4),
-        ):
-            rows.append((name, *(f"{measure(picture, gt):.{digits}f}" for picture in (lq, better))))
-    lines = ["| | before | after |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    height, width = lq.shape[:2]
-    notes = [f"{width} x {height} px in {seconds:.1f} s", *outcome.warnings]
-    if max(height, width) > SHOWN_PX:
+    image = open_picture(out)
+    notes = [f"{image.width} x {image.height} px in {seconds:.1f} s", *outcome.warnings]
+    if max(image.width, image.height) > SHOWN_PX:
         notes.append("the middle is shown, the download has all")
-    return out, "\n".join([*lines, "", "; ".join(notes)]), (lq, better)
+    table = _table([("bytes", *(f"{path.stat().st_size:,}" for path in (source, out)))])
+    return out, f"{table}\n\n{'; '.join(notes)}"
 
 
-def _check_size(source: Path, max_megapixels: float) -> None:
-    image = open_picture(source)
-    megapixels = image.width * image.height * count_pages(source, image) / 1e6
+def measure(source: Path, out: Path, original: Path) -> str:
+    """Says in a table how near two pictures are to an original.
+
+    Args:
+        source: as it was given.
+        out: what became of it.
+        original: what it was before it was compressed.
+    Returns:
+        A table in Markdown; a measure that pictures are too small or too large for is left empty.
+    Raises:
+        SubjectiveQEError: an original that cannot be read, or of another size.
+    """
+    gt, *pictures = (read_rgb(path) for path in (original, source, out))
+    if gt.shape != pictures[0].shape:
+        sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in (gt, pictures[0])]
+        raise ConfigError(f"the original is {sizes[0]} px, the picture {sizes[1]}; take the original of this picture")
+    rows = []
+    for name, measured, digits in _MEASURES:
+        try:
+            if measured is metrics.lpips and gt.size > 3 * _MOST_LPIPS_PX:
+                raise ShapeError("takes too much memory")
+            rows.append((name, *(f"{measured(picture, gt):.{digits}f}" for picture in pictures)))
+        except ShapeError:
+            rows.append((name, "–", "–"))
+    return _table(rows)
+
+
+def check_size(path: Path, max_megapixels: float, name: str) -> None:
+    """Refuses a picture that is too large for the page, all frames together, by ConfigError with a name for it."""
+    image = open_picture(path)
+    megapixels = image.width * image.height * count_pages(path, image) / 1e6
     if megapixels > max_megapixels:
         raise ConfigError(
-            f"the picture has {megapixels:.3g} megapixels, this page takes {max_megapixels:g}; "
+            f"{name} has {megapixels:.3g} megapixels, this page takes {max_megapixels:g}; "
             'the command "sqe enhance" takes any'
         )
 
 
-def _show(pictures: tuple[RGB, RGB], folder: Path) -> tuple[Path, Path]:
-    """Both pictures as PNG, which every browser shows."""
+def show(source: Path, out: Path, folder: Path) -> tuple[Path, Path]:
+    """Both pictures as PNG, which every browser shows, with their profiles."""
     shown = folder / "before.png", folder / "after.png"
-    for picture, place in zip(pictures, shown, strict=True):
-        write_png(place, _middle(picture))
+    for path, place in zip((source, out), shown, strict=True):
+        write_png(place, _middle(read_rgb(path)))
+        image = open_picture(path)
+        profile = bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else b""
+        if profile[16:20] == b"RGB ":
+            add_chunks(place, [png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile))])
     return shown
 
 
@@ -229,3 +175,61 @@ def _middle(picture: RGB) -> RGB:
     """The middle of a picture, at most `SHOWN_PX` a side."""
     top, left = (max(side - SHOWN_PX, 0) // 2 for side in picture.shape[:2])
     return picture[top : top + SHOWN_PX, left : left + SHOWN_PX]
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(["| | before | after |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+# ---------------------------------------------------------------- serving to nobody else
+
+
+def _check_address(host: str) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}: is no address of this machine ({error.strerror or error}); give --host another"
+        ) from None
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What Gradio reads from the environment while it serves.
+
+    Its copies of pictures lie in a folder of this process alone; it asks no proxy for its own page, serves no file
+    beside those, and leaves no history in the browser.
+    """
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name == "GRADIO_ALLOWED_PATHS":
+            del os.environ[name]
+    os.environ.update(NO_PROXY="*", no_proxy="*", GRADIO_TEMP_DIR=str(folder), GRADIO_RUN_HISTORY="False")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _ending_with(stopping: threading.Event) -> Iterator[None]:
+    """Takes requests to end for Ctrl-C, and sets an event for what is at work; signals that are ignored stay so."""
+
+    def end(*_: object) -> None:
+        stopping.set()
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last one not on Windows
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

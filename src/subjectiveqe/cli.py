@@ -423,7 +423,8 @@ def web_page(
     from .app import serve
 
     def announce(address: str) -> None:
-        typer.echo(f"serving {address}; Ctrl-C ends it")
+        others = "" if host in ("127.0.0.1", "localhost", "::1") else f", and to whoever reaches {host}"
+        typer.echo(f"serving {address}{others}; Ctrl-C ends it")
 
     serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
 

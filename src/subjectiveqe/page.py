@@ -1,0 +1,194 @@
+"""The web page of `sqe app` as Gradio has it: drop a picture, see it before and after, take it home."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .app import check_size, enhance, measure, show
+from .dial import DEFAULT_STRENGTH
+from .enhancing.enhancer import Enhancer
+from .errors import SubjectiveQEError
+from .images import EXTENSIONS
+
+_KEPT_S = 3600
+"""How long the page's copies of pictures stay on the disk while it is served, in seconds."""
+
+_MOST_BYTES_PX = 16
+"""Of a file that is sent: four channels of 16 bits, and as much again for what else is in it."""
+
+_SCRIPT = """
+() => {
+  const files_of = box => box.querySelector("input[type=file]");
+  const empty = box => box.querySelector("button[aria-label='Clear'], button[aria-label='Remove this file']");
+  document.addEventListener("dragover", event => event.preventDefault());
+  document.addEventListener("drop", async event => {  // anywhere, and where a picture lies already
+    const original = document.querySelector("#original");
+    const box = original.contains(event.target) ? original : document.querySelector("#source");
+    if (!event.dataTransfer.files.length || (box.contains(event.target) && files_of(box))) return;
+    event.preventDefault();
+    const dropped = new DataTransfer();
+    dropped.items.add(event.dataTransfer.files[0]);
+    empty(box)?.click();
+    for (let tries = 0; tries < 100 && !files_of(box); tries++) await new Promise(done => setTimeout(done, 20));
+    files_of(box).files = dropped.files;
+    files_of(box).dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  document.querySelector("#strength").addEventListener("keyup", event => {  // Gradio waits for a pointer
+    const moves = ["Arrow", "Page", "Home", "End", "Enter"].some(key => event.key.startsWith(key));
+    const slider = document.querySelector("#strength input[type=range]");
+    if (moves) slider.dispatchEvent(new Event("pointerup", { bubbles: true }));
+  });
+}
+"""
+
+
+_OFF = "() => ({ __type__: 'update', value: null, interactive: false })"
+_ON = """
+(source, strength, made, download) => {
+  const is_of_now = source && made && made[0] === source.path && made[1] === strength;
+  return { __type__: "update", value: is_of_now ? download : null, interactive: !!is_of_now };
+}
+"""
+"""The button downloads what is chosen now or nothing; the browser alone knows what that is."""
+
+
+class _StoppedError(Exception):
+    """Nobody waits for this picture any more."""
+
+
+def build(
+    model: Path | None, runtime: str, max_megapixels: float, folder: Path, stopping: threading.Event
+) -> gr.Blocks:
+    """The page, not served yet.
+
+    Args:
+        model: see `Enhancer`.
+        runtime: see `Enhancer`.
+        max_megapixels: pictures that are larger are refused.
+        folder: where results are put until Gradio has copied them.
+        stopping: what is at work ends when it is set.
+    """
+    closed: set[str | None] = set()
+
+    @lru_cache(maxsize=1)
+    def enhancer_of(strength: float) -> Enhancer:
+        return Enhancer(model, runtime, strength)
+
+    enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
+
+    def work(
+        source: str | None,
+        strength: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio puts its own in by the default
+    ) -> Iterator[tuple[Any, ...]]:
+        if source is None:
+            yield None, "", None, None
+            return
+        session = request.session_hash
+        closed.discard(session)
+
+        def report(share: float) -> None:
+            if stopping.is_set() or session in closed:
+                raise _StoppedError
+            progress(share, desc="enhancing")
+
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            try:
+                check_size(Path(source), max_megapixels, "the picture")
+                out, table = enhance(Path(source), Path(place), enhancer_of(strength), report)
+                shown = show(Path(source), out, Path(place))
+            except SubjectiveQEError as error:
+                raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
+            except _StoppedError:
+                yield (gr.skip(),) * 4
+                return
+            yield shown, table, out, [source, strength]
+
+    def compare(source: str | None, out: str | None, original: str | None) -> str:
+        if source is None or out is None or original is None:
+            return ""
+        try:
+            check_size(Path(original), max_megapixels, "the original")
+            return measure(Path(source), Path(out), Path(original))
+        except SubjectiveQEError as error:
+            return str(error).replace(f"{original}: ", "the original: ")
+
+    def leave(request: gr.Request) -> None:
+        closed.add(request.session_hash)
+
+    with gr.Blocks(title="SubjectiveQE", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as blocks:
+        gr.Markdown("# SubjectiveQE\nMakes compressed pictures look good again.")
+        with gr.Row():
+            with gr.Column(scale=1):
+                source = gr.File(label="Picture", file_types=sorted(EXTENSIONS), type="filepath", elem_id="source")
+                strength = gr.Slider(
+                    0,
+                    1,
+                    DEFAULT_STRENGTH,
+                    step=0.05,
+                    label="Strength",
+                    info="from the most faithful to the most pleasing",
+                    elem_id="strength",
+                )
+                original = gr.File(
+                    label="Original, for PSNR, SSIM and LPIPS",
+                    file_types=sorted(EXTENSIONS),
+                    type="filepath",
+                    elem_id="original",
+                )
+                download = gr.DownloadButton("Download", interactive=False, variant="primary", elem_id="download")
+            with gr.Column(scale=3):
+                pictures = gr.ImageSlider(
+                    label="before | after; the wheel zooms",
+                    type="filepath",
+                    interactive=False,
+                    max_height=720,
+                    buttons=["fullscreen"],  # its download would be of what is shown
+                )
+                table = gr.Markdown()
+                measures = gr.Markdown()
+                made = gr.JSON(visible=False)  # of what the result is
+        gr.on([source.change, strength.change], None, outputs=download, js=_OFF)
+        enhanced = gr.on(
+            [source.change, strength.release],
+            work,
+            inputs=[source, strength],
+            outputs=[pictures, table, download, made],
+            concurrency_id="work",
+            concurrency_limit=1,
+            trigger_mode="always_last",
+        )
+        settled = enhanced.then(None, [source, strength, made, download], download, js=_ON)
+        for listen in (settled.then, original.change):
+            listen(compare, inputs=[source, download, original], outputs=measures, concurrency_id="work")
+        blocks.unload(leave)
+    queued: gr.Blocks = blocks.queue()
+    return queued
+
+
+def launch(blocks: gr.Blocks, host: str, port: int | None, max_megapixels: float, open_browser: bool) -> str:
+    """Begins to serve a page, and gives its address; OSError where the port is taken."""
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        show_error=True,
+        max_file_size=int(max_megapixels * 1e6 * _MOST_BYTES_PX) + 2**24,
+        footer_links=[],
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        js=_SCRIPT,
+    )
+    return str(address)
