@@ -26,7 +26,7 @@ _MOST_BYTES_PX = 16
 _SCRIPT = """
 () => {
   const files_of = box => box.querySelector("input[type=file]");
-  const empty = box => box.querySelector("button[aria-label='Clear'], button[aria-label='Remove this file']");
+  const empty = box => box.querySelector("button[aria-label='Clear']");
   document.addEventListener("dragover", event => event.preventDefault());
   document.addEventListener("drop", async event => {  // anywhere, and where a picture lies already
     const original = document.querySelector("#original");
