@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from subjectiveqe.codecs import Jpeg, WebP
+from subjectiveqe.data import prepare as prepare_module
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs, read_index, write_index
 from subjectiveqe.errors import CodecError, ConfigError, StoreError
@@ -118,6 +119,7 @@ SLOW_RUN = """
 import sys, time
 from pathlib import Path
 from subjectiveqe.codecs import Jpeg
+from subjectiveqe.data import prepare as prepare_module
 from subjectiveqe.data.prepare import prepare
 
 code, coded = Jpeg.code, []
@@ -288,10 +290,26 @@ def test_a_store_of_another_encoder_setup_is_refused(tmp_path, clean, monkeypatc
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path, clean):
     def second_run(*_):
-        with pytest.raises(StoreError, match="another run is writing this store"):
+        with pytest.raises(ConfigError, match="another run is writing this store"):
             prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1)
 
     prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1, progress=second_run)
+
+
+def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, clean, monkeypatch):
+    """Windows makes it as long as it may ever become."""
+    used = prepare_module._bytes_used
+
+    def used_of_a_long_file(env):
+        with (tmp_path / "long" / DATA).open("rb+") as file:
+            file.truncate(2**30)
+        return used(env)
+
+    prepare(clean, tmp_path / "usual", "jpeg", [50], jobs=1)
+    monkeypatch.setattr(prepare_module, "_bytes_used", used_of_a_long_file)
+    prepare(clean, tmp_path / "long", "jpeg", [50], jobs=1)
+    assert (tmp_path / "long" / DATA).stat().st_size == (tmp_path / "usual" / DATA).stat().st_size
+    assert check_store(tmp_path / "long") == 24
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path, clean):

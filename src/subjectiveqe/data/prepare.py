@@ -8,23 +8,24 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
 from ..errors import CodecError, ConfigError, ImageError, ShapeError, StoreError
-from ..files import sha256_of
+from ..files import LOCK, held, sha256_of
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
 from .store import (
@@ -49,7 +50,10 @@ LAYOUTS = ("lmdb", "png")
 SPLITS = ("all", "train", "valid")
 HOLD_OUT_EVERY = 20
 MAP_BYTES = 1 << 40
-"""Address space LMDB may grow into; the file is only as long as what is in it."""
+"""Address space LMDB may grow into. The file is as long as what is in it, on Windows once it has been cut to that."""
+
+_MOST_PROCESSES = 61 if sys.platform == "win32" else 2**10
+"""How many a pool may have; what Windows waits for at a time sets that."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def prepare(
         progress: called with the number of finished pictures and of all.
         options: the codec's own (chroma, encoder, ...), see `get_codec`.
     Raises:
-        ConfigError: no pictures, none that could be coded, or an argument out of range.
+        ConfigError: no pictures, none that could be coded, an argument out of range, or another run writes there.
         CodecError: the codec does not work here, or a level is out of its range.
         StoreError: `out` holds something else, or cannot be written (disk full).
     """
@@ -128,8 +132,10 @@ def prepare(
         _refuse_other_settings(out, index.settings, settings)
         return _result(source, index)
 
+    if out.exists() and not (out / JOURNAL).exists() and (not out.is_dir() or {*out.iterdir()} - {out / LOCK}):
+        raise StoreError(f"{out}: is there already and is no paired store; choose another name")
     try:
-        with _Writer(out, settings) as writer:
+        with held(out, "another run is writing this store; wait for it to end"), _Writer(out, settings) as writer:
             total = len(paths)
             tasks = [
                 _Task(path, coder, _levels_of(path.name, levels, draws, seed), out if layout == "png" else None)
@@ -145,12 +151,14 @@ def prepare(
                 else:
                     writer.add(*made)
                 report(number, total)
-            if not writer.finished:
-                writer.close()
-                shutil.rmtree(out)
-                name, reason = skipped[0]
-                raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
-            return _result(source, writer.complete(tuple(sorted(skipped))))
+            if writer.finished:
+                index = writer.complete(tuple(sorted(skipped)))
+                with suppress(OSError):  # Windows deletes it by itself, and not while it is held
+                    (out / LOCK).unlink()
+                return _result(source, index)
+        shutil.rmtree(out)
+        name, reason = skipped[0]
+        raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
     except (OSError, ImageError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         again = 'make room and run "sqe prepare" again to continue'
@@ -251,7 +259,7 @@ def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made 
         return
     todo = iter(tasks)
     running: dict[Future[_Made | str], _Task] = {}
-    jobs = min(jobs, len(tasks))
+    jobs = min(jobs, len(tasks), _MOST_PROCESSES)
     with _one_thread_each(), ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start_worker) as pool:
         try:
             while True:
@@ -323,12 +331,8 @@ class _Writer:
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out, self.settings = out, settings
         self.finished: dict[str, StoredPicture] = {}
-        if out.exists() and not (out / JOURNAL).exists() and (not out.is_dir() or any(out.iterdir())):
-            raise StoreError(f"{out}: is there already and is no paired store; choose another name")
-        out.mkdir(parents=True, exist_ok=True)
         self._journal = (out / JOURNAL).open("a+b")
         try:
-            _lock(self._journal, out)
             self._continue_journal()
             for leftover in out.glob("[gl][tq]/.*.png"):
                 leftover.unlink()  # a PNG that was being written when an earlier run was killed
@@ -365,7 +369,10 @@ class _Writer:
 
     def complete(self, skipped: tuple[tuple[str, str], ...]) -> StoreIndex:
         """Writes the index, which makes the store complete."""
+        used = _bytes_used(self._env) if self._env is not None else None
         self.close()
+        if used is not None:
+            os.truncate(self.out / DATA, used)
         pictures = tuple(sorted(self.finished.values(), key=lambda picture: picture.name))
         layout = str(self.settings["layout"])
         num_bytes = size_of_data(self.out, layout, pictures)
@@ -404,21 +411,14 @@ def _open_for_writing(out: Path) -> Any:
     import lmdb
 
     try:
-        return lmdb.open(str(out), map_size=MAP_BYTES, lock=False)  # the journal is locked
+        return lmdb.open(str(out), map_size=MAP_BYTES, lock=False)  # the folder is held
     except lmdb.Error as error:
         raise StoreError(f"{out / DATA}: cannot be opened ({error}); delete {out} and run again") from None
 
 
-def _lock(file: IO[bytes], out: Path) -> None:
-    """Keeps a second run off this store for as long as the file is open in this process."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StoreError(f"{out}: another run is writing this store; wait for it to end") from None
+def _bytes_used(env: Any) -> int:
+    """How much of its file an LMDB environment has pages in."""
+    return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
 
 
 def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
