@@ -1,15 +1,14 @@
 """How close two pictures are, and how much of the codec's grid is left: NumPy and ONNX Runtime, no PyTorch.
 
 Every function takes 8-bit RGB pictures, uint8 (H, W, 3), and gives one number. `out` is the picture that is judged and
-`gt` the pristine one; all distances are symmetric in the two. Whoever compares many pictures with one original hands it
-over as an `Original`, and what a network sees in it is computed once.
+`gt` the pristine one; SSIMULACRA2 and PSNR-B change where the two are swapped, the others do not. Whoever compares many
+pictures with one original hands it over as an `Original`, and what a network sees in it is computed once.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import ssimulacra
 from .color import luma
-from .errors import ConfigError, ShapeError
+from .errors import ShapeError
 from .images import RGB
 from .machine import cpu_count
 from .weights import read_arrays
@@ -251,32 +251,18 @@ def dists(out: RGB, gt: RGB | Original) -> float:
 
 
 def ssimulacra2(out: RGB, gt: RGB | Original) -> float:
-    """SSIMULACRA2 by the package of this name: 100 for equal pictures, 90 for hardly any difference, below 30 poor.
+    """SSIMULACRA2, version 2.1: 100 for equal pictures, 90 for hardly any difference, below 30 poor, also below 0.
+
+    Source: see `ssimulacra`. As there, pictures below 113 px on a side are judged at fewer scales, by the weights of
+    others, so that their values compare with none of larger pictures.
 
     Args:
-        out: uint8 RGB, (H, W, 3).
+        out: uint8 RGB, (H, W, 3), at least 8x8.
         gt: uint8 RGB, the same shape.
     Raises:
-        ShapeError: the shapes differ or are not (H, W, 3).
-        ConfigError: the package is not installed.
+        ShapeError: the shapes differ, are not (H, W, 3) or are below 8x8.
     """
-    from PIL import Image
-
-    files = []
-    for image in (_check(out, gt), out):
-        files.append(io.BytesIO())
-        Image.fromarray(image).save(files[-1], "BMP")
-    return float(import_ssimulacra2()(*files))
-
-
-def import_ssimulacra2() -> Callable[..., float]:
-    """The package's function, which takes two picture files; ConfigError where it is not installed."""
-    try:
-        from ssimulacra2 import compute_ssimulacra2
-    except ModuleNotFoundError:
-        raise ConfigError('SSIMULACRA2 needs a package; run: pip install "subjectiveqe[benchmark]"') from None
-    measure: Callable[..., float] = compute_ssimulacra2
-    return measure
+    return ssimulacra.score(out, _check(out, gt, ssimulacra.MIN_PX, "SSIMULACRA2"))
 
 
 def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (2, 4, 8)) -> dict[int, float]:

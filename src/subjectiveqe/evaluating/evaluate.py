@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.store import PairInfo, PairSet, open_pairs
 from ..errors import ConfigError, ShapeError, SubjectiveQEError
 from ..images import EXTENSIONS, RGB, write_png
-from ..metrics import Original, import_ssimulacra2
+from ..metrics import Original
 from ..weights import locate
 from .measures import MEASURES
 from .report import Comparison, compare
@@ -100,13 +100,10 @@ def check_measures(names: Sequence[str]) -> None:
         names: keys of `MEASURES`.
     Raises:
         WeightsError: weights are missing.
-        ConfigError: a package is missing.
     """
     for name in names:
         for weights in MEASURES[name].weights:
             locate(weights)
-    if "ssimulacra2" in names:
-        import_ssimulacra2()
 
 
 def measure_pair(
