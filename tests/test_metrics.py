@@ -16,7 +16,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from subjectiveqe import metrics, ssimulacra
-from subjectiveqe.errors import ShapeError, WeightsError
+from subjectiveqe.errors import ShapeError, SubjectiveQEError, WeightsError
 from subjectiveqe.images import read_rgb
 from subjectiveqe.metrics import (
     Original,
@@ -419,6 +419,14 @@ def test_ssimulacra2_is_that_of_the_reference(size):
     assert ssimulacra2(out, gt) == pytest.approx(ssimulacra2_in_doubles(out, gt), abs=0.05)
     assert ssimulacra2(gt, gt) == pytest.approx(100)
     assert ssimulacra2(out, gt) < 97
+
+
+def test_a_network_that_fails_is_an_error_of_one_line(monkeypatch):
+    """As it does where memory runs out."""
+    session = metrics._session("lpips_alex")
+    monkeypatch.setattr(metrics, "_session", lambda _: type("", (), {"run": lambda *_: session.run(None, {})}))
+    with pytest.raises(SubjectiveQEError, match=r"lpips_alex: 48x40 px cannot be judged \(.*\); is the memory"):
+        lpips(draw(40, 48), draw(40, 48))
 
 
 @pytest.mark.parametrize("metric", [psnr, psnr_y, ssim, lpips, dists, ms_ssim, psnr_b, lpips_vgg, ssimulacra2])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import ssimulacra
 from .color import luma
-from .errors import ShapeError
+from .errors import ShapeError, SubjectiveQEError, first_line
 from .images import RGB
 from .machine import cpu_count
 from .weights import read_arrays
@@ -393,7 +393,14 @@ def _both_seen(
 
 def _see(judge: str, image: RGB, scale: float, shift: float) -> list[Floats]:
     picture = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) * np.float32(scale) + np.float32(shift)
-    seen: list[Floats] = _session(judge).run(None, {"picture": picture})
+    session = _session(judge)
+    try:
+        seen: list[Floats] = session.run(None, {"picture": picture})
+    except Exception as error:  # ONNX Runtime has a class per cause and no common root of its own
+        size = f"{image.shape[1]}x{image.shape[0]} px"
+        raise SubjectiveQEError(
+            f"{judge}: {size} cannot be judged ({first_line(error)}); is the memory too small?"
+        ) from None
     return seen
 
 
