@@ -19,7 +19,8 @@ def main() -> None:
     print(row("set", "codec, level", "pictures", "bpp", *(MEASURES[name].heading for name in names)))
     print("|---" * (4 + len(names)) + "|")
     for group in summary["groups"]:
-        cells = [change(name, group["before"][name], group["after"][name]) for name in names]
+        after = group["after"] or {}
+        cells = [change(name, group["before"][name], after.get(name), bool(after)) for name in names]
         level = f"{group['codec']} {group['level']}"
         print(row(group["set"], level, group["num_pictures"], f"{group['bpp']:.2f}", *cells))
     if saved := summary["bd_rate_percent"]:
@@ -28,15 +29,20 @@ def main() -> None:
         print(row("set", "codec", *(MEASURES[name].heading for name in judged)))
         print("|---" * (2 + len(judged)) + "|")
         for rates in saved:
-            cells = ["" if rates[name] is None else f"{rates[name]:+.0f} %" for name in judged]
+            cells = ["–" if rates[name] is None else f"{rates[name]:+.0f} %" for name in judged]
             print(row(rates["set"], rates["codec"], *cells))
 
 
-def change(name: str, before: float, after: float) -> str:
-    """Both values, and for distances by how many per cent they fell."""
+def change(name: str, before: float | None, after: float | None, has_model: bool) -> str:
+    """Both values, and for distances by how many per cent they fell; "–" where no picture has a finite value."""
     form = MEASURES[name].form
-    text = f"{before:{form}} → {after:{form}}"
-    return text + (f" ({100 * (after / before - 1):+.0f} %)" if MEASURES[name].higher_is_better is False else "")
+    texts = ["–" if value is None else f"{value:{form}}" for value in (before, after)]
+    if not has_model:
+        return texts[0]
+    text = " → ".join(texts)
+    if MEASURES[name].higher_is_better is False and before and after is not None:
+        text += f" ({100 * (after / before - 1):+.0f} %)"
+    return text
 
 
 def row(*cells: object) -> str:

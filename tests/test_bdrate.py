@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from subjectiveqe.evaluating.bdrate import bd_rate
+from subjectiveqe.evaluating.bdrate import bd_rate, find_fault, overlap
 
 
 def by_scipy(rate_a, quality_a, rate_b, quality_b):
@@ -59,3 +59,25 @@ def test_known_savings():
 )
 def test_no_answer_where_there_is_none(other):
     assert math.isnan(bd_rate([1, 2, 4, 8], [30, 32, 34, 36], *other))
+
+
+@pytest.mark.parametrize(
+    ("other", "fault"),
+    [
+        (([1, 2, 3, 4], [31, 32, 33, 37]), ""),
+        (([1, 2, 3, 4], [50, 51, 52, 53]), "the curves share no range of quality"),
+        (([1, 2, 3, 4], [30, 32, 31, 33]), "the quality along a curve does not change with the rate in one direction"),
+        (([1, 2, 3, 4], [30, 31, 32, math.inf]), "a value is not finite"),
+        (([1], [30]), "a curve has fewer than two points"),
+    ],
+)
+def test_what_has_no_answer_has_a_reason(other, fault):
+    curve = [1, 2, 4, 8], [30, 32, 34, 36]
+    assert find_fault(*curve, *other) == fault
+    assert math.isnan(bd_rate(*curve, *other)) == bool(fault)
+
+
+def test_overlap_is_a_share_of_all_that_is_reached():
+    assert overlap([30, 36], [32, 38]) == overlap([38, 32], [36, 30]) == pytest.approx(4 / 8)
+    assert overlap([30, 36], [30, 36]) == 1
+    assert overlap([30, 36], [36, 40]) == overlap([30, 31], [35, 36]) == 0

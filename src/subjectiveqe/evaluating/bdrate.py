@@ -35,28 +35,52 @@ def bd_rate(
         >>> round(bd_rate([1, 2, 4, 8], [30, 33, 36, 39], [0.5, 1, 2, 4], [30, 33, 36, 39]), 6)
         -50.0
     """
-    curves = [_sorted(rate_a, quality_a), _sorted(rate_b, quality_b)]
-    if any(curve is None for curve in curves):
+    if find_fault(rate_a, quality_a, rate_b, quality_b):
         return math.nan
-    (quality_1, log_1), (quality_2, log_2) = (curve for curve in curves if curve is not None)
+    (quality_1, log_1), (quality_2, log_2) = _sorted(rate_a, quality_a), _sorted(rate_b, quality_b)
     low, high = max(quality_1[0], quality_2[0]), min(quality_1[-1], quality_2[-1])
-    if low >= high:
-        return math.nan
     difference = _integral(quality_2, log_2, low, high) - _integral(quality_1, log_1, low, high)
     return 100 * math.expm1(difference / (high - low))
 
 
-def _sorted(rate: Sequence[float], quality: Sequence[float]) -> tuple[Doubles, Doubles] | None:
-    """A curve by rising quality, with the logarithm of its rate; None where it is no curve."""
-    rates, qualities = np.asarray(rate, float), np.asarray(quality, float)
-    if len(rates) != len(qualities) or len(rates) < 2 or not (np.isfinite(qualities).all() and (rates > 0).all()):
-        return None
-    order = np.argsort(qualities)
-    qualities, logs = qualities[order], np.log(rates[order])
-    rises = np.diff(logs)
-    if (np.diff(qualities) <= 0).any() or not ((rises > 0).all() or (rises < 0).all()):
-        return None
-    return qualities, logs
+def find_fault(
+    rate_a: Sequence[float], quality_a: Sequence[float], rate_b: Sequence[float], quality_b: Sequence[float]
+) -> str:
+    """Says why two curves have no BD-rate, in the words of a footnote; "" where they have one.
+
+    Example:
+        >>> find_fault([1, 2], [30, 33], [1, 2], [34, 35])
+        'the curves share no range of quality'
+    """
+    for rate, quality in ((rate_a, quality_a), (rate_b, quality_b)):
+        if len(rate) != len(quality) or len(rate) < 2:
+            return "a curve has fewer than two points"
+        if not (np.isfinite(quality).all() and (np.asarray(rate) > 0).all()):
+            return "a value is not finite"
+        qualities, logs = _sorted(rate, quality)
+        rises = np.diff(logs)
+        if (np.diff(qualities) <= 0).any() or not ((rises > 0).all() or (rises < 0).all()):
+            return "the quality along a curve does not change with the rate in one direction"
+    return "" if overlap(quality_a, quality_b) > 0 else "the curves share no range of quality"
+
+
+def overlap(quality_a: Sequence[float], quality_b: Sequence[float]) -> float:
+    """Range of quality that both curves reach, as a share of the range that they reach together, 0..1.
+
+    Example:
+        >>> overlap([30, 35, 40], [31, 36, 42])
+        0.75
+    """
+    low, high = max(min(quality_a), min(quality_b)), min(max(quality_a), max(quality_b))
+    if not low < high:
+        return 0.0
+    return (high - low) / (max(*quality_a, *quality_b) - min(*quality_a, *quality_b))
+
+
+def _sorted(rate: Sequence[float], quality: Sequence[float]) -> tuple[Doubles, Doubles]:
+    """A curve by rising quality, with the logarithm of its rate."""
+    order = np.argsort(quality)
+    return np.asarray(quality, float)[order], np.log(np.asarray(rate, float)[order])
 
 
 def _integral(x: Doubles, y: Doubles, low: float, high: float) -> float:

@@ -37,11 +37,15 @@ class Table:
         caption: one sentence.
         headings: one per column.
         rows: cells, as many as headings.
+        notes: footnotes.
+        is_open: shown unfolded, wherever it stands.
     """
 
     caption: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def write_report(
     Args:
         path: the .html file.
         title: heading of the page.
-        tables: shown in this order, the first open, the others folded.
+        tables: shown in this order, the first open, the others folded unless they say otherwise.
         comparisons: sliders, shown between the first table and the others.
         facts: model, machine, command, ...: shown at the end.
         failed: name and reason of what could not be measured; shown at the top.
