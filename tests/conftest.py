@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ def own_cache(tmp_path_factory):
     """Compiled models go into a folder of the tests' own; weights are the user's, where there are some."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBJECTIVEQE_WEIGHTS", str(weights_folder()))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", *(["HOME"] if sys.platform == "darwin" else [])):
+            patch.setenv(name, str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import stat
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +22,10 @@ from PIL import Image
 
 from subjectiveqe.enhancing import files
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.files import BatchProgress, enhance_files
+from subjectiveqe.enhancing.files import BatchProgress, enhance_files, enhance_stream
 from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.files import atomic_path, cache_folder, write_text
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.photos import FORMATS
 from subjectiveqe.saving import Saving
@@ -227,6 +231,16 @@ def test_two_pictures_for_one_name_are_refused_before_any_work(tmp_path, enhance
     with pytest.raises(ConfigError, match=r'X\.webp" and ".*x\.jpg" would both become'):
         enhance_files([tmp_path], tmp_path / "out", enhancer, saving=PNG)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_accent_may_be_a_letter_of_its_own(tmp_path, enhancer, draw_image):
+    """Names that are one on some file systems."""
+    names_of_one = [unicodedata.normalize(form, "\xe9.jpg") for form in ("NFC", "NFD")]
+    for folder, name in zip("ab", names_of_one, strict=True):
+        (tmp_path / folder).mkdir()
+        save_jpeg(tmp_path / folder / name, draw_image((8, 8)))
+    with pytest.raises(ConfigError, match="would both become"):
+        enhance_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out", enhancer)
 
 
 def test_the_same_picture_given_twice_is_done_once(tmp_path, enhancer, draw_image):
@@ -438,6 +452,156 @@ def test_what_is_replaced_keeps_its_rights_and_what_cannot_be_written_stays(tmp_
     outcome = enhance_files([gray_map], None, enhancer, in_place=True).of("failed")[0]
     assert outcome.reason == "ppm is read and not written, so it cannot be replaced; give --out or --suffix"
     assert gray_map.read_bytes() == before
+
+
+@pytest.fixture
+def on_windows(monkeypatch):
+    """No file is deleted or replaced that is open in this process or read-only, and text has Windows' ends of lines."""
+
+    def check(path):
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        if path in links or (path.exists() and not path.stat().st_mode & stat.S_IWUSR):
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+
+    unlink, replace, write, access = Path.unlink, Path.replace, Path.write_text, os.access
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: check(path) or unlink(path, missing_ok))
+    monkeypatch.setattr(Path, "replace", lambda path, to: check(path) or check(to) or replace(path, to))
+    monkeypatch.setattr(  # root may write everything
+        os, "access", lambda path, mode: access(path, mode) and bool(Path(path).stat().st_mode & stat.S_IWUSR)
+    )
+    monkeypatch.setattr(
+        Path, "write_text", lambda path, text, newline="\r\n", **kw: write(path, text, newline=newline, **kw)
+    )
+    monkeypatch.setattr("subjectiveqe.files._PATIENCE_S", 0.2)
+
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux says which files are open")
+
+
+@ON_LINUX
+@pytest.mark.usefixtures("on_windows")
+def test_windows_replaces_no_file_that_is_read_only(tmp_path, enhancer, draw_image):
+    source = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+    before = source.read_bytes()
+    source.chmod(0o444)
+    [outcome] = enhance_files([source], None, enhancer, in_place=True).of("failed")
+    assert outcome.reason == "cannot be written (is read-only)"
+    assert names(tmp_path) == ["a.jpg"]
+    assert source.read_bytes() == before
+    assert enhance_files([source], tmp_path / "out", enhancer).of("done")
+
+
+@ON_LINUX
+@pytest.mark.usefixtures("on_windows")
+def test_a_picture_that_cannot_be_read_to_its_end_leaves_nothing_on_windows(tmp_path, enhancer, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    source, out = save_jpeg(tmp_path / "a.jpg", noise), tmp_path / "out"
+
+    def fail(*_):
+        yield noise[:200]
+        raise ImageError("no more rows")
+
+    monkeypatch.setattr(files, "_pages", fail)
+    for name in ("png", "tiff", "jpeg", "webp"):
+        [failed] = enhance_files([source], out, enhancer, saving=Saving(name)).of("failed")
+        assert failed.reason == "no more rows"
+        assert names(out) == []
+
+
+@ON_LINUX
+@pytest.mark.usefixtures("on_windows")
+def test_the_error_of_a_block_is_told_where_its_file_cannot_be_deleted(tmp_path):
+    def write():
+        with atomic_path(tmp_path / "a") as aside:
+            aside.chmod(0o444)
+            raise ValueError("of the block")
+
+    with pytest.raises(ValueError, match="of the block"):
+        write()
+
+
+@pytest.mark.parametrize(("platform", "tries"), [("win32", 3), ("linux", 1)])
+def test_a_file_that_a_virus_scanner_reads_is_replaced_a_little_later(tmp_path, monkeypatch, platform, tries):
+    replace, tried = Path.replace, []
+
+    def refuse_twice(path, to):
+        tried.append(path)
+        if len(tried) < 3:
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        return replace(path, to)
+
+    monkeypatch.setattr(Path, "replace", refuse_twice)
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "win32":
+        write_text(tmp_path / "a", "text")
+        assert names(tmp_path) == ["a"]
+    else:
+        with pytest.raises(PermissionError):
+            write_text(tmp_path / "a", "text")
+        assert names(tmp_path) == []
+    assert len(tried) == tries
+
+
+@ON_LINUX
+@pytest.mark.usefixtures("on_windows")
+def test_lines_end_alike_everywhere(tmp_path):
+    write_text(tmp_path / "a", "one\ntwo\n")
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_copy_of_standard_input_that_cannot_be_deleted_is_no_error(tmp_path, enhancer, draw_image, monkeypatch):
+    unlink, source = os.unlink, save_jpeg(tmp_path / "a.jpg", draw_image((8, 8)))
+
+    def refuse(path, **options):
+        if os.fspath(path).endswith("standard input"):
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with source.open("rb") as file:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
+        enhance_stream(Path("-"), tmp_path / "b.jpg", enhancer, Saving())
+    assert (tmp_path / "b.jpg").exists()
+
+
+@ON_LINUX
+def test_no_copy_of_standard_input_is_open_when_it_is_deleted(tmp_path, enhancer, draw_image, monkeypatch):
+    source, still_open = save_jpeg(tmp_path / "a.jpg", draw_image((400, 400))), []
+    rmtree = files.tempfile._shutil.rmtree
+
+    def look(path, *args, **options):
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        still_open.extend(link for link in links if link.is_relative_to(path))
+        still_open.extend(line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line)
+        rmtree(path, *args, **options)
+
+    monkeypatch.setattr("tempfile._shutil.rmtree", look)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cut = source.read_bytes()[:-2000]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(cut)))
+    with pytest.raises(ImageError, match=r"^standard input: "):
+        enhance_stream(Path("-"), tmp_path / "b.jpg", enhancer, Saving())
+    assert still_open == []
+
+
+def test_a_handler_that_is_not_pythons_stays(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    set_one = signal.signal
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: set_one(number, handler) and None)
+    try:
+        with files._deaf_to_interrupts():
+            pass
+    finally:
+        monkeypatch.undo()
+        after = signal.signal(signal.SIGINT, before)
+    assert after == before
+
+
+def test_the_tests_have_a_cache_of_their_own(tmp_path_factory):
+    assert cache_folder().is_relative_to(tmp_path_factory.getbasetemp())
 
 
 def test_a_jpeg_is_not_made_where_lossless_was_asked_for(tmp_path, enhancer, draw_image):

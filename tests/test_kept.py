@@ -64,7 +64,7 @@ def test_no_print_resolution_is_made_up(tmp_path, source, target):
         copy(name, out)
         assert dpi_of(out) is None
         assert open_photo(out, target).density == (1, 1)
-        name = out.rename(tmp_path / f"again{FORMATS[target][0]}")
+        name = out.replace(tmp_path / f"again{FORMATS[target][0]}")
     Image.new("RGB", (96, 64), "red").save(name, exif=exif())
     copy(name, tmp_path / "tagged.webp")
     with Image.open(tmp_path / "tagged.webp") as seen:

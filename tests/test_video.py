@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -463,6 +464,28 @@ def test_a_stream_that_cannot_be_sought_is_enhanced(tmp_path):
                 packet.stream = picture
                 out.mux(packet)
     assert enhance_video(raw, tmp_path / "better.mp4", Enhancer(runtime="onnxruntime")).frames == 6
+
+
+def test_a_name_may_have_a_colon(tmp_path, enhancer, monkeypatch):
+    """FFmpeg takes what is before it for a protocol, unless the name begins with a folder."""
+    monkeypatch.chdir(tmp_path)
+    source = Path("2024-01-01T12:00.mp4" if os.name == "posix" else "clip.mp4")
+    make_clip(source.absolute(), count=2, sounds=1)
+    target = Path("12:01.mp4" if os.name == "posix" else "better.mp4")
+    assert enhance_video(source, target, enhancer).frames == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((source.name, target.name))
+
+
+def test_a_video_is_finished_though_its_parts_cannot_be_deleted(tmp_path, enhancer, monkeypatch):
+    source = make_clip(tmp_path / "clip.mp4", count=2)
+
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Access is denied", str(path))
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    result = enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert result.warnings == (f"{tmp_path / '.better.mp4.parts'} is left and can be deleted",)
+    assert len(frames_of(tmp_path / "better.mp4")) == 2
 
 
 def test_a_full_disk_is_no_fault_of_the_source(tmp_path, enhancer, monkeypatch):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import stat
 import sys
+import time
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from .errors import ConfigError
@@ -20,7 +24,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The data reaches the disk before the rename, so a power cut cannot leave an empty file under the final name. Missing
     parent folders are made.
+
+    Raises:
+        PermissionError: before the block, where `path` is there and read-only, which Windows does not replace.
     """
+    if sys.platform == "win32" and path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "is read-only", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Half of what a name may be long in bytes, with the rights of any new file, which `tempfile` does not give.
     aside = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{path.suffix}")
@@ -29,15 +38,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        with suppress(FileNotFoundError):  # rights of the file that is replaced stay
-            aside.chmod(stat.S_IMODE(path.stat().st_mode))
-        aside.replace(path)
-    except OSError as error:
-        if error.errno and error.filename is None:  # a full disk is met while writing, which names no file
+        if sys.platform != "win32":  # which has but one right, to write, that both files have
+            with suppress(FileNotFoundError):  # rights of the file that is replaced stay
+                aside.chmod(stat.S_IMODE(path.stat().st_mode))
+        _patiently(partial(aside.replace, path))
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a full disk, met while writing
             error.filename = str(path)
+        let_go(error)
+        with suppress(OSError):  # the error that led here says more
+            _patiently(partial(aside.unlink, missing_ok=True))
         raise
-    finally:
-        aside.unlink(missing_ok=True)
+
+
+def let_go(error: BaseException) -> None:
+    """Clears the variables of calls that an error ended, which may hold files open; Windows deletes none such."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__context__
+
+
+def _patiently(act: Callable[[], object]) -> None:
+    """Tries again on Windows, where virus scanners and indexers open new files for a moment."""
+    end_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            act()
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end_s:
+                raise
+            time.sleep(0.05)
+
+
+_PATIENCE_S = 2.0
 
 
 @contextmanager
@@ -129,4 +164,4 @@ def sha256_of(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text under its final name only when it is complete."""
     with atomic_path(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")

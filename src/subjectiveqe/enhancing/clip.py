@@ -22,11 +22,16 @@ _BT601 = 5
 """The matrix of frames that do not say theirs, by ITU-T H.273."""
 
 
+def name_for(path: Path) -> str:
+    """A file's name as FFmpeg takes it for nothing else: what is before the ":" of a relative one may be a protocol."""
+    return str(path.absolute())
+
+
 def open_video(source: Path) -> Any:
     """A container of PyAV's; ImageError where it holds no pictures."""
     import av
 
-    container = av.open(str(source))
+    container = av.open(name_for(source))
     if picture_stream(container) is None:
         container.close()
         raise ImageError(f"{source}: has no picture stream")

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..codecs.file_header import file_coarseness
 from ..errors import ConfigError, ImageError, SubjectiveQEError, first_line
+from ..files import let_go
 from ..images import sniff_format
 from ..machine import memory_bytes
 from ..photos import FORMATS, Photo, Pixels, open_photo
@@ -206,7 +207,7 @@ def enhance_stream(
     """
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
-    with tempfile.TemporaryDirectory(prefix="sqe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sqe-", ignore_cleanup_errors=True) as folder:
         if source == Path("-"):
             source = Path(folder) / "standard input"
             with source.open("wb") as file:
@@ -217,6 +218,7 @@ def enhance_stream(
             place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
             photo, _ = _enhance_file(source, place, enhancer, saving, format_out, faithful)
         except ImageError as error:  # of a file that nobody but this function knows
+            let_go(error)  # of the file too, which is to be deleted
             raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
         if place != target:
             with place.open("rb") as file:
@@ -232,10 +234,12 @@ def _pictures_at_a_time() -> int:
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """Ignores a second Ctrl-C for the seconds that obeying the first one takes: files are being put in order."""
-    if threading.current_thread() is not threading.main_thread():  # signals are not this thread's business
+    before = signal.getsignal(signal.SIGINT)
+    # Signals are not another thread's business, and a handler that is not Python's could not be put back.
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:

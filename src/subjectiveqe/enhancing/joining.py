@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .clip import ALPHA, colour_tags, is_cover, open_video, picture_stream
+from .clip import ALPHA, colour_tags, is_cover, name_for, open_video, picture_stream
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -37,8 +37,8 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
     muxer = {".mkv": "matroska", ".mov": "mov"}.get(suffix.lower(), "mp4")
     with (
         open_video(source) as given,
-        av.open(str(segment_path(folder, 0))) as coded,
-        av.open(str(part), "w", format=muxer) as out,
+        av.open(name_for(segment_path(folder, 0))) as coded,
+        av.open(name_for(part), "w", format=muxer) as out,
     ):
         picture = picture_stream(given)
         out.metadata.update(given.metadata)
@@ -117,7 +117,7 @@ def _packets_of(folder: Path) -> Iterator[Any]:
     for number in count():
         if not (path := segment_path(folder, number)).exists():
             return
-        with av.open(str(path)) as container:
+        with av.open(name_for(path)) as container:
             for packet in container.demux(video=0):
                 if packet.size:  # the last one is empty
                     yield packet

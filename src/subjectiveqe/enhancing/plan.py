@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,8 @@ def _refuse_clashes(jobs: Sequence[Job], in_place: bool) -> None:
     """Refuses two sources for one target, and a target that is a source under any name: link, hard link, other case."""
     takers: dict[str, Path] = {}
     for job in jobs:
-        key = str(job.target).casefold()  # some file systems tell no case apart
+        # Some file systems tell no case apart, and some neither one letter from a letter and its accent.
+        key = unicodedata.normalize("NFC", str(job.target)).casefold()
         if key in takers:
             raise ConfigError(
                 f'"{takers[key]}" and "{job.source}" would both become "{job.target}"; enhance them into two folders'

@@ -26,6 +26,7 @@ from .clip import (
     Damage,
     colour_tags,
     decode,
+    name_for,
     not_kept,
     open_video,
     picture_stream,
@@ -160,7 +161,9 @@ def enhance_video(
             frames, resumed, damage = _make_segments(source, folder, form, enhancer, coding, total, progress)
         with _errors_of(target), atomic_path(target) as part:
             warnings += damage + join(source, folder, part, target.suffix)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
+    if folder.exists():
+        warnings.append(f"{folder} is left and can be deleted")
     return Video(frames, resumed, tuple(warnings))
 
 
@@ -336,7 +339,7 @@ def _write_segment(
     """Enhances and codes frames into a file of their own; gives the number of frames done after each."""
     import av
 
-    with av.open(str(path), "w", format="nut") as container:
+    with av.open(name_for(path), "w", format="nut") as container:
         encoder = _add_encoder(container, form, coding)
         for frame in frames:
             out = turn_of(frame).upright(enhance(to_rgb(frame)))
