@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from subjectiveqe.codecs import get_codec
-from subjectiveqe.errors import ConfigError
+from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.evaluating import benchmark as module
 from subjectiveqe.evaluating.benchmark import LEVELS, benchmark, choose_measures, parse_levels
 from subjectiveqe.evaluating.evaluate import evaluate, open_sets
@@ -178,6 +178,9 @@ def test_rows_of_other_pictures_or_another_codec_are_measured_again(photos, tmp_
     monkeypatch.setattr(type(get_codec("webp")), "settings", lambda _: {"method": 0})
     run()
     assert measured[2:] == [("0.png", "webp"), ("1.png", "webp"), ("2.png", "webp")]
+    monkeypatch.setattr(module, "library_versions", lambda: {"libwebp": "0"})
+    run()
+    assert len(measured) == 5 + 6
 
 
 def test_rows_of_a_model_that_nothing_tells_from_others_are_not_taken_up(photos, tmp_path):
@@ -194,6 +197,54 @@ def test_bits_saved_are_of_the_same_pictures_at_all_levels(photos, tmp_path):
     assert bd_rates(rows) == bd_rates(two.rows) != bd_rates(whole.rows)
     drawn = [row for k, row in enumerate(whole.rows) if k % 5 == 0]  # each level another picture
     assert bd_rates(drawn) == {}
+
+
+def test_a_picture_that_equals_its_original_goes_through_strict_json(tmp_path):
+    write_png(tmp_path / "photos" / "flat.png", np.full((32, 32, 3), 128, np.uint8))
+
+    def run():
+        return benchmark(
+            None, [tmp_path / "photos"], tmp_path / "out", levels={"jpeg": (90,)}, measures=["psnr_db"], identity=SOFTEN
+        )
+
+    first = run().rows
+    assert first[0].before["psnr_db"] == np.inf
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert run().rows == first
+
+
+def test_a_measured_picture_that_is_gone_is_not_shown(photos, tmp_path, monkeypatch):
+    def run():
+        return benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
+
+    rows = run().rows
+
+    def gone(*_):
+        raise ImageError("gone")
+
+    monkeypatch.setattr(module, "_compare", gone)
+    summary = run()
+    assert summary.rows == rows
+    assert summary.html.is_file()
+
+
+def test_a_picture_that_nobody_may_read_is_listed(photos, tmp_path, monkeypatch):
+    whole = module.sha256_of
+
+    def digest(path):
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    (photos / "1.png").write_bytes(b"")
+    monkeypatch.setattr(module, "sha256_of", digest)
+    summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+    assert [str(path) for path, _ in summary.failed] == ["photos/1.png, jpeg 10"]
 
 
 def test_a_picture_that_fails_is_listed(photos, tmp_path):
@@ -233,6 +284,8 @@ def test_codecs_and_measures_as_the_command_takes_them():
         parse_levels(["jpeg:a"])
     with pytest.raises(ConfigError, match='say at which levels, as in "hm:30,50"'):
         parse_levels(["hm"])
+    with pytest.raises(ConfigError, match='unknown codec "JPEG"; known: '):
+        parse_levels(["JPEG"])
     assert choose_measures(["ms_ssim"], ["dists"])[-1] == "ms_ssim"
     assert set(choose_measures(list(MEASURES), [])) == set(MEASURES)
     with pytest.raises(ConfigError, match='unknown measure "vmaf"; known: psnr_db'):

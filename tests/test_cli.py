@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,27 @@ def test_debug_adds_the_traceback_wherever_it_stands(sqe, tmp_path):
         assert ran.code == 2
         assert "Traceback" in ran.err
         assert ran.err.endswith(plain.err)
+
+
+def test_wildcards_are_left_to_typer(sqe, monkeypatch, tmp_path):
+    """Which expands them on Windows, where shells do not, if it reads the words itself."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("typer.core.os", SimpleNamespace(**vars(os) | {"name": "nt"}))
+    ran = sqe("enhance", tmp_path / "*.png", "-o", tmp_path / "out", "--debug", "--dry-run")
+    assert ran.code == 0
+    assert sorted(line.split(" -> ")[0] for line in ran.out.splitlines()) == [
+        str(tmp_path / name) for name in ("a.png", "b.png")
+    ]
+
+
+def test_letters_that_a_redirected_output_does_not_have_are_no_error(tmp_path):
+    (tmp_path / "\u732b.png").touch()
+    ran = run_process(
+        "enhance", tmp_path, "-o", tmp_path / "out", "--dry-run", env={**os.environ, "PYTHONIOENCODING": "cp1252"}
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "\\u732b.png" in ran.stdout
 
 
 def test_ctrl_c_ends_with_130(sqe, monkeypatch):

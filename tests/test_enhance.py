@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from subjectiveqe import doctor
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
@@ -296,6 +300,25 @@ def test_a_negative_tile_is_refused(tiny_model):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": ""}, "model '' is no model"),
+        ({"model": False}, "model False is no model"),
+        ({"tile_px": 100.5}, "tile_px 100.5 is no whole number"),
+        ({"strength": np.array([0.5])}, r"strength array\(\[0.5\]\) is no number"),
+        ({"strength": "0.5"}, "strength '0.5' is no number"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(tiny_model, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Enhancer(**{"model": tiny_model, **arguments})
+
+
+def test_numbers_of_numpy_will_do(tiny_model):
+    assert Enhancer(tiny_model, "onnxruntime", np.float32(0.5), np.int64(32)).strength == 0.5
+
+
+@pytest.mark.parametrize(
     "image",
     [
         np.zeros((4, 4), np.uint8),
@@ -316,6 +339,14 @@ def test_the_input_is_left_alone_and_any_memory_order_will_do(enhancer, draw_ima
     assert np.array_equal(image, before)
     turned = enhancer(np.asfortranarray(image)[::-1])  # the stand-in blurs alike in all directions
     assert np.abs(turned.astype(int) - out[::-1]).max() <= 1  # rounding only
+
+
+def test_either_order_of_bytes_will_do(enhancer, draw_image):
+    deep = draw_image((20, 30)).astype(np.uint16) * 257
+    out = enhancer(deep.astype(">u2"))
+    assert out.dtype == np.uint16
+    assert out.dtype.isnative
+    assert np.array_equal(out, enhancer(deep))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -355,6 +386,26 @@ def test_pictures_of_pillow_whose_white_nobody_knows_are_refused(enhancer, mode)
         enhancer(Image.new(mode, (8, 8)))
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "L", "I;16"])
+def test_pictures_of_pillow_without_pixels_are_refused(enhancer, mode, capfd):
+    with pytest.raises(ShapeError, match="expected a picture of 1x1 px or more, got 0x5"):
+        enhancer(Image.new(mode, (0, 5)))
+    assert capfd.readouterr().err == ""
+
+
+def test_gray_of_pillow_stays_gray(unet_onnx, draw_image):
+    enhancer = Enhancer(unet_onnx, "onnxruntime")
+    gray = Image.fromarray(draw_image((40, 50))).convert("L")
+    gray.info["transparency"] = gray.getpixel((0, 0))
+    out = enhancer(gray)
+    assert (out.mode, out.info) == ("LA", {})
+    assert np.array_equal(np.asarray(out)[..., 1] == 0, np.asarray(gray) == gray.getpixel((0, 0)))
+    assert enhancer(gray.convert("LA").convert("La")).mode == "LA"
+    deep = Image.fromarray(np.full((8, 8), 300, np.uint16))
+    deep.info["transparency"] = 300
+    assert enhancer(deep).info == {}
+
+
 @pytest.mark.parametrize("mode", ["P", "RGB"])
 def test_a_colour_that_stands_for_transparency_becomes_alpha(enhancer, tmp_path, mode):
     image = Image.new("RGB", (24, 16), (200, 100, 50))
@@ -384,6 +435,14 @@ def test_an_enhancer_can_be_sent_to_another_process(tiny_model, draw_image):
     copy = pickle.loads(pickle.dumps(enhancer))
     assert np.array_equal(copy(draw_image((40, 50))), enhancer(draw_image((40, 50))))
     assert copy.strength == 0.5
+
+
+def test_a_copy_is_of_the_same_class(tiny_model):
+    assert type(pickle.loads(pickle.dumps(OwnEnhancer(tiny_model, "onnxruntime")))) is OwnEnhancer
+
+
+class OwnEnhancer(Enhancer):
+    """As someone may derive one."""
 
 
 def test_threads_share_an_enhancer(unet_onnx, draw_image):
@@ -444,6 +503,86 @@ def test_threads_that_begin_at_once_do_not_wait_for_each_other(tiny_model, runti
     """
     for _ in range(4):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_forked_process_does_not_wait_for_ever(tiny_model):
+    """Neither with the parent's enhancer, which is compiling, nor with one of its own, which could not compile."""
+    if importlib.util.find_spec("openvino") is None or not hasattr(os, "fork"):
+        pytest.skip("openvino or fork is not here")
+    code = f"""if True:
+        import multiprocessing
+        import numpy as np
+        from subjectiveqe.enhancing.enhancer import Enhancer
+
+        image = np.zeros((16, 16, 3), np.uint8)
+        enhancer = Enhancer({str(tiny_model)!r}, "openvino")
+
+        def with_the_parents(image):
+            return enhancer(image).shape
+
+        def engines(_):
+            return [Enhancer({str(tiny_model)!r}, runtime).runtime for runtime in ("auto", "openvino")]
+
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print(len(pool.map(enhancer, [image] * 2)), pool.map(with_the_parents, [image]), pool.map(engines, [0]))
+        print(enhancer(image).shape, Enhancer({str(tiny_model)!r}, "openvino").runtime)
+    """
+    ran = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        said, _ = ran.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ran.pid, signal.SIGKILL)  # its workers too
+    assert said == "2 [(16, 16, 3)] [['onnxruntime', 'onnxruntime']]\n(16, 16, 3) openvino\n"
+
+
+@pytest.mark.parametrize(("provider", "most"), [("CPUExecutionProvider", 2), ("DmlExecutionProvider", 1)])
+def test_a_session_of_directml_runs_for_one_thread_at_a_time(tiny_model, monkeypatch, provider, most):
+    import onnxruntime as ort
+
+    running, seen, together = 0, 0, threading.Barrier(2)
+
+    class Session(ort.InferenceSession):
+        def get_providers(self):
+            return [provider, "CPUExecutionProvider"]
+
+        def run(self, *arguments):
+            nonlocal running, seen
+            running += 1
+            seen = max(seen, running)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(0.5)
+            running -= 1
+            return super().run(*arguments)
+
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    network = runtimes.open_network(tiny_model, "onnxruntime")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(network.run, [np.zeros((1, 3, 8, 8), np.float32)] * 2, [None] * 2))
+    assert seen == most
+
+
+def test_auto_does_not_take_what_was_never_tried(monkeypatch):
+    import onnxruntime as ort
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CoreMLExecutionProvider", "CPUExecutionProvider"])
+    assert runtimes.gpu_providers() == []
+    monkeypatch.setattr(doctor.platform, "system", lambda: "Darwin")
+    gpu = next(finding for finding in doctor.examine(measure=False) if finding.name == "GPU")
+    assert (gpu.value, gpu.remedy) == ("none that ONNX Runtime can use", "")
+
+
+def test_the_package_lists_what_it_gives_and_promises_nothing_else(tmp_path):
+    import subjectiveqe
+
+    assert "Enhancer" in dir(subjectiveqe)
+    api = pytest.importorskip("mypy.api")
+    code = "from subjectiveqe import Enhancer, Enhnacer\n"
+    said, _, _ = api.run(["--config-file=", f"--cache-dir={tmp_path}", "-c", code])
+    assert 'has no attribute "Enhnacer"' in said
+    assert said.count("error:") == 1
 
 
 def test_openvino_does_not_report_to_its_makers(tiny_model):

@@ -13,7 +13,8 @@ import re
 import numpy as np
 import pytest
 
-from subjectiveqe.data.store import PairInfo
+from subjectiveqe.data.prepare import prepare
+from subjectiveqe.data.store import PairInfo, check_store, pair_folders
 from subjectiveqe.errors import ConfigError, ImageError, StoreError, SubjectiveQEError, WeightsError
 from subjectiveqe.evaluating import evaluate as module
 from subjectiveqe.evaluating.bdrate import bd_rate
@@ -200,7 +201,7 @@ def test_saved_outputs_are_those_of_the_last_run(tmp_path):
         mine.write_text("mine")
 
     def files():
-        return {path for path in images.rglob("*") if path.is_file()}
+        return {path for path in images.rglob("*") if path.is_file() and path.name != ".saved"}
 
     with pytest.raises(SubjectiveQEError, match="could be measured"):  # nothing new, so the old stays whole
         evaluate(brighten, {"noise": draw_pairs(broken=(0, 1, 2, 3))}, tmp_path, save_images=True)
@@ -211,6 +212,29 @@ def test_saved_outputs_are_those_of_the_last_run(tmp_path):
     assert not (images / "old").exists()
     evaluate(brighten, {"noise": draw_pairs()}, tmp_path)
     assert files() == kept
+
+
+def test_pairs_that_lie_where_outputs_go_are_left_alone(tmp_path):
+    for name in ("a", "b"):
+        write_png(tmp_path / "photos" / f"{name}.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    prepare(tmp_path / "photos", tmp_path / "images", "jpeg", [20], layout="png", jobs=1)
+    sets = open_sets([tmp_path / "images"])
+    assert len(evaluate(None, sets, tmp_path).rows) == 2
+    assert check_store(tmp_path / "images") == 2
+    with pytest.raises(ConfigError, match=r"is measured and lies where outputs are saved; give another --out"):
+        evaluate(brighten, sets, tmp_path, save_images=True)
+
+
+def test_pairs_that_cannot_be_read_are_listed(tmp_path):
+    for name in ("a", "b"):
+        for side in ("lq", "gt"):
+            write_png(tmp_path / side / f"{name}.png", np.full((40, 40, 3), 90, np.uint8))
+    (tmp_path / "lq" / "b.png").write_text("junk")
+    summary = evaluate(brighten, {"two": pair_folders(tmp_path / "lq", tmp_path / "gt", keeps_unread=True)}, tmp_path)
+    assert [row.info.name for row in summary.rows] == ["a.png"]
+    ((name, reason),) = summary.failed
+    assert "b.png" in str(name)
+    assert "cannot be read" in reason
 
 
 def test_a_name_that_is_not_utf8_is_escaped(tmp_path):

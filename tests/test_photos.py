@@ -284,6 +284,11 @@ def test_what_is_not_kept_is_said(tmp_path):
     assert red > 180 > 90 > max(green, blue)
     assert "icc-profile-data" in open_photo(tmp_path / "ink.png", "png").attached  # tagged sRGB
 
+    Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(tmp_path / "half.png")
+    assert copy(tmp_path / "half.png", tmp_path / "half.gif").warnings == (
+        "gif has 256 colours, and pixels that are seen or not",
+    )
+
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert "only the first page is kept" in copy(tmp_path / "moving.gif", tmp_path / "still.jpg").warnings

@@ -19,9 +19,15 @@ __version__ = "0.1.0"
 __all__ = ["Enhancer", "__version__"]
 
 
-def __getattr__(name: str) -> type[Enhancer]:
-    if name == "Enhancer":
-        from .enhancing.enhancer import Enhancer
+if not TYPE_CHECKING:  # to a type checker it would promise any name
 
-        return Enhancer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> type[Enhancer]:
+        if name == "Enhancer":
+            from .enhancing.enhancer import Enhancer
+
+            return Enhancer
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,12 @@
 """The command `sqe`: each command parses its options and calls one documented function of the package.
 
-Modules are imported inside the commands, so that `sqe --help` answers at once and only `train` and `export` need torch.
+Modules are imported inside the commands, so that `sqe --help` answers at once and bundled models need no torch.
 Exit codes: 0 all done, 1 some inputs failed (each is listed), 2 nothing could be done, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -46,6 +47,9 @@ Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvi
 
 def main() -> int:
     """Runs the command line of this process and gives its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # what is redirected on Windows has letters of one part of the world only
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     code = _run_command()
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more while Python winds up would end it without this code
@@ -57,7 +61,8 @@ def _run_command() -> int:
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     shows_traceback = "--debug" in sys.argv  # taken from anywhere: it is added to a command that has just failed
     try:
-        app([word for word in sys.argv[1:] if word != "--debug"])
+        sys.argv[1:] = [word for word in sys.argv[1:] if word != "--debug"]
+        app()  # of words that it is given it would not expand "*.jpg", which no shell of Windows does
     except SystemExit as stop:  # typer ends every run so; its own usage errors end with 2
         return stop.code if isinstance(stop.code, int) else NOTHING_DONE
     except (SubjectiveQEError, ModuleNotFoundError, OSError) as error:
@@ -207,10 +212,11 @@ def evaluate(
     if pairs and lq is None and gt is None:
         sets = open_sets(pairs)
     elif not pairs and lq is not None and gt is not None:
-        sets = {lq.resolve().name: pair_folders(lq, gt)}
+        sets = {lq.resolve().name: pair_folders(lq, gt, keeps_unread=True)}
     else:
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
+    _warn_of_no_dial(enhancer, strength)
     facts = {**_identity(enhancer), "command": " ".join(sys.argv)}
     with bar("pictures") as progress:
         summary = evaluate_pairs(
@@ -224,7 +230,8 @@ def benchmark(
     folders: Annotated[list[Path], typer.Argument(help="Folders of clean pictures; each is a set of the tables.")],
     out: Out = Path("benchmark"),
     codecs: Annotated[
-        list[str] | None, typer.Option("--codec", help="hevc, jpeg, webp, avif, or with levels as in jpeg:10,20.")
+        list[str] | None,
+        typer.Option("--codec", help="hevc, jpeg, webp, avif, or with levels: jpeg:10,20, resaved:40."),
     ] = None,
     model: Model = None,
     strength: Strength = DEFAULT_STRENGTH,
@@ -245,6 +252,7 @@ def benchmark(
     measures = choose_measures(also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
     enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
+    _warn_of_no_dial(enhancer, strength)
     facts = {"command": " ".join(sys.argv)}
     with bar("pictures at a level") as progress:
         summary = run_benchmark(
@@ -258,6 +266,11 @@ def benchmark(
             progress=progress,
         )
     _close(f"report: {summary.html}", len(summary.rows), summary.failed)
+
+
+def _warn_of_no_dial(enhancer: Enhancer | None, strength: float) -> None:
+    if enhancer is not None and enhancer.strength != strength:
+        typer.echo(f"{enhancer.name}: has no dial, runs at strength {enhancer.strength:g}", err=True)
 
 
 def _identity(enhancer: Enhancer | None) -> dict[str, str]:
@@ -293,12 +306,14 @@ def enhance(
     quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
     chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
     lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
-    strip: Annotated[bool, typer.Option("--strip", help="Drop EXIF, XMP and resolution; the profile stays.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Drop tags, texts and resolution, not the profile.")] = False,
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
     ] = False,
     video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
-    crf: Annotated[int | None, typer.Option(help="Of videos, 0 to 51, lower is better; 16 if not given.")] = None,
+    crf: Annotated[
+        int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
     suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
@@ -378,8 +393,8 @@ def enhance(
                 typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
         return
     enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-    if enhancer.strength != strength and not quiet:
-        typer.echo(f"{enhancer.name}: has no dial, runs at strength {enhancer.strength:g}", err=True)
+    if not quiet:
+        _warn_of_no_dial(enhancer, strength)
     start_s = time.perf_counter()
     with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
         result = enhance_files(

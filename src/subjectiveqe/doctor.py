@@ -106,5 +106,6 @@ def _instructions() -> str:
 
 
 def _gpu_remedy() -> str:
-    wanted = {"Windows": "onnxruntime-directml", "Linux": "onnxruntime-gpu"}.get(platform.system(), "onnxruntime")
-    return f"pip uninstall onnxruntime && pip install {wanted}"
+    """Nothing on a Mac, whose CoreML "auto" does not take (`runtime.GPU_PROVIDERS`)."""
+    wanted = {"Windows": "onnxruntime-directml", "Linux": "onnxruntime-gpu"}.get(platform.system())
+    return f"pip uninstall onnxruntime && pip install {wanted}" if wanted else ""

@@ -204,6 +204,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
     if pages > image.height // page_height:
         warnings.append("only the first page is kept")
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
+    if format_out == "gif" != kind:
+        warnings.append("gif has 256 colours, and pixels that are seen or not")
     bands = image.bands
     if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
         warnings.append(f"alpha is laid over white, {format_out} has none")

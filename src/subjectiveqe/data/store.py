@@ -128,40 +128,55 @@ class StoreIndex:
         object.__setattr__(self, "infos", tuple(infos))
 
 
-def open_pairs(path: Path) -> PairSet:
+def open_pairs(path: Path, *, keeps_unread: bool = False) -> PairSet:
     """Opens a paired store, or a folder whose `lq/` and `gt/` hold pictures of the same names.
 
     Reads and checks header and index, not the pixels; that is `check_store`.
 
+    Args:
+        path: the store or the folder.
+        keeps_unread: see `pair_folders`.
     Raises:
         StoreError: there is no store here, it is incomplete or cut short, or its header or index is damaged.
     """
     if not (path / INDEX).exists() and not (path / JOURNAL).exists() and (path / "lq").is_dir():
-        return pair_folders(path / "lq", path / "gt")
+        return pair_folders(path / "lq", path / "gt", keeps_unread=keeps_unread)
     index = read_index(path)
     return LmdbPairs(path, index) if index.layout == "lmdb" else _png_pairs(path, index)
 
 
-def pair_folders(lq: Path, gt: Path) -> PairSet:
+def pair_folders(lq: Path, gt: Path, *, keeps_unread: bool = False) -> PairSet:
     """Pairs the pictures of two folders by file name without extension, e.g. pictures decoded by a program of your own.
 
     Originals without a partner are left out. An original that is up to 7 px higher or wider is cropped at the bottom
     and right, as it was before it was coded. Codec and level are unknown; `num_bytes` is the size of the lq file.
 
+    Args:
+        lq: folder of compressed pictures.
+        gt: folder of their originals.
+        keeps_unread: a pair of which a picture cannot be read is taken in with 0x0 px, and fails when it is read.
     Raises:
         ConfigError: there is no picture in `lq`, two have one name, or one has no original or one of another size.
-        ImageError: one cannot be read.
+        ImageError: one cannot be read, unless `keeps_unread`.
     """
     for folder in (lq, gt):
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; expected one with pictures")
     originals, compressed = _by_stem(gt), _by_stem(lq)
-    files, infos = [], []
+    files: list[tuple[Path, Path]] = []
+    infos: list[PairInfo] = []
+    unread: dict[int, str] = {}
     for stem, lq_path in compressed.items():
         gt_path = originals.get(stem)
         if gt_path is None:
             raise ConfigError(f'{lq_path}: no picture named "{lq_path.stem}" in {gt}; remove it or add its original')
-        shape, gt_shape = _size_of(lq_path), _size_of(gt_path)
+        try:
+            shape, gt_shape = _size_of(lq_path), _size_of(gt_path)
+        except ImageError as error:
+            if not keeps_unread:
+                raise
+            shape = gt_shape = (0, 0)
+            unread[len(files)] = str(error)
         if not all(0 <= original - ours < GRID_PX for ours, original in zip(shape, gt_shape, strict=True)):
             raise ConfigError(
                 f"{lq_path}: {shape[1]}x{shape[0]} px, but its original {gt_path} has {gt_shape[1]}x{gt_shape[0]}; "
@@ -171,7 +186,14 @@ def pair_folders(lq: Path, gt: Path) -> PairSet:
         infos.append(PairInfo(gt_path.name, "unknown", -1, lq_path.stat().st_size, *shape))
     if not files:
         raise ConfigError(f"{lq}: no pictures in this folder; expected one per pair")
-    return FilePairs(tuple(files), tuple(infos))
+    return FilePairs(tuple(files), tuple(infos), unread)
+
+
+def files_of(pairs: PairSet) -> list[Path]:
+    """The files that hold the pixels of a pair set; none of one in memory."""
+    if isinstance(pairs, FilePairs):
+        return [path for both in pairs.files for path in both]
+    return [pairs.path / DATA] if isinstance(pairs, LmdbPairs) else []
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -291,7 +313,7 @@ class LmdbPairs:
 
     def __init__(self, path: Path, index: StoreIndex) -> None:
         self.infos: Sequence[PairInfo] = index.infos
-        self._path = path
+        self.path = path
         self._keys = [(keys[0], lq_key) for keys in map(lmdb_keys, index.pictures) for lq_key in keys[1:]]
         self._map: _Map | None = None
 
@@ -304,7 +326,7 @@ class LmdbPairs:
     def read(self, index: int) -> tuple[RGB, RGB]:
         """Gives views on the whole pictures `lq` and `gt`, uint8, (H, W, 3), read-only."""
         if self._map is None or self._map.pid != os.getpid():
-            self._map = _open_map(self._path)
+            self._map = _open_map(self.path)
         gt_key, lq_key = self._keys[index]
         shape = (self.infos[index].height, self.infos[index].width, 3)
         return self._map.array(lq_key, shape), self._map.array(gt_key, shape)
@@ -322,9 +344,12 @@ class FilePairs:
     Safe after a fork for 8-bit RGB PNG files without transparency, which is what `prepare` writes.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, Path]], infos: Sequence[PairInfo]) -> None:
+    def __init__(
+        self, files: Sequence[tuple[Path, Path]], infos: Sequence[PairInfo], unread: Mapping[int, str] | None = None
+    ) -> None:
         self.infos = infos
-        self._files = files
+        self.files = files
+        self._unread = unread or {}
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -336,7 +361,9 @@ class FilePairs:
             ImageError: one of the files is damaged.
             StoreError: one is smaller than the index says.
         """
-        info, paths = self.infos[index], self._files[index]
+        if index in self._unread:
+            raise ImageError(self._unread[index])
+        info, paths = self.infos[index], self.files[index]
         lq, gt = (_read_file(path)[: info.height, : info.width] for path in paths)
         for path, picture in zip(paths, (lq, gt), strict=True):
             if picture.shape[:2] != (info.height, info.width):

@@ -61,7 +61,7 @@ class Enhancer:
     Args:
         model: "fast", "fast-int8" or "best", which come with the package, or a .onnx, .safetensors or .pt file; None
             for the fastest one of the package (`runtime.choose_model`).
-        runtime: "onnxruntime", "openvino", "torch" or "auto".
+        runtime: "onnxruntime", "openvino", "torch" or "auto" (`runtime.choose_runtime`).
         strength: 0..1, from the most faithful to the most pleasing; networks without the dial ignore it.
         tile_px: side of what is kept of a tile; 0 for whole pictures at once; None for what keeps memory low.
         lock_colors: keep the input's colours as seen from afar (`ColorLock`); False for the network's bare output.
@@ -82,22 +82,28 @@ class Enhancer:
         tile_px: int | None = None,
         lock_colors: bool = True,
     ) -> None:
+        if model is not None and (not isinstance(model, str | Path) or model == ""):
+            raise ConfigError(f"model {model!r} is no model, expected a name, a file or None for the default")
+        if not isinstance(strength, float | int | np.floating | np.integer):
+            raise ConfigError(f"strength {strength!r} is no number, expected 0 (faithful) to 1 (pleasing)")
         if not 0 <= strength <= 1:  # NaN is refused too
             raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
+        if tile_px is not None and not isinstance(tile_px, int | np.integer):
+            raise ConfigError(f"tile_px {tile_px!r} is no whole number, expected 0 (whole picture) or more")
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
         self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
-        self.name = str(model or choose_model(runtime, strength))
+        self.name = choose_model(runtime, strength) if model is None else str(model)
         of_torch = Path(self.name).suffix.lower() in TORCH_SUFFIXES
-        self.runtime = choose_runtime(of_torch) if runtime == "auto" else runtime
+        self.runtime = choose_runtime(of_torch, runtime)
         self._network = open_network(Path(self.name), self.runtime, strength)
         self.strength = place_of_dial(Path(self.name), self._network.metadata, float(strength))
         """Where the dial is: where it was asked for, or where a network without one was trained."""
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""
-        return Enhancer, self._arguments
+        return type(self), self._arguments
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -149,8 +155,9 @@ class Enhancer:
 
         Args:
             image: uint8 or uint16, (H, W, 3), any size from 1x1 on; or a picture of Pillow's, whose alpha and `info`
-                stay as they are, and whose mode does if it is L, I;16, LA, RGB or RGBA. Others become RGB, or RGBA
-                where something is transparent, by Pillow, which knows of no profiles: one of CMYK or Lab is left out.
+                stay as they are, and whose mode does if it is L, I;16, LA, RGB or RGBA. Others become RGB, or RGBA (L
+                and La LA) where something is transparent, by Pillow, which knows of no profiles: one of CMYK or Lab is
+                left out.
         Returns:
             The same type and shape, a new array or picture.
         Raises:
@@ -159,8 +166,10 @@ class Enhancer:
         """
         if not isinstance(image, np.ndarray):
             return self._enhance_pillow(image)
-        if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        dtype = image.dtype.newbyteorder("=")  # big-endian files are read as such
+        if dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ShapeError(f"expected a picture of uint8 or uint16 (H, W, 3), got {image.dtype} {image.shape}")
+        image = image.astype(dtype, copy=False)
         return self.with_look(image, self.look(image))
 
     def _enhance_pillow(self, image: Image.Image) -> Image.Image:
@@ -170,18 +179,23 @@ class Enhancer:
             raise ShapeError(f"expected an array or a picture of Pillow's, got {type(image).__name__}")
         if image.mode in ("I", "F"):
             raise ShapeError(f"expected 8 or 16 bits a channel, got a picture of Pillow's mode {image.mode}")
+        if 0 in image.size:
+            raise ShapeError(f"expected a picture of 1x1 px or more, got {image.width}x{image.height}")
         info = dict(image.info)
         if image.mode in ("CMYK", "LAB"):
             info.pop("icc_profile", None)
+        if image.mode == "La":  # Pillow converts it to nothing but LA
+            image = image.convert("LA")
         if image.mode.startswith("I;16"):
             levels = self(np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2))
             out = Image.fromarray(np.rint(levels.mean(2, dtype=np.float32)).astype(np.uint16))
+            info.pop("transparency", None)  # a level, which the result has elsewhere
         elif image.has_transparency_data:
             rgba = np.asarray(image.convert("RGBA"))
             better, hidden = self(seen_colours(rgba)), rgba[..., 3] == 0
             better[hidden] = rgba[hidden, :3]
             out = Image.fromarray(np.dstack((better, rgba[..., 3])))
-            out = out.convert("LA") if image.mode == "LA" else out
+            out = out.convert("LA") if image.mode in ("L", "LA") else out
             info.pop("transparency", None)  # a colour, or a place in a palette that is no more
         else:
             out = Image.fromarray(self(np.asarray(image.convert("RGB"))))

@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -98,8 +98,7 @@ def _open(model: Path, runtime: str, strength: float) -> Network:
         known = f"{', '.join(MODELS)}, or a .onnx, .safetensors or .pt file"
         raise ModelError(f"{model}: no such model; give {known}")
     of_torch = model.suffix.lower() in TORCH_SUFFIXES
-    if runtime == "auto":
-        runtime = choose_runtime(of_torch)
+    runtime = choose_runtime(of_torch, runtime)
     if of_torch != (runtime == "torch"):
         takes = "a .safetensors or .pt file" if runtime == "torch" else 'an ONNX file; make one by "sqe export"'
         raise ConfigError(f'{model}: runtime "{runtime}" takes {takes}')
@@ -121,24 +120,30 @@ def choose_model(runtime: str, strength: float) -> str:
     return "fast-int8" if is_for_cpu and strength == DEFAULT_STRENGTH else "fast"
 
 
-def choose_runtime(of_torch: bool) -> str:
-    """The engine that "auto" stands for.
+def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:
+    """The engine that a name stands for, which is itself but for two.
 
     Args:
         of_torch: the model is a file of PyTorch's, which no other engine reads.
+        runtime: "auto", or the name of an engine.
     Returns:
-        For ONNX files ONNX Runtime where it has a GPU, else OpenVINO where it is installed (it is faster on CPUs, twice
-        so with bfloat16 instructions), else ONNX Runtime.
+        For "auto" and ONNX files ONNX Runtime where it has a GPU, else OpenVINO where it is installed (it is faster on
+        CPUs, twice so with bfloat16 instructions), else ONNX Runtime. ONNX Runtime for OpenVINO, too, in a process
+        forked from one that has used it: there its threads are gone, and it would compile for ever.
     """
+    if runtime == "openvino" and _is_forked_from_openvino():
+        return "onnxruntime"
+    if runtime != "auto":
+        return runtime
     if of_torch:
         return "torch"
-    if importlib.util.find_spec("openvino") is None or gpu_providers():
+    if importlib.util.find_spec("openvino") is None or _is_forked_from_openvino() or gpu_providers():
         return "onnxruntime"
     return "openvino"
 
 
 def gpu_providers() -> list[str]:
-    """ONNX Runtime's ways to a GPU on this machine, the fastest first."""
+    """ONNX Runtime's ways to a GPU on this machine, the fastest first; those that "auto" takes."""
     import onnxruntime as ort
 
     available = ort.get_available_providers()
@@ -150,8 +155,12 @@ GPU_PROVIDERS = (
     "ROCMExecutionProvider",
     "MIGraphXExecutionProvider",
     "DmlExecutionProvider",
-    "CoreMLExecutionProvider",
 )
+"""CoreML is not among them: every Mac has it, networks of ours have not been tried in it, and it may compute in half
+precision and compile anew for each size of a tile."""
+
+_OF_ONE_THREAD = "DmlExecutionProvider"
+"""Its sessions "do not support multi-threaded calls to Run" (ONNX Runtime's documentation of DirectML)."""
 
 
 def _open_onnxruntime(path: Path, strength: float) -> Network:
@@ -170,9 +179,11 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
         raise unreadable(path, error) from None
     inputs = {value.name: value.shape for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
+    turns = threading.Lock() if _OF_ONE_THREAD in session.get_providers() else nullcontext()
 
     def compute(output: str, feeds: dict[str, Floats]) -> Floats:
-        values: Floats = session.run([output], feeds)[0]
+        with turns:
+            values: Floats = session.run([output], feeds)[0]
         return values
 
     return _of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
@@ -187,6 +198,18 @@ def _openvino() -> Any:
 
 
 _MAKING_CORE = threading.Lock()
+_core_processes: list[int] = []
+"""The process that made the core, if one did; a process forked from it finds another's number here."""
+
+_compiling: set[Future[Any]] = set()
+"""What is being compiled. A process forked meanwhile would wait for it for ever, so forking waits instead."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=lambda: wait(_compiling.copy()))
+
+
+def _is_forked_from_openvino() -> bool:
+    return bool(_core_processes) and os.getpid() not in _core_processes
 
 
 def openvino_core() -> Any:
@@ -207,6 +230,7 @@ def _make_openvino_core() -> Any:
     """
     ov = _openvino()
     ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
+    _core_processes.append(os.getpid())
     return ov.Core()
 
 
@@ -241,6 +265,9 @@ def _open_openvino(path: Path, strength: float) -> Network:
         )
         for name in sorted(outputs)
     }
+    for part in parts.values():
+        _compiling.add(part)
+        part.add_done_callback(_compiling.discard)
     compiling.shutdown(wait=False)
     # Requests keep their memory, but are not for two threads at once.
     idle: dict[str, SimpleQueue[Any]] = {name: SimpleQueue() for name in parts}

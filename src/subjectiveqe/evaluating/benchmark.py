@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import __version__
-from ..codecs import Codec, crop_to_multiple, get_codec
+from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.store import PairInfo
 from ..errors import ConfigError, SubjectiveQEError
 from ..files import sha256_of, write_text
@@ -21,7 +23,7 @@ from .evaluate import check_measures, measure_pair
 from .measures import MEASURES
 from .plots import rate_distortion
 from .report import Comparison, compare
-from .results import Row, Summary, caption_of, title_of, write_results
+from .results import Row, Summary, caption_of, library_versions, title_of, write_results
 
 LEVELS: dict[str, tuple[int, ...]] = {
     "hevc": (22, 27, 32, 37, 42),
@@ -130,7 +132,10 @@ def benchmark(
         raise SubjectiveQEError(f"none of {len(cases)} pictures could be measured; {failed[0][0]}: {failed[0][1]}")
     by_key = {case.key: case for case in cases}
     chosen = [by_key[row.set_name, row.info.name, row.info.codec, row.info.level] for row in _in_turns(rows)[:shown]]
-    comparisons = [_compare(model, case, known[case.key]) for case in chosen]
+    comparisons = []
+    for case in chosen:
+        with suppress(SubjectiveQEError, OSError):  # a picture that is gone since it was measured
+            comparisons.append(_compare(model, case, known[case.key]))
     all_facts = {**getattr(model, "metadata", {}), **(identity or {}), **(facts or {})}
     return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
 
@@ -194,9 +199,20 @@ def _in_turns(rows: Sequence[Row]) -> list[Row]:
 
 
 def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
-    """What a row was measured on: the picture, by its checksum, and how it was coded."""
-    digests = {path: sha256_of(path) for path in {case.path for case in cases}}
-    return {case.key: {"sha256": digests[case.path], "codec": case.codec.settings()} for case in cases}
+    """What a row was measured on: the picture, by its checksum, and how it was coded, by which libraries."""
+    digests = {path: _digest(path) for path in {case.path for case in cases}}
+    versions = library_versions()
+    return {
+        case.key: {"sha256": digests[case.path], "codec": {**case.codec.settings(), "versions": versions}}
+        for case in cases
+    }
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:  # its rows fail by themselves
+        return ""
 
 
 def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str, Any], Row]]:
@@ -219,6 +235,8 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
         try:
             row = json.loads(line)
             origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
+            for side in ("before", "after"):
+                row[side] = row[side] and {name: float(value) for name, value in row[side].items()}
             rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{path}: line {number} is damaged; delete the line, or the file to begin anew") from None
@@ -227,7 +245,14 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
 
 def _append(path: Path, row: Row, origin: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**asdict(row), "origin": origin}) + "\n")
+        file.write(json.dumps(_as_json({**asdict(row), "origin": origin}), allow_nan=False) + "\n")
+
+
+def _as_json(value: Any) -> Any:
+    """Infinite numbers as text, which JSON has no other way to say."""
+    if isinstance(value, dict):
+        return {key: _as_json(part) for key, part in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -248,6 +273,8 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         except ValueError:
             raise ConfigError(f'--codec: expected levels such as jpeg:10,20, got "{text}"') from None
         except KeyError:
+            if name not in CODECS:
+                raise ConfigError(f'--codec: unknown codec "{name}"; known: {", ".join(CODECS)}') from None
             raise ConfigError(f'--codec {name}: say at which levels, as in "{name}:30,50"') from None
     return found
 

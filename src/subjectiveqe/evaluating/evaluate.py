@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..data.store import PairInfo, PairSet, open_pairs
+from ..data.store import PairInfo, PairSet, files_of, open_pairs
 from ..errors import ConfigError, ShapeError, SubjectiveQEError
-from ..images import EXTENSIONS, RGB, write_png
+from ..images import RGB, write_png
 from ..metrics import Original
 from ..weights import locate
 from .measures import MEASURES
@@ -20,8 +20,8 @@ from .results import Row, Summary, caption_of, label_of, title_of, write_results
 PLAIN_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "lpips_legacy", "blockiness")
 """What is always measured, since it costs little."""
 
-_OUTPUT = re.compile(rf".+({'|'.join(map(re.escape, sorted(EXTENSIONS)))})(__[a-z0-9]+-\d+)?\.png", re.IGNORECASE)
-"""Names of saved outputs, by `label_of`: the original's whole name, codec and level where they are known, and .png."""
+_SAVED = ".saved"
+"""Lists the outputs that were saved beside it, one JSON string a line: their set and their file."""
 
 
 def evaluate(
@@ -44,7 +44,8 @@ def evaluate(
         model: an `Enhancer`, or any function from RGB to RGB; None measures the compressed pictures alone.
         sets: pair sets by the name they get in the tables (`open_sets`).
         out_dir: gets `images.csv`, `summary.json` and `report.html`, and with `save_images` a folder `images`; outputs
-            that an earlier run has saved there are removed once a pair is measured, with `save_images` or without.
+            that an earlier run has saved and noted there are removed once a pair is measured, with `save_images` or
+            without.
         with_dists: measure DISTS too; it costs several times all others together and needs `sqe weights`.
         save_images: write the outputs as PNG.
         shown: number of pictures in the report, taken from all codecs and levels in turn.
@@ -53,13 +54,17 @@ def evaluate(
     Returns:
         All rows and means, the failures, and the paths of the files.
     Raises:
-        ConfigError: there is no pair at all.
+        ConfigError: there is no pair at all, or with `save_images` pairs that lie where the outputs go.
         WeightsError: `with_dists` without the weights.
         SubjectiveQEError: not one pair could be measured.
     """
     jobs = [(name, index) for name, pairs in sets.items() for index in range(len(pairs))]
     if not jobs:
         raise ConfigError(f"expected pairs to evaluate, found none in {', '.join(sets) or 'no set'}")
+    images = out_dir / "images"
+    inputs = _inputs_within(images, sets)
+    if save_images and inputs:
+        raise ConfigError(f"{min(inputs)}: is measured and lies where outputs are saved; give another --out")
     names = [*PLAIN_MEASURES, *(["dists"] if with_dists else [])]
     check_measures(names)
     chosen = _choose(jobs, sets, shown)
@@ -76,9 +81,9 @@ def evaluate(
                 is_warm = True
             row, out = measure_pair(model, set_name, info, lq, Original(gt), names)
             if not rows:
-                _remove_outputs(out_dir / "images")
+                _remove_outputs(images, inputs)
             if save_images and out is not None:
-                write_png(out_dir / "images" / set_name / f"{label_of(info)}.png", out)
+                _save_output(images, Path(set_name, f"{label_of(info)}.png"), out)
             rows.append(row)
             if (set_name, index) in chosen:
                 comparisons[set_name, index] = compare(title_of(set_name, info), caption_of(row), lq, out, gt)
@@ -127,7 +132,7 @@ def measure_pair(
 
 
 def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
-    """Opens stores and paired folders and names each after its file.
+    """Opens stores and paired folders and names each after its file; pictures that cannot be read fail later, alone.
 
     Raises:
         ConfigError: two have the same name.
@@ -138,15 +143,35 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
         name = path.resolve().name.removesuffix(".lmdb")
         if name in sets:
             raise ConfigError(f"{path}: another pair set is called {name!r} too; rename one, since tables go by name")
-        sets[name] = open_pairs(path)
+        sets[name] = open_pairs(path, keeps_unread=True)
     return sets
 
 
-def _remove_outputs(folder: Path) -> None:
-    """Takes away what an earlier run has saved here, and folders that are empty then; leaves all other files."""
-    for path in folder.glob("*/*.png"):
-        if _OUTPUT.fullmatch(path.name) and path.is_file():
-            path.unlink()
+def _inputs_within(folder: Path, sets: Mapping[str, PairSet]) -> set[Path]:
+    """Files of pairs that lie in a folder, themselves or what they link to."""
+    files = (path for pairs in sets.values() for path in files_of(pairs))
+    places = {place for path in files for place in (path.resolve(), path.parent.resolve() / path.name)}
+    return {place for place in places if place.is_relative_to(folder.resolve())}
+
+
+def _save_output(folder: Path, name: Path, out: RGB) -> None:
+    """Writes an output and notes that it is one."""
+    write_png(folder / name, out)
+    with (folder / _SAVED).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(name.as_posix()) + "\n")
+
+
+def _remove_outputs(folder: Path, inputs: Iterable[Path]) -> None:
+    """Takes away what an earlier run has saved and noted here, and folders that are empty then; nothing else."""
+    if not (folder / _SAVED).is_file():
+        return
+    for line in (folder / _SAVED).read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError, TypeError):  # the line a killed run was writing
+            name = Path(json.loads(line))
+            place = folder.resolve() / name
+            if len(name.parts) == 2 and ".." not in name.parts and place not in inputs and place.is_file():
+                place.unlink()
+    (folder / _SAVED).unlink()
     for place in (*folder.glob("*/"), folder):
         with suppress(OSError):  # of which there is none, or with other files in it
             place.rmdir()

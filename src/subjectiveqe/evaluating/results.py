@@ -179,18 +179,20 @@ def _one_line(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], _escaped(text))
 
 
-def describe_machine() -> dict[str, str]:
-    """Date, versions and hardware of this run, for people who want to repeat it."""
+def library_versions() -> dict[str, str | None]:
+    """What codes pictures here: PyAV, which brings libx265 along, and Pillow with its libraries."""
     from PIL import features
 
-    packages = ("numpy", "onnxruntime", "openvino", "torch", "pillow", "av", "pyvips")
-    libraries = {
-        "libjpeg-turbo": "libjpeg_turbo",
-        "libwebp": "webp",
-        "libavif": "avif",
-    }  # of Pillow, which codes by them
-    found = {name: _version(name) for name in packages}
-    found |= {name: features.version(feature) for name, feature in libraries.items()}
+    libraries = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "libavif": "avif"}
+    return {name: _version(name) for name in ("av", "pillow")} | {
+        name: features.version(feature) for name, feature in libraries.items()
+    }
+
+
+def describe_machine() -> dict[str, str]:
+    """Date, versions and hardware of this run, for people who want to repeat it."""
+    packages = ("numpy", "onnxruntime", "openvino", "torch", "pyvips")
+    found = {name: _version(name) for name in packages} | library_versions()
     versions = {"subjectiveqe": __version__} | {name: version for name, version in found.items() if version}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
