@@ -154,11 +154,12 @@ def test_blocks_beside_iptc_stay_but_for_the_thumbnail(tmp_path):
 
 @pytest.mark.parametrize("name", ["png", "webp", "avif", "heic", "gif", "bmp"])
 def test_iptc_is_named_where_it_has_no_place(tmp_path, name):
+    of_gif = ("gif has 256 colours, and pixels that are seen or not",) if name == "gif" else ()
     save(tmp_path / "in.jpg", photoshop((0x0404, b"", RECORDS)))
     warnings = copy(tmp_path / "in.jpg", tmp_path / f"out.{name}").warnings
-    assert [text for text in warnings if "256 colours" not in text] == [f"IPTC is not kept, {name} has none"]
+    assert set(warnings) == {f"IPTC is not kept, {name} has none", *of_gif}
     save(tmp_path / "none.jpg", photoshop((0x03ED, b"", b"resolution")))
-    assert copy(tmp_path / "none.jpg", tmp_path / f"out.{name}").warnings == ()
+    assert copy(tmp_path / "none.jpg", tmp_path / f"out.{name}").warnings == of_gif
 
 
 def test_damaged_iptc_is_no_iptc():
