@@ -244,13 +244,22 @@ def test_a_picture_that_nobody_may_read_is_listed(photos, tmp_path, monkeypatch)
     (photos / "1.png").write_bytes(b"")
     monkeypatch.setattr(module, "sha256_of", digest)
     summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
-    assert [str(path) for path, _ in summary.failed] == ["photos/1.png, jpeg 10"]
+    assert [str(path) for path, _ in summary.failed] == ["photos/1.png"]
 
 
-def test_a_picture_that_fails_is_listed(photos, tmp_path):
+def test_a_picture_that_cannot_be_read_is_listed_once(photos, tmp_path):
     (photos / "1.png").write_bytes(b"no picture")
-    summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10, 20)}, measures=PLAIN)
-    assert [str(path) for path, _ in summary.failed] == ["photos/1.png, jpeg 10", "photos/1.png, jpeg 20"]
+    steps = []
+    summary = benchmark(
+        None,
+        [photos],
+        tmp_path / "out",
+        levels={"jpeg": (10, 20)},
+        measures=PLAIN,
+        progress=lambda *step: steps.append(step),
+    )
+    assert [str(path) for path, _ in summary.failed] == ["photos/1.png"]
+    assert steps == [(done, 6) for done in range(1, 7)]
     assert len(summary.rows) == 4
     assert summary.rows[0].after is None
 

@@ -13,6 +13,7 @@ import re
 import numpy as np
 import pytest
 
+from subjectiveqe.cli import main
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import PairInfo, check_store, pair_folders
 from subjectiveqe.errors import ConfigError, ImageError, StoreError, SubjectiveQEError, WeightsError
@@ -225,6 +226,29 @@ def test_pairs_that_lie_where_outputs_go_are_left_alone(tmp_path):
         evaluate(brighten, sets, tmp_path, save_images=True)
 
 
+def test_a_note_of_outputs_reaches_nothing_beyond_their_folder(tmp_path):
+    images, inner = tmp_path / "images", tmp_path / "inner"
+    evaluate(brighten, {"noise": draw_pairs()}, tmp_path, save_images=True)
+    inner.mkdir()
+    (inner / "mine.png").write_text("mine")
+    (tmp_path / "mine.png").write_text("mine")
+    with (images / ".saved").open("a") as note:
+        note.write("\n".join(map(json.dumps, ["../mine.png", str(inner / "mine.png"), 7, ["x"]])) + '\n"cut')
+    evaluate(brighten, {"noise": draw_pairs()}, tmp_path)
+    assert (tmp_path / "mine.png").is_file()
+    assert (inner / "mine.png").is_file()
+    assert not images.exists()
+
+
+def test_inputs_that_lie_there_by_a_link_are_not_removed(tmp_path):
+    images = tmp_path / "images"
+    evaluate(brighten, {"lq": draw_pairs(levels=(10,), count=1)}, tmp_path, save_images=True)
+    write_png(tmp_path / "gt" / "picture0.png__jpeg-10.png", np.full((40, 48, 3), 90, np.uint8))
+    (tmp_path / "link").symlink_to(images / "lq")
+    evaluate(None, {"mine": pair_folders(tmp_path / "link", tmp_path / "gt")}, tmp_path)
+    assert (images / "lq" / "picture0.png__jpeg-10.png").is_file()
+
+
 def test_pairs_that_cannot_be_read_are_listed(tmp_path):
     for name in ("a", "b"):
         for side in ("lq", "gt"):
@@ -352,3 +376,17 @@ def test_large_pictures_are_shown_from_the_middle():
     shown = compare("wide", "", gt, None, gt)
     assert (shown.height, shown.width, shown.is_cropped) == (8, SHOWN_PX, True)
     assert not compare("small", "", gt[:, :9], None, gt[:, :9]).is_cropped
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_a_dial_that_a_model_does_not_have_is_told(tmp_path, monkeypatch, capsys, command):
+    if command == "benchmark":
+        pytest.importorskip("matplotlib")
+    for side in ("lq", "gt"):
+        write_png(tmp_path / "kit" / side / "a.png", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    words = ["kit"] if command == "evaluate" else ["kit/gt", "--codec", "jpeg:10", "--without", "dists"]
+    words += ["--model", "fast-int8", "--strength", "0", "--runtime", "onnxruntime", "-o", "out"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["sqe", command, *words])
+    assert main() == 0
+    assert "has no dial, runs at strength 1" in capsys.readouterr().err

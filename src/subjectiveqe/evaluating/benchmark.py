@@ -110,12 +110,17 @@ def benchmark(
     rows: list[Row] = []
     failed: list[tuple[Path, str]] = []
     is_warm = False
+    done = 0
     for path, of_picture in _by_picture(cases):
         original: Original | None = None
+        try:
+            if any(case.key not in known for case in of_picture):
+                original = Original(crop_to_multiple(read_rgb(path)))
+        except (SubjectiveQEError, OSError) as error:  # once, not for each codec and level
+            failed.append((Path(of_picture[0].set_name) / path.name, str(error)))
         for case in of_picture:
-            if case.key not in known:
+            if original is not None and case.key not in known:
                 try:
-                    original = original or Original(crop_to_multiple(read_rgb(path)))
                     if model is not None and not is_warm:
                         model(original.rgb[:64, :64])
                         is_warm = True
@@ -126,8 +131,9 @@ def benchmark(
                     _append(out_dir / _ROWS, known[case.key], origins[case.key])
             if case.key in known:
                 rows.append(known[case.key])
+            done += 1
             if progress:
-                progress(len(rows) + len(failed), len(cases))
+                progress(done, len(cases))
     if not rows:
         raise SubjectiveQEError(f"none of {len(cases)} pictures could be measured; {failed[0][0]}: {failed[0][1]}")
     by_key = {case.key: case for case in cases}

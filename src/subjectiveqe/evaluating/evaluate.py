@@ -150,8 +150,11 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
 def _inputs_within(folder: Path, sets: Mapping[str, PairSet]) -> set[Path]:
     """Files of pairs that lie in a folder, themselves or what they link to."""
     files = (path for pairs in sets.values() for path in files_of(pairs))
-    places = {place for path in files for place in (path.resolve(), path.parent.resolve() / path.name)}
-    return {place for place in places if place.is_relative_to(folder.resolve())}
+    return {place for path in files for place in _places(path) if place.is_relative_to(folder.resolve())}
+
+
+def _places(path: Path) -> set[Path]:
+    return {path.resolve(), path.parent.resolve() / path.name}
 
 
 def _save_output(folder: Path, name: Path, out: RGB) -> None:
@@ -168,9 +171,9 @@ def _remove_outputs(folder: Path, inputs: Iterable[Path]) -> None:
     for line in (folder / _SAVED).read_text(encoding="utf-8").splitlines():
         with suppress(ValueError, TypeError):  # the line a killed run was writing
             name = Path(json.loads(line))
-            place = folder.resolve() / name
-            if len(name.parts) == 2 and ".." not in name.parts and place not in inputs and place.is_file():
-                place.unlink()
+            is_ours = len(name.parts) == 2 and not name.is_absolute() and ".." not in name.parts
+            if is_ours and (folder / name).is_file() and _places(folder / name).isdisjoint(inputs):
+                (folder / name).unlink()
     (folder / _SAVED).unlink()
     for place in (*folder.glob("*/"), folder):
         with suppress(OSError):  # of which there is none, or with other files in it
