@@ -226,6 +226,15 @@ def test_the_tables_say_what_the_metrics_say(photo, tmp_path):
     assert f"| LPIPS | {lpips[0]:.4f} | {lpips[1]:.4f} |" in app.measure(source, out, original)
 
 
+def test_the_size_is_that_of_the_upright_picture(photo, tmp_path):
+    with Image.open(photo[0]) as picture:
+        exif = picture.getexif()
+        exif[0x0112] = 6
+        picture.save(tmp_path / "turned.jpg", exif=exif)
+    _, table = app.enhance(tmp_path / "turned.jpg", tmp_path, Enhancer(runtime="onnxruntime"))
+    assert "192 x 256 px" in table
+
+
 def test_pictures_too_small_for_a_measure_leave_it_out(tmp_path):
     Image.new("RGB", (8, 9), "red").save(tmp_path / "small.png")
     table = app.measure(*[tmp_path / "small.png"] * 3)

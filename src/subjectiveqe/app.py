@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from . import metrics
 from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
 from .errors import ConfigError, ShapeError, SubjectiveQEError
+from .evaluating.measures import MEASURES
 from .images import RGB, open_picture, read_rgb, write_png
+from .metrics import Original
 from .photos import count_pages
 from .pngchunks import add_chunks, png_chunk
 
@@ -29,7 +30,8 @@ _SUFFIX = "-enhanced"
 _MOST_LPIPS_PX = 16e6
 """LPIPS takes some 150 bytes a pixel."""
 
-_MEASURES = (("PSNR, dB", metrics.psnr, 2), ("SSIM", metrics.ssim, 4), ("LPIPS", metrics.lpips, 4))
+_SHOWN = {"psnr_db": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
+"""Keys of `MEASURES`, and what they are called here."""
 
 
 def serve(
@@ -113,7 +115,7 @@ def enhance(
     if outcome.status == "failed":
         raise SubjectiveQEError(outcome.reason)
     out = outcome.job.target
-    image = open_picture(out)
+    image = open_picture(out).autorot()  # its size alone is asked for
     notes = [f"{image.width} x {image.height} px in {seconds:.1f} s", *outcome.warnings]
     if max(image.width, image.height) > SHOWN_PX:
         notes.append("the middle is shown, the download has all")
@@ -137,14 +139,15 @@ def measure(source: Path, out: Path, original: Path) -> str:
     if gt.shape != pictures[0].shape:
         sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in (gt, pictures[0])]
         raise ConfigError(f"the original is {sizes[0]} px, the picture {sizes[1]}; take the original of this picture")
-    rows = []
-    for name, measured, digits in _MEASURES:
+    rows, pristine = [], Original(gt)
+    for name, heading in _SHOWN.items():
+        measured = MEASURES[name]
         try:
-            if measured is metrics.lpips and gt.size > 3 * _MOST_LPIPS_PX:
+            if name == "lpips" and gt.size > 3 * _MOST_LPIPS_PX:
                 raise ShapeError("takes too much memory")
-            rows.append((name, *(f"{measured(picture, gt):.{digits}f}" for picture in pictures)))
+            rows.append((heading, *(format(measured.of(picture, pristine), measured.form) for picture in pictures)))
         except ShapeError:
-            rows.append((name, "–", "–"))
+            rows.append((heading, "–", "–"))
     return _table(rows)
 
 

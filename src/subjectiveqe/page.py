@@ -25,20 +25,20 @@ _MOST_BYTES_PX = 16
 
 _SCRIPT = """
 () => {
-  const files_of = box => box.querySelector("input[type=file]");
+  const input_of = box => box.querySelector("input[type=file]");
   const empty = box => box.querySelector("button[aria-label='Clear']");
   document.addEventListener("dragover", event => event.preventDefault());
   document.addEventListener("drop", async event => {  // anywhere, and where a picture lies already
     const original = document.querySelector("#original");
     const box = original.contains(event.target) ? original : document.querySelector("#source");
-    if (!event.dataTransfer.files.length || (box.contains(event.target) && files_of(box))) return;
+    if (!event.dataTransfer.files.length || (box.contains(event.target) && input_of(box))) return;
     event.preventDefault();
     const dropped = new DataTransfer();
     dropped.items.add(event.dataTransfer.files[0]);
     empty(box)?.click();
-    for (let tries = 0; tries < 100 && !files_of(box); tries++) await new Promise(done => setTimeout(done, 20));
-    files_of(box).files = dropped.files;
-    files_of(box).dispatchEvent(new Event("change", { bubbles: true }));
+    for (let tries = 0; tries < 100 && !input_of(box); tries++) await new Promise(done => setTimeout(done, 20));
+    input_of(box).files = dropped.files;
+    input_of(box).dispatchEvent(new Event("change", { bubbles: true }));
   });
   document.querySelector("#strength").addEventListener("keyup", event => {  // Gradio waits for a pointer
     const moves = ["Arrow", "Page", "Home", "End", "Enter"].some(key => event.key.startsWith(key));
@@ -47,7 +47,6 @@ _SCRIPT = """
   });
 }
 """
-
 
 _OFF = "() => ({ __type__: 'update', value: null, interactive: false })"
 _ON = """
