@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -347,6 +348,37 @@ def test_a_file_that_nobody_may_read_is_named_and_the_others_are_done(sqe, clean
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
 
 
+def test_a_dry_run_ends_as_the_run_would_where_a_folder_cannot_be_read(sqe, clean, tmp_path, monkeypatch):
+    locked, scan = tmp_path / "locked", os.scandir
+    locked.mkdir()
+
+    def refuse(path="."):
+        if Path(path) == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for inputs, code in (([locked, clean], 1), ([locked], 2)):
+        ran = sqe("enhance", *inputs, "-o", tmp_path / "out", "--dry-run")
+        assert (ran.code, ran.err) == (code, f"failed: {locked}: cannot be read (Permission denied)\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--quality", 80], "--quality: not for png; leave it out"),
+        (["--chroma", 420, "--format", "tiff"], "--chroma: not for tiff; leave it out"),
+        (["--quality", 80, "--format", "gif"], "--quality: not for gif; leave it out"),
+    ],
+)
+def test_options_that_no_result_has_a_use_for_are_refused(sqe, clean, tmp_path, options, said):
+    assert sqe("enhance", clean, "-o", tmp_path / "out", *options).error == f"error: {said}"
+    shutil.copy(clean / "0.png", clean / "photo.jpg")  # one that has quality and chroma, by its name
+    if "--format" not in options:
+        assert sqe("enhance", clean, "-o", tmp_path / "out", *options, "--dry-run").code == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_enhance_that_could_do_nothing_ends_with_2(sqe, broken, tiny_model, tmp_path):
     ran = sqe("enhance", broken, "-o", tmp_path / "out.png", "--model", tiny_model)
     assert ran.code == 2
@@ -425,6 +457,13 @@ def test_evaluate_two_folders(sqe, clean, tmp_path, draw_image):
     assert ran.code == 0, ran
     for name in ("images.csv", "summary.json", "report.html"):
         assert (tmp_path / "evaluation" / name).stat().st_size > 0
+    assert ran.out.startswith("Compressed, means")
+    headings, _, means = ran.out.splitlines()[1:4]
+    assert headings.split() == ["pairs", "pictures", "bpp", "PSNR", "dB", "LPIPS", "blockiness", "s", "per", "MP"]
+    [group] = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["groups"]
+    assert means.split()[:2] == ["lq", "3"]
+    assert means.split()[3:5] == [f"{group['before']['psnr_db']:.2f}", f"{group['before']['lpips']:.4f}"]
+    assert ran.out.endswith(f"report: {tmp_path / 'evaluation' / 'report.html'}\n")
 
 
 @pytest.mark.parametrize("words", [[], ["--lq", "a"], ["store", "--lq", "a", "--gt", "b"]])

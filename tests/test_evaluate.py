@@ -22,7 +22,7 @@ from subjectiveqe.evaluating.bdrate import bd_rate
 from subjectiveqe.evaluating.evaluate import evaluate, open_sets
 from subjectiveqe.evaluating.measures import MEASURES, is_better
 from subjectiveqe.evaluating.report import SHOWN_PX, Table, compare, write_report
-from subjectiveqe.evaluating.results import describe_machine
+from subjectiveqe.evaluating.write import describe_machine
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.metrics import lpips, psnr
 

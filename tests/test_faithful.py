@@ -142,6 +142,11 @@ def test_the_command_keeps_to_the_file_and_says_what_it_took(tmp_path):
     assert told.exit_code == 0, told.output
     assert "% of the luma coefficients were moved back" in told.output
     assert (requantised(tmp_path, source, read_rgb(tmp_path / "better.png")) == luma_levels(source)).mean() >= 0.999
+    streamed = CliRunner().invoke(app, ["enhance", str(source), "-o", "-", "--format", "png", "--faithful"])
+    assert streamed.exit_code == 0
+    assert streamed.stdout_bytes == (tmp_path / "better.png").read_bytes()
+    assert streamed.stderr.startswith("standard output: ")
+    assert "coefficients" in streamed.stderr
     options = ["-o", str(tmp_path / "out"), "--faithful", "--json"]
     told = CliRunner().invoke(app, ["enhance", str(source), str(tmp_path / "drawing.png"), *options])
     lines = {line["source"]: line for line in map(json.loads, told.stdout.splitlines())}

@@ -37,11 +37,12 @@ def save(path, *segments, **options):
 
 def dpi_of(path):
     with Image.open(path) as picture:
-        dpi = picture.info.get("dpi", (0, 0))
+        tags = picture.getexif()
+        dpi = picture.info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0)))
         return None if min(dpi) == 0 or getattr(picture, "tag_v2", {}).get(296) == 1 else tuple(map(round, dpi))
 
 
-@pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "bmp"])
+@pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "bmp", "webp", "avif", "heic"])
 @pytest.mark.parametrize("source", ["jpeg", "png", "tiff", "bmp", "cm"])
 def test_print_resolution_comes_along_without_exif(tmp_path, source, target):
     name, out = tmp_path / f"in{FORMATS.get(source, ('.tif',))[0]}", tmp_path / f"out{FORMATS[target][0]}"
@@ -65,10 +66,12 @@ def test_no_print_resolution_is_made_up(tmp_path, source, target):
         assert dpi_of(out) is None
         assert open_photo(out, target).density == (1, 1)
         name = out.replace(tmp_path / f"again{FORMATS[target][0]}")
-    Image.new("RGB", (96, 64), "red").save(name, exif=exif())
-    copy(name, tmp_path / "tagged.webp")
-    with Image.open(tmp_path / "tagged.webp") as seen:
-        assert 0x011A not in seen.getexif()
+    tagged = tmp_path / f"tagged{FORMATS[source][0]}"
+    Image.new("RGB", (96, 64), "red").save(tagged, exif=exif())
+    for name in ("tagged.webp", "tagged.avif", "tagged.heic"):
+        copy(tagged, tmp_path / f"out-{name}")
+        with Image.open(tmp_path / f"out-{name}") as seen:
+            assert 0x011A not in seen.getexif()
 
 
 def test_72_dpi_that_are_told_are_told_again(tmp_path):
@@ -282,7 +285,7 @@ def tags_of_a_camera(order="<"):
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "avif", "heic"])
 def test_exif_is_the_block_it_was(tmp_path, name, order):
     block = tags_of_a_camera(order)
     save(tmp_path / "in.jpg", exif=block, icc_profile=PROFILE)
@@ -297,10 +300,10 @@ def test_exif_is_the_block_it_was(tmp_path, name, order):
     assert again.read_bytes().count(b"A Computer") == 1
     copy(target, tmp_path / f"bare{FORMATS[name][0]}", Saving(strip=True))
     with Image.open(tmp_path / f"bare{FORMATS[name][0]}") as seen:
-        assert "exif" not in seen.info
+        assert not seen.info.get("exif")
 
 
-@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "avif"])
 def test_a_damaged_block_of_exif_is_no_matter(tmp_path, name):
     save(tmp_path / "in.jpg", exif=b"Exif\0\0MM\0*\0\0\xff\xffrest")
     copy(tmp_path / "in.jpg", tmp_path / f"out{FORMATS[name][0]}")
@@ -334,6 +337,17 @@ def test_long_exif_of_a_turned_picture_leaves_it_upright(tmp_path):
     copy(tmp_path / "in.webp", tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as seen:
         assert dict(seen.getexif()) == {ORIENTATION: 6}
+
+
+@pytest.mark.parametrize("name", ["webp", "avif", "heic"])
+def test_print_resolution_joins_what_exif_tells(tmp_path, name):
+    save(tmp_path / "in.jpg", exif=tags_of_a_camera(), dpi=(240, 240))
+    target = tmp_path / f"out{FORMATS[name][0]}"
+    copy(tmp_path / "in.jpg", target)
+    assert dpi_of(target) == (240, 240)
+    with Image.open(target) as seen:
+        assert seen.getexif().get_ifd(0x8769)[0xFDE8] == "a tag of tomorrow"
+        assert seen.getexif()[RATING] == 4
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

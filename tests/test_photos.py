@@ -633,6 +633,19 @@ def test_16_bits_of_a_gray_map_stay(tmp_path):
         assert np.array_equal(np.asarray(seen), values)
 
 
+@pytest.mark.parametrize("white", [65535, 1023, 256])
+def test_16_bits_of_a_map_of_pixels_stay(tmp_path, white):
+    values = np.linspace(0, white, 144).astype(">u2").reshape(6, 8, 3)
+    (tmp_path / "in.ppm").write_bytes(b"P6 8 6 %d\n" % white + values.tobytes())
+    photo = copy(tmp_path / "in.ppm", tmp_path / "out.png")
+    assert (photo.dtype, photo.bands) == (np.uint16, 3)
+    stored = pyvips.Image.new_from_file(str(tmp_path / "out.png")).numpy()
+    assert np.array_equal(stored, np.rint(values * (65535 / white)).astype(np.uint16))
+    (tmp_path / "cut.ppm").write_bytes(b"P6 8 6 65535\n" + bytes(100))
+    with pytest.raises(ImageError, match=r"cut\.ppm: cannot be read as a picture"):
+        copy(tmp_path / "cut.ppm", tmp_path / "out.png")
+
+
 def test_heic_is_lossless_where_asked_whatever_the_chroma(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "in.png")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from subjectiveqe.data.store import PairInfo
-from subjectiveqe.evaluating.results import Curve, Row, bd_rates, curves, describe_machine, write_results
+from subjectiveqe.evaluating.results import Curve, Row, bd_rates, curves
+from subjectiveqe.evaluating.write import describe_machine, write_results
 
 PSNR = {10: 28.0, 20: 31.0, 40: 34.0, 70: 38.0}
 

@@ -25,7 +25,7 @@ import typer
 from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .errors import FULL_DISK, ConfigError, SubjectiveQEError
-from .terminal import bar, batch_progress, tell_of_batch, tell_of_video
+from .terminal import bar, batch_progress, tell_of_batch, tell_of_picture, tell_of_tables, tell_of_video
 
 if TYPE_CHECKING:
     from .enhancing.enhancer import Enhancer
@@ -90,8 +90,173 @@ def start(
 
 
 @app.command()
+def enhance(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.", readable=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.", readable=False)
+    ] = None,
+    strength: Strength = DEFAULT_STRENGTH,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
+    format_out: Annotated[
+        str | None,
+        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff, gif or bmp; the source's if not given."),
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
+    chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
+    lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Drop tags, texts and resolution, not the profile.")] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
+    ] = False,
+    video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
+    crf: Annotated[
+        int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
+    suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Pictures at a time; if not given 2, or 1 where memory is short.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
+) -> None:
+    """Make pictures and videos look better.
+
+    Profile, tags, alpha, depth, sound and subtitles stay as they were. Results have the format of their
+    sources, or the one that the name of --out or --format says.
+    """
+    from .enhancing.enhancer import Enhancer
+    from .enhancing.files import enhance_files, enhance_stream
+    from .enhancing.plan import plan_jobs
+    from .enhancing.video import Coding, enhance_video, is_video, list_videos
+    from .files import is_folder
+    from .saving import Saving
+
+    if overwrite and skip_existing:
+        raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
+    saving = Saving(format_out, quality, chroma, lossless, strip)
+    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
+    of_pictures = {
+        "--format": format_out,
+        "--quality": quality,
+        "--chroma": chroma != "444",
+        "--lossless": lossless,
+        "--strip": strip,
+        "--faithful": faithful,
+    }
+    of_videos = {"--video-codec": video_codec != "x264", "--crf": crf is not None}
+    of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
+    if Path("-") in inputs or out == Path("-"):
+        if len(inputs) != 1:
+            raise ConfigError('"-" goes with one picture; give a single input')
+        _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        outcome = enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
+        if not quiet:
+            tell_of_picture(outcome)
+        return
+    if any(map(is_video, inputs)):
+        if len(inputs) != 1 or out is None:
+            raise ConfigError("one video at a time, and --out for its result")
+        _refuse(of_batches | of_pictures, "a video")
+        if skip_existing and out.exists():
+            if not quiet:
+                typer.echo(f"{out}: is there, skipped")
+            return
+        if dry_run:
+            typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
+            return
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        with bar("frames", is_drawn=not (quiet or as_json)) as progress:
+            video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)
+        if as_json:
+            typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "done", **asdict(video)}))
+        elif not quiet:
+            tell_of_video(inputs[0], out, video)
+        return
+    _refuse(of_videos, "pictures")
+    if not quiet and (
+        videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
+    ):
+        typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
+    if dry_run:
+        planned = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
+        for job in planned:
+            if job.unread:
+                typer.echo(f"failed: {job.source}: {job.unread}", err=True)
+            else:
+                typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
+        _exit_by([job for job in planned if job.unread], len(planned))
+        return
+    enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+    if not quiet:
+        _warn_of_no_dial(enhancer, strength)
+    start_s = time.perf_counter()
+    with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
+        result = enhance_files(
+            inputs,
+            out,
+            enhancer,
+            saving=saving,
+            faithful=faithful,
+            recursive=recursive,
+            suffix=suffix,
+            in_place=in_place,
+            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            jobs=jobs,
+            progress=progress,
+        )
+    if not as_json:
+        tell_of_batch(result, quiet, time.perf_counter() - start_s)
+    _exit_by(result.of("failed"), len(result.outcomes))
+
+
+def _exit_by(failed: Sequence[object], total: int) -> None:
+    if failed:
+        raise typer.Exit(PARTLY_DONE if len(failed) < total else NOTHING_DONE)
+
+
+def _refuse(given: Mapping[str, object], what: str) -> None:
+    """Refuses options that would do nothing."""
+    if useless := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
+
+
+@app.command("app")
+def web_page(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 on if not given.")
+    ] = None,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
+) -> None:
+    """Serve a web page that does so.
+
+    Drop a picture there, see it before and after, download it.
+    """
+    from .app import serve
+
+    def announce(address: str) -> None:
+        others = "" if host in ("127.0.0.1", "localhost", "::1") else f", and to whoever reaches {host}"
+        typer.echo(f"serving {address}{others}; Ctrl-C ends it")
+
+    serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
+
+
+@app.command()
 def demo(out: Out = Path("sqe-demo")) -> None:
-    """Compress and enhance the bundled pictures.
+    """Show what it does, on the bundled pictures.
 
     Prints a table and writes a page with a before/after slider.
     """
@@ -103,6 +268,25 @@ def demo(out: Out = Path("sqe-demo")) -> None:
         summary = run_demo(out, progress=progress)
     Console().print(make_table(summary.rows))
     typer.echo(f"before and after, with a slider: {summary.html}")
+
+
+@app.command()
+def doctor(
+    no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
+) -> None:
+    """Show what networks run with here, and how fast.
+
+    Says how to get what is missing, too.
+    """
+    from .doctor import examine
+
+    with bar("engines") as progress:
+        findings = examine(measure=not no_speed, progress=progress)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(
+            f"{finding.name:{width}}  {finding.value}{'; to add it: ' + finding.remedy if finding.remedy else ''}"
+        )
 
 
 @app.command()
@@ -208,6 +392,7 @@ def evaluate(
     from .enhancing.enhancer import Enhancer
     from .evaluating.evaluate import evaluate as evaluate_pairs
     from .evaluating.evaluate import open_sets
+    from .evaluating.tables import headline
 
     if pairs and lq is None and gt is None:
         sets = open_sets(pairs)
@@ -222,6 +407,7 @@ def evaluate(
         summary = evaluate_pairs(
             enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
         )
+    tell_of_tables(headline(summary))
     _close(f"report: {summary.html}", len(summary.rows), summary.failed)
 
 
@@ -241,13 +427,15 @@ def benchmark(
     ] = None,
     without: Annotated[list[str] | None, typer.Option(help="Leave out a measure, such as dists.")] = None,
 ) -> None:
-    """Measure a model on clean pictures through codecs at several levels.
+    """Measure a model on codecs and levels.
 
-    Draws rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
+    Clean pictures go through each codec at each level and are measured before and after enhancing. Draws
+    rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
     """
     from .enhancing.enhancer import Enhancer
     from .evaluating.benchmark import LEVELS, choose_measures, parse_levels
     from .evaluating.benchmark import benchmark as run_benchmark
+    from .evaluating.tables import headline
 
     measures = choose_measures(also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
@@ -265,6 +453,7 @@ def benchmark(
             facts=facts,
             progress=progress,
         )
+    tell_of_tables(headline(summary))
     _close(f"report: {summary.html}", len(summary.rows), summary.failed)
 
 
@@ -285,179 +474,6 @@ def _identity(enhancer: Enhancer | None) -> dict[str, str]:
         "strength": f"{enhancer.strength:g}",
         "runtime": enhancer.runtime,
     }
-
-
-@app.command()
-def enhance(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.", readable=False)
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.", readable=False)
-    ] = None,
-    strength: Strength = DEFAULT_STRENGTH,
-    model: Model = None,
-    runtime: Runtime = "auto",
-    tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
-    format_out: Annotated[
-        str | None,
-        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff, gif or bmp; the source's if not given."),
-    ] = None,
-    quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
-    chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
-    lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
-    strip: Annotated[bool, typer.Option("--strip", help="Drop tags, texts and resolution, not the profile.")] = False,
-    faithful: Annotated[
-        bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
-    ] = False,
-    video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
-    crf: Annotated[
-        int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
-    suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
-    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
-    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Pictures at a time; if not given 2, or 1 where memory is short.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
-) -> None:
-    """Enhance pictures and videos; profile, tags, alpha, depth, sound and subtitles stay as they were.
-
-    Results have the format of their sources, or the one that the name of --out or --format says.
-    """
-    from .enhancing.enhancer import Enhancer
-    from .enhancing.files import enhance_files, enhance_stream
-    from .enhancing.plan import plan_jobs
-    from .enhancing.video import Coding, enhance_video, is_video, list_videos
-    from .files import is_folder
-    from .saving import Saving
-
-    if overwrite and skip_existing:
-        raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
-    saving = Saving(format_out, quality, chroma, lossless, strip)
-    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
-    of_pictures = {
-        "--format": format_out,
-        "--quality": quality,
-        "--chroma": chroma != "444",
-        "--lossless": lossless,
-        "--strip": strip,
-        "--faithful": faithful,
-    }
-    of_videos = {"--video-codec": video_codec != "x264", "--crf": crf is not None}
-    of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
-    if Path("-") in inputs or out == Path("-"):
-        if len(inputs) != 1:
-            raise ConfigError('"-" goes with one picture; give a single input')
-        _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
-        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        lost = enhance_stream(inputs[0], out or Path("-"), enhancer, saving, faithful, overwrite)
-        for warning in lost if not quiet else ():
-            source = "standard input" if inputs[0] == Path("-") else inputs[0]
-            typer.echo(f"warning: {source}: {warning}", err=True)
-        return
-    if any(map(is_video, inputs)):
-        if len(inputs) != 1 or out is None:
-            raise ConfigError("one video at a time, and --out for its result")
-        _refuse(of_batches | of_pictures, "a video")
-        if skip_existing and out.exists():
-            if not quiet:
-                typer.echo(f"{out}: is there, skipped")
-            return
-        if dry_run:
-            typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
-            return
-        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-        with bar("frames", is_drawn=not (quiet or as_json)) as progress:
-            video = enhance_video(inputs[0], out, enhancer, Coding(video_codec, crf), overwrite, progress)
-        if as_json:
-            typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "done", **asdict(video)}))
-        elif not quiet:
-            tell_of_video(inputs[0], out, video)
-        return
-    _refuse(of_videos, "pictures")
-    if not quiet and (
-        videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
-    ):
-        typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
-    if dry_run:
-        for job in plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place):
-            if job.unread:
-                typer.echo(f"failed: {job.source}: {job.unread}", err=True)
-            else:
-                typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
-        return
-    enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
-    if not quiet:
-        _warn_of_no_dial(enhancer, strength)
-    start_s = time.perf_counter()
-    with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
-        result = enhance_files(
-            inputs,
-            out,
-            enhancer,
-            saving=saving,
-            faithful=faithful,
-            recursive=recursive,
-            suffix=suffix,
-            in_place=in_place,
-            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
-            jobs=jobs,
-            progress=progress,
-        )
-    if not as_json:
-        tell_of_batch(result, quiet, time.perf_counter() - start_s)
-    failed = result.of("failed")
-    if failed:
-        raise typer.Exit(PARTLY_DONE if len(failed) < len(result.outcomes) else NOTHING_DONE)
-
-
-def _refuse(given: Mapping[str, object], what: str) -> None:
-    """Refuses options that would do nothing."""
-    if useless := [name for name, value in given.items() if value]:
-        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
-
-
-@app.command("app")
-def web_page(
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 on if not given.")
-    ] = None,
-    model: Model = None,
-    runtime: Runtime = "auto",
-    max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
-) -> None:
-    """Serve a web page: drop a picture, see it before and after, download it."""
-    from .app import serve
-
-    def announce(address: str) -> None:
-        others = "" if host in ("127.0.0.1", "localhost", "::1") else f", and to whoever reaches {host}"
-        typer.echo(f"serving {address}{others}; Ctrl-C ends it")
-
-    serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
-
-
-@app.command()
-def doctor(
-    no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
-) -> None:
-    """Show what this machine runs networks with, how fast, and how to get what is missing."""
-    from .doctor import examine
-
-    with bar("engines") as progress:
-        findings = examine(measure=not no_speed, progress=progress)
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        typer.echo(
-            f"{finding.name:{width}}  {finding.value}{'; to add it: ' + finding.remedy if finding.remedy else ''}"
-        )
 
 
 @app.command()
@@ -492,7 +508,10 @@ def quantize(
     ],
     strength: Strength = DEFAULT_STRENGTH,
 ) -> None:
-    """Make an ONNX file that works in 8-bit integers: faster on a CPU, a little less exact."""
+    """Make an ONNX file of 8-bit integers.
+
+    It is faster on a CPU, and a little less exact.
+    """
     from .quantize import quantize_onnx
 
     count = quantize_onnx(model, pairs, out, strength=strength)
@@ -506,7 +525,10 @@ def calibrate(
     pairs: Annotated[list[Path], typer.Option(help="Training pairs; may be given several times.")],
     valid: Annotated[list[Path] | None, typer.Option(help="Pairs to measure by; may be given several times.")] = None,
 ) -> None:
-    """Fit the estimate of how coarsely a picture was compressed to whole pictures, after training it on patches."""
+    """Fit a network's estimator to whole pictures.
+
+    It says how coarsely a picture was compressed, and has been trained on patches.
+    """
     from .calibrate import calibrate_estimator
 
     with bar("pictures") as progress:
@@ -527,13 +549,17 @@ def average(
         list[float] | None, typer.Option(help="How much each counts, 1 in all, may be below 0; equal if not given.")
     ] = None,
 ) -> None:
-    """Make the mean of several weights, which is often better than each of them."""
+    """Make the mean of several checkpoints.
+
+    It is often better than each of them.
+    """
     from .nets.checkpoint import average_nets
 
     average_nets(checkpoints, out, half, share)
+    typer.echo(f"{out}: of {len(checkpoints)} checkpoints")
 
 
-weights_app = typer.Typer(help="List, fetch and import weights of judges and losses.", no_args_is_help=True)
+weights_app = typer.Typer(help="List, fetch or import what judges need.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 
 
@@ -586,8 +612,7 @@ def _close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> N
     for path, reason in failed:
         typer.echo(f"failed: {path}: {reason}", err=True)
     typer.echo(summary)
-    if failed:
-        raise typer.Exit(PARTLY_DONE if num_done else NOTHING_DONE)
+    _exit_by(failed, num_done + len(failed))
 
 
 def _one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import io
 import os
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,15 +69,46 @@ def with_orientation(exif: bytes, orientation: int) -> bytes:
     start = len(_START) if exif.startswith(_START) else 0
     body, order = exif[start:], _order(exif[start:])
     try:
-        entries, link = _table(body, 4)
+        entries, _ = _table(body, 4)
     except struct.error:
         return exif if orientation == 1 else with_orientation(_NOTHING, orientation)
     if place := entries.get(_ORIENTATION):
         return exif[:start] + body[: place + 8] + struct.pack(f"{order}HH", orientation, 0) + body[place + 12 :]
     if orientation == 1:
         return exif
-    told = {tag: body[place : place + 12] for tag, place in entries.items()}
-    told[_ORIENTATION] = struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)
+    return _with_entries(exif, {_ORIENTATION: struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)})
+
+
+def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
+    """An EXIF block that tells print resolution; one that does so already stays as it is.
+
+    Args:
+        exif: a block; if it is empty, the result says nothing else, and one that is damaged stays as it is.
+        density: pixels per millimetre across and down.
+    """
+    exif = exif or _NOTHING
+    start = len(_START) if exif.startswith(_START) else 0
+    body, order = exif[start:], _order(exif[start:])
+    try:
+        entries, _ = _table(body, 4)
+    except struct.error:
+        return exif
+    if not entries.keys().isdisjoint(_RESOLUTION):
+        return exif
+    told = {_RESOLUTION_UNIT: struct.pack(f"{order}HHIHH", _RESOLUTION_UNIT, 3, 1, 2, 0)}
+    exif += b"\0" * (len(body) % 2)
+    for tag, per_mm in zip(_RESOLUTION, density, strict=True):
+        told[tag] = struct.pack(f"{order}HHII", tag, 5, 1, len(exif) - start)
+        exif += struct.pack(f"{order}II", round(per_mm * _MM_IN_UNIT[2] * 1000), 1000)
+    return _with_entries(exif, told)
+
+
+def _with_entries(exif: bytes, more: Mapping[int, bytes]) -> bytes:
+    """A block with these entries in its first table, which goes to the end; all else stays where it is."""
+    start = len(_START) if exif.startswith(_START) else 0
+    body, order = exif[start:], _order(exif[start:])
+    entries, link = _table(body, 4)
+    told = {tag: body[place : place + 12] for tag, place in entries.items()} | dict(more)
     body += b"\0" * (len(body) % 2)
     table = struct.pack(f"{order}H", len(told)) + b"".join(told[tag] for tag in sorted(told))
     return exif[:start] + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + table + body[link : link + 4]

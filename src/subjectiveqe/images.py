@@ -17,6 +17,7 @@ from .pngchunks import read_chunk
 
 if TYPE_CHECKING:
     import pyvips
+    from PIL.ImageFile import ImageFile
 
 RGB: TypeAlias = NDArray[np.uint8]
 """A picture as the whole package hands it around: uint8, (H, W, 3), sRGB."""
@@ -164,6 +165,8 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
             bits, pixels = info["bit_depth"], np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
         elif is_deep_gray:
             pixels = np.asarray(picture).astype(np.uint16)
+        elif kind == "ppm" and picture.mode == "RGB" and (colours := _deep_colours(path, opened)) is not None:
+            pixels = colours
         else:
             pixels = np.asarray(picture if is_plain else picture.convert("RGBA" if "transparency" in info else "RGB"))
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
@@ -181,6 +184,17 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
     if lost := _left_out(info):
         image.set_type(pyvips.GValue.gstr_type, LEFT_OUT, ", ".join(lost))
     return _full_scale(image, bits) if bits > 8 else image
+
+
+def _deep_colours(path: Path, picture: ImageFile) -> NDArray[np.uint16] | None:
+    """Samples of a PPM file that has more than 8 bits, of which Pillow would make 8; None where it has not."""
+    [(_, _, offset, arguments)] = picture.tile
+    white = arguments[1] if isinstance(arguments, tuple) else 255
+    if white <= 255:
+        return None
+    shape = (picture.height, picture.width, 3)
+    samples = np.fromfile(path, ">u2", picture.height * picture.width * 3, offset=offset).reshape(shape)
+    return np.minimum(np.rint(samples * (65535 / white)), 65535).astype(np.uint16)
 
 
 def _left_out(info: Mapping[Any, Any]) -> list[str]:

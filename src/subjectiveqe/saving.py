@@ -17,8 +17,9 @@ import numpy as np
 from .apng import write_frames
 from .density import UNTOLD, leave_untold
 from .errors import ConfigError, ImageError, not_written
-from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_orientation
+from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_density, with_orientation
 from .files import atomic_path
+from .heif import replace_exif
 from .images import PNG_EFFORT, check_name
 from .jpegsegments import add_segments, application, jfif
 from .jpegxmp import xmp_segments
@@ -32,7 +33,9 @@ _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
 _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _OWN = {"jpeg": ("exif-data", "xmp-data", "iptc-data"), "png": ("exif-data",), "tiff": ("iptc-data",)}
 """What libvips would change, cut or lose, and `_add_own` writes as the bytes it is; EXIF of WebP too, in the place of
-what libvips has written."""
+what libvips has written, and of AVIF."""
+_DENSITY_BY_EXIF = ("webp", "avif", "heic")
+"""Formats that have no other place for print resolution."""
 
 _SIDE_LIMIT_PX = {"jpeg": 65535, "webp": 16383, "avif": 65536, "heic": 65536}
 
@@ -72,6 +75,15 @@ class Saving:
         if self.lossless and self.format == "jpeg":
             raise ConfigError("JPEG has no lossless mode here; take png, webp, avif or tiff")
 
+    def useless_for(self, format_out: str) -> list[str]:
+        """The options that are given and that files of a format have no use for."""
+        with_chroma = ("jpeg", "webp", "avif", "heic")  # WebP always has 420
+        useless = {
+            "--quality": self.quality is not None and format_out not in _QUALITY,
+            "--chroma": self.chroma != "444" and format_out not in with_chroma,
+        }
+        return [name for name, is_useless in useless.items() if is_useless]
+
     def format_for(self, source_format: str) -> str:
         """The format asked for, or the source's; PNG for what is read and not written (PPM)."""
         return self.format or (source_format if source_format in FORMATS else "png")
@@ -106,6 +118,8 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
         }
         if photo.orientation > 1 and format_out in ("jpeg", "webp") and "exif-data" not in attached:
             attached["exif-data"] = with_orientation(b"", photo.orientation)
+        if photo.density != UNTOLD and format_out in _DENSITY_BY_EXIF and not saving.strip:
+            attached["exif-data"] = with_density(attached.get("exif-data", b""), photo.density)
         image = image.copy(xres=1.0, yres=1.0) if saving.strip else image
         for name, content in attached.items():
             image.set_type(pyvips.GValue.blob_type, name, content)
@@ -187,6 +201,8 @@ def _add_own(
             add_chunks(aside, chunks)
     elif format_out == "webp" and "exif-data" in attached:
         replace_in_webp(aside, attached["exif-data"])
+    elif format_out == "avif" and "exif-data" in attached:
+        replace_exif(aside, attached["exif-data"])
     elif format_out == "tiff" and not attached.keys().isdisjoint(("exif-data", "iptc-data")):
         add_to_tiff(aside, attached.get("exif-data", b""), attached.get("iptc-data", b""))
     if density == UNTOLD:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from .enhancing.files import BatchProgress, EnhanceResult, Outcome
     from .enhancing.video import Video
+    from .evaluating.report import Table
 
 Progress: TypeAlias = Callable[[float, int], None]
 """Told how much is done and how much there is; 0 where that is not known."""
@@ -63,6 +64,33 @@ def batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
         yield Bar()
 
 
+def tell_of_tables(tables: Sequence[Table]) -> None:
+    """Prints tables of a report on stdout, with colours only if that is a terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    styles = {"better": "green", "worse": "red", "": ""}
+    console = Console()
+    console = console if console.is_terminal else Console(width=_PAGE_COLUMNS)
+    for table in tables:
+        drawn = Drawn(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=table.caption)
+        drawn.title_justify, drawn.title_style = "left", ""
+        for number, heading in enumerate(table.headings):
+            drawn.add_column(heading, justify="right" if number else "left", overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*(Text(cell.text, styles[cell.verdict]) for cell in row))
+        console.print(drawn)
+        for note in table.notes:
+            console.print(Text(note))
+        console.print()
+
+
+_PAGE_COLUMNS = 160
+"""Of a file or a pipe, which have no width of their own."""
+
+
 def tell_of_video(source: Path, target: Path, video: Video) -> None:
     """Prints what a video came to, warnings on stderr."""
     for warning in video.warnings:
@@ -71,14 +99,21 @@ def tell_of_video(source: Path, target: Path, video: Video) -> None:
     typer.echo(f"{target}: {video.frames} frames{resumed}")
 
 
+def tell_of_picture(outcome: Outcome) -> None:
+    """Prints what was found while enhancing; on stderr where the picture itself goes to standard output."""
+    for warning in outcome.warnings:
+        typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
+    if outcome.faithfulness:
+        is_streamed = outcome.job.target == Path("-")
+        name = "standard output" if is_streamed else outcome.job.target
+        typer.echo(f"{name}: {outcome.faithfulness}", err=is_streamed)
+
+
 def tell_of_batch(result: EnhanceResult, quiet: bool, seconds: float) -> None:
     """Prints what was found while enhancing and the counts; where `quiet`, failures alone."""
     done, failed = result.of("done"), result.of("failed")
     for outcome in done if not quiet else ():
-        for warning in outcome.warnings:
-            typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
-        if outcome.faithfulness:
-            typer.echo(f"{outcome.job.target}: {outcome.faithfulness}")
+        tell_of_picture(outcome)
     for outcome in failed:
         typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
     if not quiet:

@@ -28,7 +28,7 @@ from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 from .look import Look, with_file
-from .plan import Job, check_lossless, named_format, plan_jobs
+from .plan import Job, check_options, named_format, plan_jobs
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
@@ -189,7 +189,7 @@ def enhance_files(
 
 def enhance_stream(
     source: Path, target: Path, enhancer: Enhancer, saving: Saving, faithful: bool = False, overwrite: bool = False
-) -> tuple[str, ...]:
+) -> Outcome:
     """Enhances one picture from or to a standard stream, for which "-" stands.
 
     Args:
@@ -200,30 +200,32 @@ def enhance_stream(
         faithful: see `enhance_files`.
         overwrite: replace a target that is there.
     Returns:
-        What of the source is not kept, one sentence each.
+        What became of it, with "standard input" for the name of such a source.
     Raises:
         ConfigError: the target is there, or its format is none that can be written or not what was asked for.
         ImageError: see `open_photo` and `write_photo`.
     """
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
+    start_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sqe-", ignore_cleanup_errors=True) as folder:
-        if source == Path("-"):
+        read_in = source == Path("-")
+        if read_in:
             source = Path(folder) / "standard input"
             with source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         try:
             format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
-            check_lossless(saving, format_out, target)
+            check_options(saving, {target: format_out})
             place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
-            photo, _ = _enhance_file(source, place, enhancer, saving, format_out, faithful)
+            photo, report = _enhance_file(source, place, enhancer, saving, format_out, faithful)
         except ImageError as error:  # of a file that nobody but this function knows
             let_go(error)  # of the file too, which is to be deleted
             raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
-    return photo.warnings
+    return _done(Job(Path(source.name) if read_in else source, target, format_out), photo, report, start_s)
 
 
 def _pictures_at_a_time() -> int:
@@ -267,8 +269,12 @@ def _enhance_one(
         return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
     except Exception as error:  # of a library, by a file of a kind that nobody has met yet; the others are to be done
         return Outcome(job, "failed", f"cannot be enhanced ({type(error).__name__}: {first_line(error)})")
-    seconds = time.perf_counter() - start_s
-    return Outcome(job, "done", "", photo.warnings, photo.height * photo.width / 1e6, seconds, report)
+    return _done(job, photo, report, start_s)
+
+
+def _done(job: Job, photo: Photo, report: Faithfulness | None, start_s: float) -> Outcome:
+    megapixels = photo.height * photo.width / 1e6
+    return Outcome(job, "done", "", photo.warnings, megapixels, time.perf_counter() - start_s, report)
 
 
 def _enhance_file(

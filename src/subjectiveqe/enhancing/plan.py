@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,8 +83,7 @@ def plan_jobs(
         hint = "" if recursive else "; add -r for those of subfolders"
         raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
     _refuse_clashes(jobs, in_place)
-    for job in jobs:
-        check_lossless(saving, job.format_out or format_of(job.source), job.target)
+    check_options(saving, {job.target: job.format_out or format_of(job.source) for job in jobs})
     reasons = {Path(error.filename): f"cannot be read ({error.strerror})" for error in unread}
     return jobs + [Job(folder, out or folder, None, reason) for folder, reason in reasons.items()]
 
@@ -103,10 +102,23 @@ def named_format(target: Path, saving: Saving) -> str | None:
     return named
 
 
-def check_lossless(saving: Saving, format_out: str | None, target: Path) -> None:
-    """Raises ConfigError where `saving` asks for a lossless file of a format that has none here."""
-    if saving.lossless and format_out == "jpeg":
-        raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
+def check_options(saving: Saving, formats: Mapping[Path, str | None]) -> None:
+    """Refuses options that cannot be met, or that none of the results has a use for.
+
+    Args:
+        saving: what is asked for.
+        formats: of all targets; None where the content of the source will tell.
+    Raises:
+        ConfigError: a JPEG is to be lossless, or all results are of formats without quality or chroma.
+    """
+    for target, format_out in formats.items():
+        if saving.lossless and format_out == "jpeg":
+            raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
+    useless = [saving.useless_for(name) if name else [] for name in formats.values()]
+    for option in useless[0] if useless else ():
+        if all(option in options for options in useless):
+            names = ", ".join(sorted({name for name in formats.values() if name}))
+            raise ConfigError(f"{option}: not for {names}; leave it out")
 
 
 def format_of(path: Path) -> str | None:

@@ -23,7 +23,9 @@ from .evaluate import check_measures, measure_pair
 from .measures import MEASURES
 from .plots import rate_distortion
 from .report import Comparison, compare
-from .results import Row, Summary, caption_of, library_versions, title_of, write_results
+from .results import Row, Summary, title_of
+from .tables import caption_of
+from .write import library_versions, write_results
 
 LEVELS: dict[str, tuple[int, ...]] = {
     "hevc": (22, 27, 32, 37, 42),

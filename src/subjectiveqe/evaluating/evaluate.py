@@ -15,7 +15,9 @@ from ..metrics import Original
 from ..weights import locate
 from .measures import MEASURES
 from .report import Comparison, compare
-from .results import Row, Summary, caption_of, label_of, title_of, write_results
+from .results import Row, Summary, label_of, title_of
+from .tables import caption_of
+from .write import write_results
 
 PLAIN_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "lpips_legacy", "blockiness")
 """What is always measured, since it costs little."""

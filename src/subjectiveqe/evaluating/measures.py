@@ -28,6 +28,13 @@ class Measure:
     of: Callable[[RGB, RGB | Original], float]
     weights: tuple[str, ...] = ()
 
+    @property
+    def way(self) -> str:
+        """Which way is better, in words."""
+        return {True: "higher is better", False: "lower is better", None: "nearer to 1 is better"}[
+            self.higher_is_better
+        ]
+
 
 MEASURES = {
     "psnr_db": Measure("PSNR dB", ".2f", True, metrics.psnr),

@@ -15,8 +15,6 @@ _COLUMNS = 4
 _CELL_IN = (3.4, 2.8)
 """Size of one pair of axes, in inches."""
 
-_WAYS = {True: "higher is better", False: "lower is better", None: "nearer to 1 is better"}
-
 
 def rate_distortion(rows: Sequence[Row]) -> list[Plot]:
     """Draws one picture for each set and codec with two levels or more.
@@ -70,7 +68,7 @@ def _draw(of_measures: Mapping[str, Curve], prefix: str, label: str) -> str:
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.ticklabel_format(axis="y", style="plain", useOffset=False)
             axes.set_xlabel("bits per pixel")
-            axes.set_ylabel(_WAYS[MEASURES[name].higher_is_better])
+            axes.set_ylabel(MEASURES[name].way)
             axes.grid(alpha=0.3)
         figure.legend(handles=list(lines.values()), loc="outside upper left", ncols=2)
         file = io.StringIO()
