@@ -7,6 +7,8 @@ import importlib
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,13 @@ def test_links_lead_somewhere(page):
 def test_python_examples_compile(page):
     for block in blocks(page.read_text(), "python"):
         compile(block, page.name, "exec")
+
+
+def test_the_keys_of_recipes_are_those_of_the_page():
+    made = subprocess.run(
+        [sys.executable, ROOT / "tools" / "recipe_keys.py"], capture_output=True, text=True, check=True
+    )
+    assert (ROOT / "docs" / "recipes.md").read_text().endswith(made.stdout)
 
 
 def test_the_architecture_names_modules_that_are_there():

@@ -27,8 +27,10 @@ class Section(BaseModel):
 class NetConfig(Section):
     """A network by name and its hyper-parameters, e.g. `{kind: unet, hparams: {num_feat: [32, 64, 128]}}`."""
 
-    kind: str
-    hparams: dict[str, Any] = {}
+    kind: str = Field(description="a name of `nets.NETS`")
+    hparams: dict[str, Any] = Field(
+        default={}, description="arguments of its class; what is left out is the default there"
+    )
 
 
 class DataConfig(Section):
@@ -38,13 +40,13 @@ class DataConfig(Section):
     emphasis: list[Weight] = Field(
         default=[], description="how much percep counts for patches of each of pairs; 1 for all when left out"
     )
-    patch_px: PositiveInt = 128
+    patch_px: PositiveInt = Field(default=128, description="side of the patches that are cut out")
     aligned: Share = Field(default=0.0, description="share of the patches whose corner lies on the codec's 16-px grid")
     coarseness_noise: Weight = Field(
         default=0.0,
         description="standard deviation of what is added to the coarseness; networks will be told an estimate of it",
     )
-    workers: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="processes that read patches; 0: none beside")
 
     @model_validator(mode="after")
     def _fits_together(self) -> DataConfig:
@@ -56,8 +58,8 @@ class DataConfig(Section):
 class ValidConfig(Section):
     """What the best checkpoint is chosen by: PSNR in the psnr stage, LPIPS in the gan stage."""
 
-    pairs: list[Path] = Field(min_length=1)
-    every: PositiveInt = 5000
+    pairs: list[Path] = Field(min_length=1, description="stores or paired folders, of pictures held out")
+    every: PositiveInt = Field(default=5000, description="steps between two looks")
     crop_px: Annotated[int, Field(ge=31)] | None = Field(  # which LPIPS takes at least
         default=None, description="centre crop of each picture; whole pictures when left out"
     )
@@ -69,14 +71,14 @@ class ValidConfig(Section):
 class LossConfig(Section):
     """Weights of the losses; one that is 0 costs nothing."""
 
-    pix: Weight = 1.0
+    pix: Weight = Field(default=1.0, description="Charbonnier distance of pixels")
     chroma: Weight = Field(default=0.0, description="Cb and Cr of pixels, beside all three colours in pix")
     border: Weight = Field(default=0.0, description="steps at the codec's block borders")
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
     spectrum: Weight = Field(default=0.0, description="how much texture of each kind there is, wherever it lies")
     ssim: Weight = Field(default=0.0, description="structural similarity of luma: that texture lies where it belongs")
-    percep: Weight = 0.0
-    adv: Weight = 0.0
+    percep: Weight = Field(default=0.0, description="distance of features, by percep_kind; gan stage")
+    adv: Weight = Field(default=0.0, description="what the discriminator says (relativistic average); gan stage")
     estimate: Weight = Field(
         default=0.0, description="how well the network estimates the coarseness of its input, where it is told one"
     )
@@ -91,29 +93,35 @@ class LossConfig(Section):
         default=0.0,
         description="how much more percep counts, relative to the input's, where the output is the worse one",
     )
-    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = "vgg19"
-    percep_weights: Literal["pretrained", "random"] = "pretrained"
+    percep_kind: Literal["vgg19", "vgg16", "lpips-vgg", "lpips-alex-randomised"] = Field(
+        default="vgg19", description="whose features; the last looks at copies that are shifted, flipped and rescaled"
+    )
+    percep_weights: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="random is for tries without the weights"
+    )
 
 
 class StageConfig(Section):
     """One stage of training; `batch` is the global one, shared out over processes and accumulation steps."""
 
-    steps: PositiveInt
-    batch: PositiveInt = 32
+    steps: PositiveInt = Field(description="updates of the generator")
+    batch: PositiveInt = Field(default=32, description="patches a step, of all processes together")
     accumulate: PositiveInt = Field(
         default=1,
         description="parts that a batch is worked on in, which saves memory; adv takes its averages over each part, "
         "so that with more than 1 it is not quite the loss of the whole batch",
     )
-    lr: PositiveFloat = 2e-4
+    lr: PositiveFloat = Field(default=2e-4, description="learning rate of the generator")
     lr_d: PositiveFloat | None = Field(
         default=None, description="learning rate of the discriminator; that of G when left out"
     )
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = Field(default=(0.9, 0.999), description="of Adam")
     warmup: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps over which the learning rate rises from 0"
     )
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="how the learning rate goes on after the warmup"
+    )
     final_lr: Share = Field(default=0.01, description="where the cosine ends, as a share of lr")
     clip_norm: PositiveFloat | None = Field(
         default=None, description="largest gradient norm; longer gradients are shortened"
@@ -124,14 +132,16 @@ class StageConfig(Section):
     ema: Share | None = Field(
         default=None, description="decay of the averaged generator; the last one is kept when left out"
     )
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="bfloat16 is autocast, and pays where the processor has instructions for it"
+    )
     strength: Share = Field(
         default=1.0, description="the dial position this stage stands for, for networks that take one"
     )
     only: str | None = Field(
         default=None, description="train only the parameters of G whose names begin so, e.g. gate; all when left out"
     )
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = Field(default=LossConfig(), description="weights of the losses")
     faithful_loss: LossConfig | None = Field(
         default=None,
         description="losses at strength 0, those of `loss` being for 1: every step draws a strength and mixes the two",
@@ -166,16 +176,16 @@ class StageConfig(Section):
 class Recipe(Section):
     """A whole training run: stage psnr, then stage gan from its best weights; either may be left out."""
 
-    name: str
-    seed: Annotated[int, Field(ge=0)] = 0
-    net_g: NetConfig
-    net_d: NetConfig = NetConfig(kind="patch")
-    data: DataConfig
-    valid: ValidConfig | None = None
-    psnr: StageConfig | None = None
-    gan: StageConfig | None = None
-    log_every: PositiveInt = 100
-    checkpoint_every: PositiveInt = 1000
+    name: str = Field(description="of the run, and of its folder in runs/")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of all that is drawn")
+    net_g: NetConfig = Field(description="the generator")
+    net_d: NetConfig = Field(default=NetConfig(kind="patch"), description="the discriminator, for `adv`")
+    data: DataConfig = Field(description="patches to train on")
+    valid: ValidConfig | None = Field(default=None, description="pictures to choose the best checkpoint by")
+    psnr: StageConfig | None = Field(default=None, description="the first stage")
+    gan: StageConfig | None = Field(default=None, description="the second stage, from the best weights of the first")
+    log_every: PositiveInt = Field(default=100, description="steps between two lines of the log")
+    checkpoint_every: PositiveInt = Field(default=1000, description="steps between two checkpoints, for --resume")
     metadata: dict[str, str] = Field(
         default={}, description="goes into the header of the weights: licence, trained_on, ..."
     )
