@@ -69,6 +69,7 @@ class Enhancer:
         ConfigError: an argument out of range, or a runtime that is not installed.
         ModelError: a file that is missing, damaged or no network of this package.
     Example:
+        >>> from pathlib import Path
         >>> from subjectiveqe.images import read_rgb, write_png
         >>> enhancer = Enhancer(strength=0.5)  # doctest: +SKIP
         >>> write_png(Path("better.png"), enhancer(read_rgb(Path("bad.jpg"))))  # doctest: +SKIP
