@@ -1,0 +1,1 @@
+"""The commands of `sqe`; `cli` puts them together."""

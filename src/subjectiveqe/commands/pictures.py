@@ -1,0 +1,231 @@
+"""Commands for people with pictures: `sqe enhance`, `app`, `demo` and `doctor`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..dial import DEFAULT_STRENGTH
+from ..errors import ConfigError
+from ..terminal import bar, batch_progress, tell_of_batch, tell_of_picture, tell_of_video
+from .shared import Model, Out, Runtime, Strength, exit_by, warn_of_no_dial
+
+if TYPE_CHECKING:
+    from ..enhancing.enhancer import Enhancer
+    from ..enhancing.video import Coding
+    from ..saving import Saving
+
+
+def enhance(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.", readable=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.", readable=False)
+    ] = None,
+    strength: Strength = DEFAULT_STRENGTH,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in px; 0 for whole pictures.")] = None,
+    format_out: Annotated[
+        str | None,
+        typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff, gif or bmp; the source's if not given."),
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
+    chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
+    lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Drop tags, texts and resolution, not the profile.")] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
+    ] = False,
+    video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
+    crf: Annotated[
+        int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
+    suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave results that are there.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Pictures at a time; if not given 2, or 1 where memory is short.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each picture or video.")] = False,
+) -> None:
+    """Make pictures and videos look better.
+
+    Profile, tags, alpha, depth, sound and subtitles stay as they were. Results have the format of their
+    sources, or the one that the name of --out or --format says.
+    """
+    from ..enhancing.enhancer import Enhancer
+    from ..enhancing.files import enhance_files, enhance_stream
+    from ..enhancing.video import Coding, is_video, list_videos
+    from ..files import is_folder
+    from ..saving import Saving
+
+    if overwrite and skip_existing:
+        raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
+    saving = Saving(format_out, quality, chroma, lossless, strip)
+    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
+    of_pictures = {
+        "--format": format_out,
+        "--quality": quality,
+        "--chroma": chroma != "444",
+        "--lossless": lossless,
+        "--strip": strip,
+        "--faithful": faithful,
+    }
+    of_videos = {"--video-codec": video_codec != "x264", "--crf": crf is not None}
+    of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
+
+    def make_enhancer() -> Enhancer:  # behind all that is refused: it takes a second
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        if not quiet:
+            warn_of_no_dial(enhancer, strength)
+        return enhancer
+
+    if Path("-") in inputs or out == Path("-"):
+        if len(inputs) != 1:
+            raise ConfigError('"-" goes with one picture; give a single input')
+        _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
+        outcome = enhance_stream(inputs[0], out or Path("-"), make_enhancer(), saving, faithful, overwrite)
+        if not quiet:
+            tell_of_picture(outcome)
+        return
+    if any(map(is_video, inputs)):
+        if len(inputs) != 1 or out is None:
+            raise ConfigError("one video at a time, and --out for its result")
+        _refuse(of_batches | of_pictures, "a video")
+        if skip_existing and out.exists():
+            if not quiet:
+                typer.echo(f"{out}: is there, skipped")
+        elif dry_run:
+            typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
+        else:
+            _enhance_video(inputs[0], out, make_enhancer(), Coding(video_codec, crf), overwrite, quiet, as_json)
+        return
+    _refuse(of_videos, "pictures")
+    if not quiet and (
+        videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
+    ):
+        typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
+    if dry_run:
+        _print_plan(inputs, out, saving, recursive, suffix, in_place)
+        return
+    enhancer = make_enhancer()
+    start_s = time.perf_counter()
+    with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
+        result = enhance_files(
+            inputs,
+            out,
+            enhancer,
+            saving=saving,
+            faithful=faithful,
+            recursive=recursive,
+            suffix=suffix,
+            in_place=in_place,
+            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            jobs=jobs,
+            progress=progress,
+        )
+    if not as_json:
+        tell_of_batch(result, quiet, time.perf_counter() - start_s)
+    exit_by(result.of("failed"), len(result.outcomes))
+
+
+def _enhance_video(
+    source: Path, out: Path, enhancer: Enhancer, coding: Coding, overwrite: bool, quiet: bool, as_json: bool
+) -> None:
+    from ..enhancing.video import enhance_video
+
+    with bar("frames", is_drawn=not (quiet or as_json)) as progress:
+        video = enhance_video(source, out, enhancer, coding, overwrite, progress)
+    if as_json:
+        typer.echo(json.dumps({"source": str(source), "target": str(out), "status": "done", **asdict(video)}))
+    elif not quiet:
+        tell_of_video(source, out, video)
+
+
+def _print_plan(
+    inputs: Sequence[Path], out: Path | None, saving: Saving, recursive: bool, suffix: str, in_place: bool
+) -> None:
+    """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
+    from ..enhancing.plan import plan_jobs
+
+    planned = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
+    for job in planned:
+        if job.unread:
+            typer.echo(f"failed: {job.source}: {job.unread}", err=True)
+        else:
+            typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
+    exit_by([job for job in planned if job.unread], len(planned))
+
+
+def _refuse(given: Mapping[str, object], what: str) -> None:
+    """Refuses options that would do nothing."""
+    if useless := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
+
+
+def web_page(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 7860 on if not given.")
+    ] = None,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
+) -> None:
+    """Serve a web page that does so.
+
+    Drop a picture there, see it before and after, download it.
+    """
+    from ..app import serve
+
+    def announce(address: str) -> None:
+        others = "" if host in ("127.0.0.1", "localhost", "::1") else f", and to whoever reaches {host}"
+        typer.echo(f"serving {address}{others}; Ctrl-C ends it")
+
+    serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
+
+
+def demo(out: Out = Path("sqe-demo")) -> None:
+    """Show what it does, on the bundled pictures.
+
+    Prints a table and writes a page with a before/after slider.
+    """
+    from rich.console import Console
+
+    from ..demo import make_table, run_demo
+
+    with bar("pictures") as progress:
+        summary = run_demo(out, progress=progress)
+    Console().print(make_table(summary.rows))
+    typer.echo(f"before and after, with a slider: {summary.html}")
+
+
+def doctor(
+    no_speed: Annotated[bool, typer.Option("--no-speed", help="Do not time the engines.")] = False,
+) -> None:
+    """Show what networks run with here, and how fast.
+
+    Says how to get what is missing, too.
+    """
+    from ..doctor import examine
+
+    with bar("engines") as progress:
+        findings = examine(measure=not no_speed, progress=progress)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(
+            f"{finding.name:{width}}  {finding.value}{'; to add it: ' + finding.remedy if finding.remedy else ''}"
+        )
