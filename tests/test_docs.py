@@ -35,7 +35,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def sqe_commands(page: Path) -> list[str]:
-    lines = "".join(blocks(page.read_text(), "sh")).replace("\\\n", " ").splitlines()
+    lines = "".join(blocks(page.read_text(encoding="utf-8"), "sh")).replace("\\\n", " ").splitlines()
     parts = [part.strip() for line in lines for part in line.split("&&")]
     starts = re.compile(r"^(sqe|torchrun .* -m subjectiveqe) ")
     return [starts.sub("", part) for part in parts if starts.match(part)]
@@ -47,11 +47,11 @@ def test_examples_in_docstrings(name):
 
 
 def test_the_quick_start_is_the_two_commands_that_ci_runs():
-    assert "".join(blocks((ROOT / "README.md").read_text(), "sh")).splitlines() == [
+    assert "".join(blocks((ROOT / "README.md").read_text(encoding="utf-8"), "sh")).splitlines() == [
         "pip install . && sqe demo",
         "pip install -c constraints.txt '.[dev]' && pytest",
     ]
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_commands_parse(command):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_compile(page):
-    for block in blocks(page.read_text(), "python"):
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
         compile(block, page.name, "exec")
 
 
@@ -83,11 +83,11 @@ def test_the_keys_of_recipes_are_those_of_the_page():
     made = subprocess.run(
         [sys.executable, ROOT / "tools" / "recipe_keys.py"], capture_output=True, text=True, check=True
     )
-    assert (ROOT / "docs" / "recipes.md").read_text().endswith(made.stdout)
+    assert (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").endswith(made.stdout)
 
 
 def test_the_architecture_names_modules_that_are_there():
-    named = set(re.findall(r"\b(?:\w+/)?\w+\.py\b", (ROOT / "docs" / "architecture.md").read_text()))
+    named = set(re.findall(r"\b(?:\w+/)?\w+\.py\b", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")))
     assert len(named) > 10
     there = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py")}
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []
@@ -99,13 +99,13 @@ def test_recipes_parse(path):
 
 
 def test_everything_shipped_is_in_the_list_of_third_party_material():
-    listed = (ROOT / "THIRD_PARTY.md").read_text()
+    listed = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
     assets = Path(subjectiveqe.__file__).parent / "assets"
     assert [path.name for path in assets.rglob("*") if path.is_file() and f"`{path.name}`" not in listed] == []
 
 
 def test_the_citation_is_of_this_version_and_names_what_it_builds_on():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == subjectiveqe.__version__
     titles = " ".join(reference["title"] for reference in citation["references"])
     assert "SubjectiveQE-ESRGAN" in titles

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import importlib.util
 import itertools
+import locale
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -583,6 +585,35 @@ def test_the_package_lists_what_it_gives_and_promises_nothing_else(tmp_path):
     said, _, _ = api.run(["--config-file=", f"--cache-dir={tmp_path}", "-c", code])
     assert 'has no attribute "Enhnacer"' in said
     assert said.count("error:") == 1
+
+
+def test_openvino_reads_and_compiles_one_at_a_time_and_leaves_the_locale(tiny_model, draw_image, monkeypatch):
+    pytest.importorskip("openvino")
+    core, busy, most = runtimes.openvino_core(), [], []
+
+    class Core:
+        get_property = core.get_property
+
+    def watched(name):
+        def call(*arguments):
+            busy.append(name)
+            most.append(len(busy))
+            time.sleep(0.05)
+            try:
+                return getattr(core, name)(*arguments)
+            finally:
+                busy.remove(name)
+
+        return staticmethod(call)
+
+    Core.read_model, Core.compile_model = watched("read_model"), watched("compile_model")
+    monkeypatch.setattr(runtimes, "openvino_core", lambda: Core)
+    before = locale.setlocale(locale.LC_ALL)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: Enhancer(tiny_model, "openvino")(draw_image((16, 16))), range(4)))
+    assert len(most) >= 8
+    assert max(most) == 1
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_openvino_does_not_report_to_its_makers(tiny_model):

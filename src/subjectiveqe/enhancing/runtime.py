@@ -201,6 +201,10 @@ _MAKING_CORE = threading.Lock()
 _core_processes: list[int] = []
 """The process that made the core, if one did; a process forked from it finds another's number here."""
 
+_SETTING_LOCALE = threading.Lock()
+"""Held while OpenVINO reads or compiles: it sets the locale of the process to C and back, and two that do so at once
+may leave it there, so that no text file with an umlaut could be read any more."""
+
 _compiling: set[Future[Any]] = set()
 """What is being compiled. A process forked meanwhile would wait for it for ever, so forking waits instead."""
 
@@ -243,7 +247,9 @@ def _open_openvino(path: Path, strength: float) -> Network:
     if (kept := _compiled_folder()) is not None:
         settings["CACHE_DIR"] = str(kept)
     try:
-        loaded = core.read_model(turn(path.read_bytes(), strength))
+        content = turn(path.read_bytes(), strength)
+        with _SETTING_LOCALE:
+            loaded = core.read_model(content)
         info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
         metadata = {str(key): str(getattr(value, "value", value)) for key, value in info.items()}
         inputs = {
@@ -255,16 +261,14 @@ def _open_openvino(path: Path, strength: float) -> Network:
         }
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
         raise unreadable(path, error) from None
+
+    def compile_part(name: str) -> Any:
+        precision = {"INFERENCE_PRECISION_HINT": precisions.get(name, "f32")}
+        with _SETTING_LOCALE:
+            return core.compile_model(outputs[name], "CPU", settings | precision)
+
     compiling = ThreadPoolExecutor(1)  # a picture can be read meanwhile; an estimate is wanted first
-    parts = {
-        name: compiling.submit(
-            core.compile_model,
-            outputs[name],
-            "CPU",
-            settings | {"INFERENCE_PRECISION_HINT": precisions.get(name, "f32")},
-        )
-        for name in sorted(outputs)
-    }
+    parts = {name: compiling.submit(compile_part, name) for name in sorted(outputs)}
     for part in parts.values():
         _compiling.add(part)
         part.add_done_callback(_compiling.discard)
