@@ -566,6 +566,24 @@ def test_a_session_of_directml_runs_for_one_thread_at_a_time(tiny_model, monkeyp
     assert seen == most
 
 
+@pytest.mark.parametrize(
+    ("engine", "flags", "strength", "gpus", "expected"),
+    [
+        ("auto", "avx2", 1, [], "fast-int8"),
+        ("auto", "avx2 amx_bf16 amx_tile", 1, [], "fast"),
+        ("openvino", "amx_bf16", 1, ["CUDAExecutionProvider"], "fast"),
+        ("onnxruntime", "amx_bf16", 1, [], "fast-int8"),
+        ("auto", "avx2", 0.5, [], "fast"),
+        ("auto", "avx2", 1, ["CUDAExecutionProvider"], "fast"),
+    ],
+)
+def test_the_fastest_model_of_this_machine_is_taken(monkeypatch, engine, flags, strength, gpus, expected):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(runtimes, "cpu_info", lambda name: {"flags": flags}[name])
+    monkeypatch.setattr(runtimes, "gpu_providers", lambda: gpus)
+    assert runtimes.choose_model(engine, strength) == expected
+
+
 def test_auto_does_not_take_what_was_never_tried(monkeypatch):
     import onnxruntime as ort
 

@@ -46,3 +46,16 @@ def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
     )
     assert machine.memory_bytes(tmp_path) == 49000
     assert machine.memory_bytes() > 2**20
+
+
+def test_what_linux_says_of_the_cpu(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(
+        "processor : 0\nmodel name\t: A: CPU\nflags\t\t: fpu avx2\n\nprocessor : 1\n"
+    )
+    assert [machine.cpu_info(name, tmp_path) for name in ("model name", "flags", "voltage")] == [
+        "A: CPU",
+        "fpu avx2",
+        "",
+    ]
+    assert machine.cpu_info("flags", tmp_path / "gone") == ""

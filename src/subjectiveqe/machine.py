@@ -27,6 +27,21 @@ def cpu_count(root: Path = Path("/")) -> int:
     return count
 
 
+def cpu_info(name: str, root: Path = Path("/")) -> str:
+    """What Linux says of the first CPU, e.g. under "model name" or "flags"; empty elsewhere.
+
+    Args:
+        name: as in /proc/cpuinfo.
+        root: of the file system that says so.
+    """
+    with suppress(OSError):
+        for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
+
+
 def memory_bytes(root: Path = Path("/")) -> int | None:
     """Memory this process may still take: what the machine has free, or less where its control group has a limit.
 

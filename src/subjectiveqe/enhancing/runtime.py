@@ -23,7 +23,7 @@ from ..codecs.coarseness import TOLD_LESS, Less, read_less, told
 from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from ..errors import ConfigError, ModelError, first_line
 from ..files import cache_folder, sha256_of
-from ..machine import cpu_count
+from ..machine import cpu_count, cpu_info
 
 Floats = NDArray[np.float32]
 
@@ -115,9 +115,13 @@ def unreadable(path: Path, error: Exception) -> ModelError:
 
 
 def choose_model(runtime: str, strength: float) -> str:
-    """The fastest of `MODELS` here: `fast`, in integers where there is no GPU and the dial is not turned."""
+    """The fastest of `MODELS` here: `fast`, in integers where there is no GPU and the dial is not turned.
+
+    On CPUs with AMX OpenVINO is faster still by `fast` in bfloat16.
+    """
     is_for_cpu = runtime == "openvino" or not gpu_providers()
-    return "fast-int8" if is_for_cpu and strength == DEFAULT_STRENGTH else "fast"
+    has_amx = choose_runtime(False, runtime) == "openvino" and "amx_bf16" in cpu_info("flags").split()
+    return "fast-int8" if is_for_cpu and strength == DEFAULT_STRENGTH and not has_amx else "fast"
 
 
 def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import __version__
 from ..files import write_text
-from ..machine import cpu_count
+from ..machine import cpu_count, cpu_info
 from .report import Comparison, Plot, write_report
 from .results import Row, Summary, bd_rates, group_rows, label_of, worse_rows
 from .tables import make_tables
@@ -147,9 +147,10 @@ def describe_machine() -> dict[str, str]:
     packages = ("numpy", "onnxruntime", "openvino", "torch", "pyvips")
     found = {name: _version(name) for name in packages} | library_versions()
     versions = {"subjectiveqe": __version__} | {name: version for name, version in found.items() if version}
+    processor = cpu_info("model name") or platform.processor() or platform.machine()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": f"{_processor()}, {cpu_count()} cores for this process",
+        "processor": f"{processor}, {cpu_count()} cores for this process",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
@@ -170,12 +171,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
