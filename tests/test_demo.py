@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from subjectiveqe.cli import app
 from subjectiveqe.demo import CASES, make_table, run_demo
-from subjectiveqe.errors import ModelError
+from subjectiveqe.errors import ImageError, ModelError
+from subjectiveqe.images import write_png
 from subjectiveqe.samples import samples
 
 
@@ -38,8 +42,6 @@ def test_the_page_is_one_file_with_a_slider(summary):
 
 
 def test_the_table_fits_80_columns_and_shows_before_and_after(summary):
-    from rich.console import Console
-
     console = Console(width=80)
     with console.capture() as capture:
         console.print(make_table(summary.rows))
@@ -55,6 +57,29 @@ def test_the_table_fits_80_columns_and_shows_before_and_after(summary):
         ),
         f"{astronaut.before['blockiness']:.3f}",
     ]
+
+
+def test_own_pictures_take_the_place_of_the_bundled_ones(tmp_path, tiny_model, draw_image):
+    write_png(tmp_path / "a photo with a very long name.png", draw_image((1100, 70)))
+    summary = run_demo(tmp_path / "demo", tiny_model, pictures=[tmp_path / "a photo with a very long name.png"])
+    assert [(row.info.codec, row.info.height, row.info.width) for row in summary.rows] == [
+        (codec, 1024, 64) for codec, _ in CASES
+    ]
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(make_table(summary.rows))
+    assert "a photo with …" in capture.get()
+    assert len(capture.get().splitlines()) == 2 + 2 * len(summary.rows)
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"text", "cannot be read as a picture"), (None, "no such file")])
+def test_own_pictures_that_are_none_are_told_before_anything_is_written(tmp_path, content, said):
+    if content:
+        (tmp_path / "a.jpg").write_bytes(content)
+    told = CliRunner().invoke(app, ["demo", str(tmp_path / "a.jpg"), "-o", str(tmp_path / "demo")])
+    assert isinstance(told.exception, ImageError)
+    assert said in str(told.exception)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_missing_model_is_named(tmp_path):

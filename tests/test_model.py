@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from subjectiveqe import metrics
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.codecs.coarseness import coarseness
-from subjectiveqe.demo import SamplePairs
+from subjectiveqe.demo import DemoPairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.images import read_rgb
@@ -17,7 +17,7 @@ from subjectiveqe.samples import samples
 @pytest.fixture(scope="module")
 def triples():
     """(codec, lq, out, gt) of every picture of the demo, at the pleasing end."""
-    pairs, enhancer = SamplePairs(), Enhancer("fast", "onnxruntime", strength=1.0)
+    pairs, enhancer = DemoPairs(samples()), Enhancer("fast", "onnxruntime", strength=1.0)
     return [(info.codec, *pairs.read(k), enhancer(pairs.read(k)[0])) for k, info in enumerate(pairs.infos)]
 
 

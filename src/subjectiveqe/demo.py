@@ -1,4 +1,4 @@
-"""The demo: compresses the bundled pictures, enhances them and shows what became of them, within a minute."""
+"""The demo: compresses the bundled pictures, or one's own, enhances them and shows what became of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .codecs import crop_to_multiple, get_codec
 from .data.store import PairInfo
 from .enhancing.enhancer import Enhancer
+from .errors import ShapeError
 from .evaluating.evaluate import evaluate
 from .evaluating.measures import MEASURES
 from .evaluating.results import Row, Summary
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
 CASES = (("hevc", 37), ("jpeg", 10))
 """Codec and level (QP, QF): what the seed was trained for, and JPEG about as coarse as one meets it."""
 
+LONGEST_PX = 1024
+"""Of larger pictures the middle is taken: it shows as much, and is done in seconds."""
+
 SHOWN = ("psnr_db", "ssim", "lpips", "blockiness")
 """Measures in the printed table; the report has them all."""
 
 
-class SamplePairs:
-    """The bundled pictures through each codec of `CASES`, as a pair set in memory."""
+class DemoPairs:
+    """Pictures through each codec of `CASES`, as a pair set in memory.
 
-    def __init__(self) -> None:
+    Args:
+        paths: good pictures.
+    Raises:
+        ImageError: one cannot be read.
+        ShapeError: one is too small for a codec.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        originals = [(path.stem, _middle(path)) for path in paths]
         infos = []
         self._pairs: list[tuple[RGB, RGB]] = []
         for name, level in CASES:
             codec = get_codec(name)
-            for path in samples():
-                gt = crop_to_multiple(read_rgb(path), 8)
+            for stem, gt in originals:
                 coded = codec.code(gt, level)
-                infos.append(PairInfo(path.stem, name, level, coded.num_bytes, *gt.shape[:2]))
+                infos.append(PairInfo(stem, name, level, coded.num_bytes, *gt.shape[:2]))
                 self._pairs.append((coded.rgb, gt))
         self.infos: Sequence[PairInfo] = tuple(infos)
 
@@ -54,18 +65,41 @@ class SamplePairs:
         return lq[window], gt[window]
 
 
-def run_demo(out: Path, model: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Summary:
-    """Compresses the bundled pictures, enhances them, measures both and writes a report with before/after sliders.
+def _middle(path: Path) -> RGB:
+    image = read_rgb(path)
+    top, left = (max(side - LONGEST_PX, 0) // 2 for side in image.shape[:2])
+    try:
+        return crop_to_multiple(image[top : top + LONGEST_PX, left : left + LONGEST_PX], 8)
+    except ShapeError as error:
+        raise ShapeError(f"{path}: {error}") from None
+
+
+def run_demo(
+    out: Path,
+    model: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    pictures: Sequence[Path] = (),
+) -> Summary:
+    """Compresses pictures, enhances them, measures both and writes a report with before/after sliders.
 
     Args:
         out: folder of the report, made if missing.
         model: see `Enhancer`.
         progress: called with the numbers of finished and of all pictures.
+        pictures: good ones, which are taken for originals; the bundled ones if there are none. Of those larger than
+            `LONGEST_PX` the middle is taken.
     Raises:
+        ImageError: a picture cannot be read.
         ModelError: the model cannot be used.
+        ShapeError: a picture is too small.
     """
     enhancer = Enhancer(model)
-    return evaluate(enhancer, {"samples": SamplePairs()}, out, progress=progress)
+    pairs = {"pictures": DemoPairs(pictures)} if pictures else {"samples": DemoPairs(samples())}
+    return evaluate(enhancer, pairs, out, progress=progress)
+
+
+_NAME_LETTERS = 14
+"""Of a picture's name; more would not leave 80 columns enough for the figures."""
 
 
 def make_table(rows: Sequence[Row]) -> Table:
@@ -74,8 +108,8 @@ def make_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits 80 columns
-    for heading in ("picture", "codec"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("picture", no_wrap=True, max_width=_NAME_LETTERS)
+    table.add_column("codec", no_wrap=True)
     for heading in ("bytes", "bpp", "", *(MEASURES[name].heading for name in SHOWN)):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -14,7 +14,7 @@ import typer
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError
 from ..terminal import bar, batch_progress, tell_of_batch, tell_of_picture, tell_of_video
-from .shared import Model, Out, Runtime, Strength, exit_by, warn_of_no_dial
+from .shared import Model, Out, Runtime, Strength, close, exit_by, warn_of_no_dial
 
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
@@ -198,19 +198,25 @@ def web_page(
     serve(model, runtime, host, port, max_megapixels, open_browser=not no_browser, started=announce)
 
 
-def demo(out: Out = Path("sqe-demo")) -> None:
-    """Show what it does, on the bundled pictures.
+def demo(
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(help="Good pictures of yours; the bundled ones if not given.")
+    ] = None,
+    out: Out = Path("sqe-demo"),
+) -> None:
+    """Show what it does, and measure it.
 
-    Prints a table and writes a page with a before/after slider.
+    Takes good pictures, compresses and enhances them, prints how near to the originals both are, and writes a page
+    with a before/after slider.
     """
     from rich.console import Console
 
     from ..demo import make_table, run_demo
 
     with bar("pictures") as progress:
-        summary = run_demo(out, progress=progress)
+        summary = run_demo(out, progress=progress, pictures=pictures or ())
     Console().print(make_table(summary.rows))
-    typer.echo(f"before and after, with a slider: {summary.html}")
+    close(f"before and after, with a slider: {summary.html}", len(summary.rows), summary.failed)
 
 
 def doctor(
