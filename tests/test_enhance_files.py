@@ -421,6 +421,7 @@ def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_mode
     assert names(tmp_path / "out") == ["a.jpg"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no Ctrl-C for one process alone")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
 def test_an_impatient_ctrl_c_leaves_nothing_either(tmp_path, draw_image):
     """The second one arrives while the first is obeyed: the network is still at work on a tile."""

@@ -145,7 +145,7 @@ def kill_midway(script, clean, out, layout, jobs):
         time.sleep(0.01)
     assert run.poll() is None, "the run ended before it could be killed"
     workers = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
-    run.send_signal(signal.SIGKILL)
+    run.kill()
     run.wait()
     return journal.read_bytes().count(b"\n") - 1, workers
 
@@ -192,6 +192,7 @@ def test_workers_end_with_a_killed_run(tmp_path, clean):
     assert prepare(clean, tmp_path / "store", "jpeg", [10, 50], jobs=1).pictures == 24
 
 
+@ON_LINUX
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
 def test_ctrl_c_ends_a_run_without_a_word(tmp_path, clean):
     words = [sys.executable, "-m", "subjectiveqe", "prepare", str(clean), "-o", str(tmp_path / "store"), "--jobs", "2"]

@@ -86,6 +86,7 @@ def test_crops_of_lmdb_are_views_that_outlive_the_store_object(made):
     assert np.array_equal(gt, open_pairs(made).read(0)[1])
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
 def test_a_store_is_usable_after_pickling_and_after_a_fork(made):
     pairs = open_pairs(made)

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -300,7 +299,7 @@ def test_a_killed_run_resumes_bit_by_bit(recipe_path, tmp_path):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     process.stdout.close()
 
@@ -355,7 +354,7 @@ def test_a_run_folder_is_for_one_process_at_a_time(recipe_path, tmp_path):
     text, _ = second.communicate(timeout=300)
     assert (second.returncode, "another process is training here" in text) == (2, True)
     assert len(text.splitlines()) == 1
-    first.send_signal(signal.SIGKILL)
+    first.kill()
     first.communicate()
     finish(start(recipe_path, "--run-dir", tmp_path / "run", "--resume", "--set", "psnr.steps=4"))
 

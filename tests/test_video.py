@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -546,7 +545,7 @@ video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}
     deadline = time.monotonic() + 60
     while not (parts / "000001.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not (tmp_path / "better.mkv").exists()
     enhancer = Enhancer(tiny_model, "onnxruntime")
