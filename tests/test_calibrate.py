@@ -80,7 +80,17 @@ def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
         calibrate_estimator(save_ends(tmp_path, num_coarseness=0), pairs, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"resaved.lmdb: no picture of at least 208x208 px that was compressed once"):
         calibrate_estimator(save_ends(tmp_path), pairs[1:], tmp_path / "out")
+    [told, told_more] = [*save_ends(tmp_path / "a")[:1], *save_ends(tmp_path / "b", num_coarseness=5)[1:]]
+    with pytest.raises(ModelError, match=r"faithful.safetensors: estimates 5 families, .*pleasing.safetensors 2"):
+        calibrate_estimator([told, told_more], pairs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_one_picture_is_not_enough(tmp_path, draw_image):
+    write_png(tmp_path / "clean" / "a.png", draw_image((240, 240)))
+    prepare(tmp_path / "clean", tmp_path / "one.lmdb", "jpeg", [50], jobs=1)
+    with pytest.raises(ConfigError, match=r"one\.lmdb: one picture is not enough to fit to; give hundreds"):
+        calibrate_estimator(save_ends(tmp_path), [tmp_path / "one.lmdb"], tmp_path / "out")
 
 
 def test_no_checkpoint_is_written_over(tmp_path, pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -124,6 +125,21 @@ def test_half_chroma_costs_fewer_bytes(picture, name):
 def test_damaged_data_is_one_error(name):
     with pytest.raises(CodecError, match=f"^{name}: .*24 bytes"):
         get_codec(name).decode(b"this is no picture, none")
+
+
+def test_a_picture_that_libavif_refuses_is_one_error(picture):
+    with pytest.raises(CodecError, match=r"^avif: Pillow cannot encode 66000x16 px"):
+        get_codec("avif").code(np.zeros((16, 66000, 3), np.uint8), 50)
+    data = get_codec("avif").encode(picture, 50)
+    for place in range(0, 400, 3):
+        with contextlib.suppress(CodecError):
+            get_codec("avif").decode(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+
+
+def test_a_level_between_two_is_refused(picture):
+    for name in ("hevc", "jpeg", "resaved"):
+        with pytest.raises(CodecError, match=r"must be a whole number, got 37\.5"):
+            get_codec(name).code(picture, 37.5)
 
 
 @pytest.mark.parametrize("name", ["hevc", "jpeg"])

@@ -76,6 +76,25 @@ def test_the_faithful_end_has_no_judge_of_its_own(tmp_path):
         read_recipe(write(tmp_path, {**MINIMAL, "gan": gan}))
 
 
+@pytest.mark.parametrize(("name", "value"), [("percep_kind", "vgg16"), ("percep_weights", "random")])
+def test_both_ends_of_the_dial_have_one_judge(tmp_path, name, value):
+    loss = {"percep": 1.0, "percep_kind": "lpips-vgg"}
+    gan = {"steps": 5, "loss": loss, "faithful_loss": {"percep": 0.5, name: value}}
+    with pytest.raises(ConfigError, match=rf"faithful_loss\.{name} is another than loss\.{name}"):
+        read_recipe(write(tmp_path, {**MINIMAL, "gan": gan}))
+    gan["faithful_loss"] = {"percep": 0.5, "percep_kind": "lpips-vgg"}
+    assert read_recipe(write(tmp_path, {**MINIMAL, "gan": gan})).gan
+
+
+def test_stages_may_share_what_they_have_in_common(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "name: a\nnet_g: {kind: unet}\ndata: {pairs: [a]}\n"
+        "psnr: &common {steps: 7, batch: 4, lr: 1.0e-3}\ngan: {<<: *common, lr: 1.0e-4}\n"
+    )
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert (recipe.gan.steps, recipe.gan.batch, recipe.gan.lr, recipe.psnr.lr) == (7, 4, 1e-4, 1e-3)
+
+
 @pytest.mark.parametrize("text", ["", "- a", "name: [", "\x00"])
 def test_files_that_are_no_recipes_are_refused(tmp_path, text):
     with pytest.raises(ConfigError, match=r"r\.yaml: "):

@@ -1,9 +1,11 @@
 """Networks have the published sizes, take any picture size, and their files say what they are."""
 
 import json
+import os
 import pickle
 
 import pytest
+import safetensors.torch
 import torch
 
 from subjectiveqe.codecs.coarseness import FAMILIES
@@ -202,6 +204,9 @@ def test_a_network_does_not_grow_into_one_that_has_less_of_anything():
     for other in (UNet([4, 6, 6], [1, 2, 1]), UNet([4, 6, 8], [2, 1, 1]), UNet([4, 6], [1, 2])):
         with pytest.raises(RuntimeError, match="Error"):
             other.load_state_dict(grow(small, other))
+    deeper = UNet([4, 6, 8, 8], [1, 2, 1, 1], num_coarseness=2)
+    with pytest.raises(RuntimeError, match="Error"):
+        deeper.load_state_dict(grow(UNet([4, 6, 8], [1, 2, 1], num_coarseness=2), deeper))
 
 
 def test_a_shift_by_the_stride_shifts_the_output():
@@ -285,6 +290,22 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=2))
     with pytest.raises(ModelError, match="not a PyTorch checkpoint of plain tensors"):
         load_net(tmp_path / "evil.pt")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
+def test_weights_may_be_read_by_whom_other_files_may(tmp_path):
+    save_net(tmp_path / "net.safetensors", UNet(**TINY_UNET))
+    (tmp_path / "other").touch()
+    assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_a_header_that_asks_for_the_impossible_is_refused(tmp_path):
+    state = UNet(**TINY_UNET).state_dict()
+    for hparams in ('{"num_feat": []}', '{"num_feat": [-1, 8]}', '{"num_feat": 3}'):
+        header = {"format": "subjectiveqe-net-1", "net": "unet", "hparams": hparams}
+        safetensors.torch.save_file(state, tmp_path / "net.safetensors", metadata=header)
+        with pytest.raises(ModelError, match="header does not describe a 'unet'"):
+            load_net(tmp_path / "net.safetensors")
 
 
 def test_damaged_files_are_refused(tmp_path):
@@ -382,4 +403,6 @@ def test_weights_of_one_network_can_be_averaged(tmp_path):
         average_nets([paths[0], tmp_path / "other.safetensors"], tmp_path / "out.safetensors")
     with pytest.raises(ModelError, match="two checkpoints or more"):
         average_nets(paths[:1], tmp_path / "out.safetensors")
+    with pytest.raises(ConfigError, match=r'out\.pt: .*name it "out\.safetensors"'):
+        average_nets(paths, tmp_path / "out.pt")
     assert not (tmp_path / "out.safetensors").exists()

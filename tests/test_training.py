@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from subjectiveqe.config import DataConfig, LossConfig, StageConfig, read_recipe
@@ -24,7 +25,8 @@ from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
 from subjectiveqe.training.batches import stream
-from subjectiveqe.training.loop import at_step, lr_at, train
+from subjectiveqe.training.before import Start
+from subjectiveqe.training.loop import STAGES, at_step, lr_at, start_state, train
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -509,6 +511,11 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("net_g.hparams={num_feat: [8, 0], num_block: [1, 1]}", r"unet has nothing in 'downs\.0\.weight' with them"),
         ("net_g.hparams={num_feat: [], num_block: []}", "unet does not take them"),
         ("net_d.hparams={num_feat: 0}", "patch has nothing in 'convs"),
+        ("psnr.only=estimator; net_g.hparams.num_coarseness=2", "nothing trains 'estimator' without 'estimate'"),
+        (
+            "psnr.only=gate; net_g.hparams.gate=true; net_g.hparams.num_coarseness=2; psnr.loss={pix: 0, estimate: 1}",
+            "psnr.only: nothing trains 'gate' without a loss beside 'estimate'",
+        ),
         ("psnr.only=gates", r"psnr\.only: no parameter of unet begins with 'gates'"),
         ("gan=null; data.patch_px=8", "8 is too small for border, expected 9 or more"),
         ("gan.loss.percep=0; data.patch_px=14", "14 does not suit net_d"),
@@ -584,6 +591,56 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(
     with pytest.raises(DivergedError, match=message):
         train(read_recipe(recipe_path, [*changes, "psnr.steps=6"]), tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "psnr" / "state.pt").read_bytes() == poisoned  # nothing was written over it
+
+
+def test_a_loss_that_is_no_number_stops_the_run_though_its_gradient_is_one(recipe_path, tmp_path):
+    first = tmp_path / "first.safetensors"
+    net = UNet(num_feat=(8, 8, 8), num_block=(1, 1, 1))
+    net.tail.weight.data.fill_(1e30)  # squares of which are infinite, so that their root's slope is 0
+    save_net(first, net, {})
+    recipe = read_recipe(recipe_path, ["gan=null", "data.workers=0", "valid=null", "psnr.loss.border=0"])
+    with pytest.raises(DivergedError, match="psnr: step 1: the loss is inf; --resume starts the stage anew"):
+        train(recipe, tmp_path / "run", init_from=first)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "gray"])
+def test_workers_read_picture_files_after_a_validation(recipe_path, tmp_path, draw_image, name):
+    """Which libvips reads in this process as well: forked from it, they would wait for ever."""
+    for number in range(2):
+        image = Image.fromarray(draw_image((80, 80), number))
+        for folder in ("lq", "gt"):
+            (tmp_path / "pairs" / folder).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "pairs" / "gt" / f"{number}.png")
+        lq = image.convert("L") if name == "gray" else image
+        lq.save(tmp_path / "pairs" / "lq" / f"{number}{'.png' if name == 'gray' else '.jpg'}")
+    sets = f"[{tmp_path / 'pairs'}]"
+    changes = ["gan=null", "psnr.steps=2", "data.workers=1", f"data.pairs={sets}", f"valid.pairs={sets}"]
+    words = [word for change in changes for word in ("--set", change)]
+    process = start(recipe_path, "--run-dir", tmp_path / "run", *words)
+    try:
+        text, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    assert "psnr 2/2" in text
+
+
+def test_curves_stay_whole_when_a_run_goes_on(recipe_path, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    changes = ["data.workers=0", "valid=null", "psnr.steps=2", "checkpoint_every=2", "gan.loss={pix: 1}"]
+    train(read_recipe(recipe_path, [*changes, "gan.steps=2"]), tmp_path / "run")
+    train(read_recipe(recipe_path, [*changes, "gan.steps=4"]), tmp_path / "run", resume=True)
+    for stage, steps in (("psnr", [1, 2]), ("gan", [1, 2, 3, 4])):
+        events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard" / stage))
+        events.Reload()
+        assert [event.step for event in events.Scalars("train/pix")] == steps
+
+
+def test_an_estimator_that_learns_at_the_faithful_end_alone_is_in_training(recipe_path):
+    changes = ["gan=null", "net_g.hparams.num_coarseness=2", "psnr.faithful_loss={estimate: 1}"]
+    recipe = read_recipe(recipe_path, changes)
+    state = start_state(recipe, STAGES[0], recipe.psnr, Start(), torch.device("cpu"))
+    assert state.g.net.estimator.training
 
 
 def test_a_run_that_diverges_before_its_first_checkpoint_is_told_to_start_anew(recipe_path, tmp_path):

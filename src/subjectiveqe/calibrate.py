@@ -64,7 +64,7 @@ def calibrate_estimator(
     Returns:
         For each of `valid` and each of its levels the mean absolute error of what is said, before and after.
     Raises:
-        ConfigError: no picture whose coarseness is known, or checkpoints that would be written over.
+        ConfigError: fewer than two pictures whose coarseness is known, or checkpoints that would be written over.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
@@ -96,6 +96,8 @@ def calibrate_estimator(
         return _packed(found)
 
     seen = look(pairs, _ANYWHERE)
+    if len(seen.truth) < 2:
+        raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
     judged = look(valid, 0) if valid else None
     errors = [_errors(estimator.think, judged)]
     _fit(estimator.think, seen)
@@ -113,6 +115,8 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
         if not net.num_coarseness:
             raise ModelError(f"{path}: holds a network without an estimator")
         states = (net.estimator.look.state_dict(), nets[0].estimator.look.state_dict())
+        if net.num_coarseness != nets[0].num_coarseness:
+            raise ModelError(f"{path}: estimates {net.num_coarseness} families, {paths[0]} {nets[0].num_coarseness}")
         if any(not torch.equal(value, states[1][key]) for key, value in states[0].items()):
             raise ModelError(f"{path}: holds another estimator than {paths[0]}")
     estimator: Estimator = nets[0].estimator

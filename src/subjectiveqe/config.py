@@ -108,8 +108,8 @@ class StageConfig(Section):
     batch: PositiveInt = Field(default=32, description="patches a step, of all processes together")
     accumulate: PositiveInt = Field(
         default=1,
-        description="parts that a batch is worked on in, which saves memory; adv takes its averages over each part, "
-        "so that with more than 1 it is not quite the loss of the whole batch",
+        description="parts that a batch is worked on in, which saves memory; adv and estimate take their averages over "
+        "each part, so that with more than 1 they are not quite the losses of the whole batch",
     )
     lr: PositiveFloat = Field(default=2e-4, description="learning rate of the generator")
     lr_d: PositiveFloat | None = Field(
@@ -170,6 +170,10 @@ class StageConfig(Section):
                 raise ValueError(
                     f"faithful_loss.{name} is above 0 and loss.{name} is not; a network that judges serves both"
                 )
+        for name in ("percep_kind", "percep_weights"):
+            told = self.faithful_loss and name in self.faithful_loss.model_fields_set
+            if told and getattr(self.faithful_loss, name) != getattr(self.loss, name):
+                raise ValueError(f"faithful_loss.{name} is another than loss.{name}; one network judges for both")
         return self
 
 
@@ -177,7 +181,7 @@ class Recipe(Section):
     """A whole training run: stage psnr, then stage gan from its best weights; either may be left out."""
 
     name: str = Field(description="of the run, and of its folder in runs/")
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of all that is drawn")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of all that is drawn")
     net_g: NetConfig = Field(description="the generator")
     net_d: NetConfig = Field(default=NetConfig(kind="patch"), description="the discriminator, for `adv`")
     data: DataConfig = Field(description="patches to train on")
@@ -219,7 +223,8 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"  # "<<", which takes the keys of another mapping
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
         if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
             raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' is given twice", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -6,6 +6,7 @@ discriminator several times, frozen and not, which wrappers forbid or make slow,
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterable
 
@@ -14,11 +15,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+LONGEST_WAIT = datetime.timedelta(days=1)
+"""For each other: while the first process validates, which may take hours, the others wait."""
+
 
 def start(device: torch.device) -> None:
     """Joins the other processes when `torchrun` started this one; else does nothing."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
 
 
 def stop() -> None:

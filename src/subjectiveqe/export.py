@@ -14,7 +14,7 @@ import numpy as np
 
 from . import dial
 from .codecs import get_codec
-from .codecs.coarseness import TOLD_LESS, read_less
+from .codecs.coarseness import FAMILIES, TOLD_LESS, read_less
 from .errors import ConfigError, ModelError
 from .files import atomic_path
 from .images import read_rgb
@@ -69,12 +69,14 @@ def export_onnx(
     from .nets.checkpoint import describe, load_net
 
     check_name(out)
-    read_less(less)
+    curves = read_less(less)
     net: Any
     other: Any
     net, metadata = load_net(checkpoint)
     if less and not net.num_coarseness:
         raise ConfigError(f"{checkpoint}: is not told how coarse a picture is; leave --less out")
+    if unheard := [family for family in curves if family not in FAMILIES[: net.num_coarseness]]:
+        raise ConfigError(f"{checkpoint}: is not told of {', '.join(unheard)}; leave that --less out")
     ends = [net]
     if faithful is not None:
         other, made_by = load_net(faithful)

@@ -59,6 +59,8 @@ def quantize_onnx(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     check_name(out)
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
         plain = Path(folder) / "plain.onnx"
         header = _fold(model, strength, plain)
@@ -107,7 +109,10 @@ def _fold(model: Path, strength: float, plain: Path) -> dict[str, str]:
         raise unreadable(model, error) from None
     if "coarseness" not in [value.name for value in session.get_inputs()]:
         raise ModelError(f"{model}: expected a model of this package that is told how coarse its input is")
-    return dict(session.get_modelmeta().custom_metadata_map)
+    header = dict(session.get_modelmeta().custom_metadata_map)
+    if header.get("precision") == "int8":
+        raise ModelError(f"{model}: is in integers already; quantize the model that it was made of")
+    return header
 
 
 def _drop_identities(model: onnx.ModelProto) -> None:

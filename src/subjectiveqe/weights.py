@@ -124,7 +124,7 @@ def read_arrays(name: str) -> Arrays:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: damaged weights ({error}); remove the file, then {_remedy(name)}") from None
 
 

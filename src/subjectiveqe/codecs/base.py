@@ -70,6 +70,8 @@ class Codec(ABC):
         low, high = self.level_range
         if not low <= level <= high:
             raise CodecError(f"{self.name}: {self.level_name} must be {low}..{high}, got {level}")
+        if int(level) != level:
+            raise CodecError(f"{self.name}: {self.level_name} must be a whole number, got {level}")
         check_rgb(rgb, self.name)
 
 

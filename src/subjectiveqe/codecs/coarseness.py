@@ -102,7 +102,7 @@ def read_less(points: Sequence[str]) -> Less:
             place, less = map(float, numbers)
         except ValueError:
             place = less = math.nan
-        if family not in FAMILIES or not (0 <= place <= 2 and abs(less) < 1):
+        if family not in FAMILIES or text.split() != [text] or not (0 <= place <= 2 and abs(less) < 1):
             known = ", ".join(FAMILIES)
             raise ConfigError(
                 f'--less "{text}": expected family:coarseness:less, as webp:0.6:0.1; families are {known}'

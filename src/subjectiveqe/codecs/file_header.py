@@ -48,6 +48,8 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
 
 def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | None:
     if "base_q_idx" in fields:
+        if "avif" not in FAMILIES[:num]:
+            return None
         index = float(fields["base_q_idx"])
         if fields.get("using_qmatrix"):
             index = float(np.interp(index, _TUNED, _NOMINAL))

@@ -36,7 +36,7 @@ class _Still(InMemoryCodec):
         file = io.BytesIO()
         try:
             Image.fromarray(rgb).save(file, self.pillow_format, quality=int(level), **self.save_options())
-        except (OSError, ValueError, KeyError) as error:  # KeyError: Pillow was built without the format
+        except (OSError, ValueError, KeyError, RuntimeError) as error:  # KeyError: Pillow was built without it
             raise CodecError(
                 f"{self.name}: Pillow cannot encode {rgb.shape[1]}x{rgb.shape[0]} px ({first_line(error)}); "
                 f'"python -m PIL.features" says whether this Pillow has {self.pillow_format}'
@@ -50,7 +50,7 @@ class _Still(InMemoryCodec):
         try:
             with Image.open(io.BytesIO(data), formats=[self.pillow_format]) as picture:
                 return np.array(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, KeyError) as error:
+        except (OSError, ValueError, SyntaxError, KeyError, RuntimeError) as error:
             raise CodecError(f"{self.name}: cannot decode {len(data)} bytes ({first_line(error)})") from None
 
 

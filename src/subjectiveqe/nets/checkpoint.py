@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,8 +54,9 @@ def save_net(path: Path, net: nn.Module, metadata: Mapping[str, str] = {}, half:
     state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    # Written by Python: the library's own writing leaves a file that others may not read, and tracebacks on full disks.
     with atomic_path(path) as aside:
-        safetensors.torch.save_file(state, aside, metadata={**metadata, **describe(net)})
+        aside.write_bytes(safetensors.torch.save(state, metadata={**metadata, **describe(net)}))
 
 
 def describe(net: nn.Module) -> dict[str, str]:
@@ -117,9 +117,11 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
         half: see `save_net`.
         shares: how much each counts, 1 in all; equal ones if None.
     Raises:
-        ConfigError: shares that do not go with the checkpoints.
+        ConfigError: an output that is not named .safetensors, or shares that do not go with the checkpoints.
         ModelError: a file that is none, or networks that differ.
     """
+    if out.suffix != ".safetensors":
+        raise ConfigError(f'{out}: expected the name of a .safetensors file; name it "{out.stem}.safetensors"')
     if len(paths) < 2:
         raise ModelError(f"expected two checkpoints or more to average, got {len(paths)}")
     shares = shares or [1 / len(paths)] * len(paths)
@@ -166,14 +168,14 @@ def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
         raise ModelError(f"{path}: holds net '{metadata.get('net')}', known are {', '.join(NETS)}")
     try:
         return kind(**json.loads(metadata["hparams"]))
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise ModelError(f"{path}: header does not describe a '{metadata['net']}' ({error})") from None
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # torch raises all kinds for damaged files
         reason = first_line(error)
         raise ModelError(f"{path}: not a PyTorch checkpoint of plain tensors ({reason})") from None
     for key in ("state_dict_g", "state_dict", "params_ema", "params"):
@@ -209,6 +211,8 @@ def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
         num_grow = state["body.0.blocks.0.convs.0.weight"].shape[0]
     except KeyError as error:
         raise ModelError(f"{path}: not an RRDB generator, tensor {error} is missing") from None
+    except IndexError:
+        raise ModelError(f"{path}: not an RRDB generator, its convolutions are single numbers") from None
     num_block = len({key.split(".")[1] for key in state if key.startswith("body.")})
     from_seed = any(key.startswith("rrdb_lst.") for key in foreign)
     metadata = {

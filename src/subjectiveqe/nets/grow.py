@@ -10,7 +10,9 @@ from .unet import UNet
 
 
 def grow(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
-    """The state of a network for another of its kind that has no less of anything; any other is left as it is.
+    """The state of a network for another of its kind that has no less of anything, and as many levels.
+
+    Any other is left as it is.
 
     - Told of a new family of codecs, it does what it did for the one that it was part of (`codecs.coarseness.PARENTS`),
       or does not listen yet; its own estimates of new families are 0.
@@ -26,7 +28,7 @@ def grow(trained: nn.Module, net: nn.Module) -> dict[str, Tensor]:
         net: gives the sizes, and the fresh weights of its added blocks.
     """
     state: dict[str, Tensor] = dict(trained.state_dict())
-    if not (isinstance(trained, UNet) and isinstance(net, UNet)):
+    if not (isinstance(trained, UNet) and isinstance(net, UNet)) or trained.stride_px != net.stride_px:
         return state
     if 0 < trained.num_coarseness < net.num_coarseness:
         _tell_more(state, trained.num_coarseness, net.num_coarseness)

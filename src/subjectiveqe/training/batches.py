@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import DataConfig
 from ..data.patches import Patches
-from ..data.store import open_pairs
+from ..data.store import FilePairs, PairSet, open_pairs
 from ..errors import SubjectiveQEError
 from ..images import RGB
 
@@ -82,10 +83,21 @@ def stream(
         num_workers=config.workers,
         prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache
         pin_memory=device.type == "cuda",
+        multiprocessing_context=_way_to_start(sets) if config.workers else None,
     )
     for lq, gt, *rest in _told_plainly(loader):
         known = (tensor.to(device, non_blocking=True) for tensor in rest)
         yield Batch(_to_network(lq, device), _to_network(gt, device), *known)
+
+
+def _way_to_start(sets: Sequence[PairSet]) -> str | None:
+    """How workers start; None for the usual way.
+
+    Forked from a process that has used libvips they could not read picture files, which are libvips' business but for
+    plain PNG: they would wait for its threads for ever.
+    """
+    has_files = any(isinstance(pairs, FilePairs) for pairs in sets)
+    return "forkserver" if has_files and "forkserver" in multiprocessing.get_all_start_methods() else None
 
 
 def _told_plainly(loader: Iterable[Any]) -> Iterator[Any]:

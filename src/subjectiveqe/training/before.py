@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import __version__, distributed
 from ..codecs.coarseness import FAMILIES
-from ..config import NetConfig, Recipe, read_recipe
+from ..config import NetConfig, Recipe, StageConfig, read_recipe
 from ..data.patches import Patches
 from ..data.store import open_pairs
 from ..errors import ConfigError, ShapeError, first_line
@@ -87,6 +87,8 @@ def check(recipe: Recipe, start: Start) -> None:
         only = stage.only if stage else None
         if only is not None and not any(param.startswith(only) for param, _ in net_g.named_parameters()):
             raise ConfigError(f"{name}.only: no parameter of {recipe.net_g.kind} begins with '{only}'")
+        if stage and only is not None:
+            _check_only(name, stage, net_g)
     weights_from(start, recipe, net_g)
     if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
         raise ConfigError(
@@ -100,6 +102,20 @@ def check(recipe: Recipe, start: Start) -> None:
     Patches([open_pairs(path) for path in data.pairs], data.patch_px, recipe.seed, data.aligned)
     if recipe.valid:
         choose_pairs(recipe.valid)
+
+
+def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
+    """Refuses losses that do not reach what alone is to be trained: `estimate` the estimator, the others the rest."""
+    trained = {
+        param.startswith("estimator.") for param, _ in net_g.named_parameters() if param.startswith(stage.only or "")
+    }
+    terms = ("pix", "chroma", "border", "spectrum", "ssim", "grid", "percep", "adv")
+    for loss in stage.losses:
+        reached = {True} if loss.estimate else set()
+        reached |= {False} if any(getattr(loss, term) for term in terms) else set()
+        if not trained & reached:
+            wanted = "'estimate'" if True in trained else "a loss beside 'estimate'"
+            raise ConfigError(f"{name}.only: nothing trains '{stage.only}' without {wanted}; give one a weight above 0")
 
 
 def _try_net_g(recipe: Recipe) -> Any:

@@ -83,7 +83,7 @@ def train(
         The best weights of the last stage.
     Raises:
         ConfigError: the recipe cannot be run, or `run_dir` holds another run.
-        DivergedError: a gradient is not finite; the message names the step and how to go on.
+        DivergedError: a loss or a gradient is not finite; the message names the step and how to go on.
     """
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     distributed.start(device)
@@ -145,7 +145,7 @@ def run_stage(
     batches = stream(
         recipe.data, 2 * recipe.seed + (stage.name == "gan"), config.batch, state.step, rank, world_size, device, told
     )
-    board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step) if writes else None
+    board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step + 1) if writes else None
     progress = _Progress(stage.name, state, config)
 
     while state.step < config.steps:
@@ -194,7 +194,7 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
         for name, param in net_g.named_parameters():
             param.requires_grad_(name.startswith(config.only))
     state = TrainState(_learner(net_g, config, device))
-    if net_g.num_coarseness and not config.loss.estimate:
+    if net_g.num_coarseness and not any(loss.estimate for loss in config.losses):
         net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
     if stage.name == "gan":
         if config.loss.adv:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..files import atomic_path
 
 
 class DivergedError(SubjectiveQEError):
-    """Training produced a gradient that is not a number."""
+    """Training produced a loss or a gradient that is not a number."""
 
 
 @dataclass
@@ -114,8 +114,10 @@ class TrainState:
             "ema_g": self.ema_g.state_dict(),
             "d": self.d.state_dict() if self.d else None,
         }
+        file = io.BytesIO()  # written by Python, which says in one line that a disk is full
+        torch.save(content, file)
         with atomic_path(path) as aside:
-            torch.save(content, aside)
+            aside.write_bytes(file.getbuffer())
 
     def load(self, path: Path) -> None:
         """Puts back what `save` wrote.
@@ -129,7 +131,7 @@ class TrainState:
             self.ema_g.load_state_dict(content["ema_g"])
             if self.d is not None:
                 self.d.load_state_dict(content["d"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
+        except Exception as error:  # torch raises all kinds for damaged files
             reason = first_line(error)
             raise ModelError(f"{path}: no state of this run ({reason}); delete it to start the stage again") from None
         self.step, self.best = content["step"], content["best"]

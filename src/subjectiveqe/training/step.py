@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..losses import (
 )
 from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
-from .state import TrainState
+from .state import DivergedError, TrainState
 
 _DISTANCES = {"pix": charbonnier, "chroma": chroma_loss, "spectrum": spectrum_loss, "ssim": ssim_loss}
 """Losses of both stages that compare each output with its original, by the names of their weights."""
@@ -56,8 +57,7 @@ def psnr_step(
             terms |= _pixel_terms(out.float(), part, stage)
         torch.autograd.backward(torch.stack(list(terms.values())).sum() / stage.accumulate)
         _add(losses, terms, stage.accumulate)
-    losses["norm_g"] = state.g.update(lrs[0], stage, state.step)
-    state.follow(stage.ema)
+    losses["norm_g"] = _update_g(state, losses, lrs[0], stage)
     return losses
 
 
@@ -105,8 +105,7 @@ def gan_step(
                 terms["grid"] = weight.grid * grid_loss(out.float(), part.gt)
             torch.autograd.backward(torch.stack(list(terms.values())).sum() / stage.accumulate)
             _add(losses, terms, stage.accumulate)
-    losses["norm_g"] = state.g.update(lrs[0], stage, state.step)
-    state.follow(stage.ema)
+    losses["norm_g"] = _update_g(state, losses, lrs[0], stage)
 
     if state.d is not None and net_d is not None:
         for gt, fake_gt in seen:
@@ -117,6 +116,19 @@ def gan_step(
             _add(losses, {"d": loss}, stage.accumulate)
         losses["norm_d"] = state.d.update(lrs[1], stage, state.step)
     return losses
+
+
+def _update_g(state: TrainState, losses: Mapping[str, Tensor | float], lr: float, stage: StageConfig) -> float:
+    """One update of the generator, which its average follows; gives the norm of the gradient.
+
+    A loss may be infinite where its gradient is 0: weights so large that nothing they do matters any more.
+    """
+    norm = state.g.update(lr, stage, state.step)
+    total = float(sum(losses.values()))
+    if not math.isfinite(total):
+        raise DivergedError(f"step {state.step + 1}: the loss is {total}")
+    state.follow(stage.ema)
+    return norm
 
 
 def generate(net_g: Any, lq: Tensor, strength: float, coarseness: Tensor | None = None) -> Tensor:
