@@ -60,15 +60,16 @@ def test_the_table_fits_80_columns_and_shows_before_and_after(summary):
 
 
 def test_own_pictures_take_the_place_of_the_bundled_ones(tmp_path, tiny_model, draw_image):
-    write_png(tmp_path / "a photo with a very long name.png", draw_image((1100, 70)))
-    summary = run_demo(tmp_path / "demo", tiny_model, pictures=[tmp_path / "a photo with a very long name.png"])
+    name = "a [red]photo with a very long name.png"
+    write_png(tmp_path / name, draw_image((1100, 70)))
+    summary = run_demo(tmp_path / "demo", tiny_model, pictures=[tmp_path / name])
     assert [(row.info.codec, row.info.height, row.info.width) for row in summary.rows] == [
         (codec, 1024, 64) for codec, _ in CASES
     ]
     console = Console(width=80)
     with console.capture() as capture:
         console.print(make_table(summary.rows))
-    assert "a photo with …" in capture.get()
+    assert "a [red]photo …" in capture.get()
     assert len(capture.get().splitlines()) == 2 + 2 * len(summary.rows)
 
 

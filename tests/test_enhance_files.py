@@ -26,7 +26,7 @@ from subjectiveqe.enhancing.files import BatchProgress, enhance_files, enhance_s
 from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.files import atomic_path, cache_folder, write_text
-from subjectiveqe.images import read_rgb, write_png
+from subjectiveqe.images import read_rgb, sniff_format, write_png
 from subjectiveqe.photos import FORMATS
 from subjectiveqe.saving import Saving
 
@@ -603,6 +603,24 @@ def test_a_handler_that_is_not_pythons_stays(monkeypatch):
 
 def test_the_tests_have_a_cache_of_their_own(tmp_path_factory):
     assert cache_folder().is_relative_to(tmp_path_factory.getbasetemp())
+
+
+def test_what_goes_in_place_has_the_options_of_what_it_is_and_not_of_its_name(tmp_path, enhancer, draw_image):
+    misnamed = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))).rename(tmp_path / "a.png")
+    before = misnamed.read_bytes()
+    [failed] = enhance_files([misnamed], None, enhancer, saving=Saving(lossless=True), in_place=True).of("failed")
+    assert "JPEG has no lossless mode here" in failed.reason
+    assert misnamed.read_bytes() == before
+    [done] = enhance_files([misnamed], None, enhancer, saving=Saving(quality=50), in_place=True).of("done")
+    assert sniff_format(done.job.target) == "jpeg"
+
+
+def test_a_mixed_folder_takes_the_options_of_some(tmp_path, enhancer, draw_image):
+    write_png(tmp_path / "in" / "b.png", draw_image((8, 8)))
+    save_jpeg(tmp_path / "in" / "a.jpg", draw_image((8, 8)))
+    write_png(tmp_path / "in" / "c.png", draw_image((8, 8)))
+    result = enhance_files([tmp_path / "in"], tmp_path / "out", enhancer, saving=Saving(quality=50, chroma="420"))
+    assert len(result.of("done")) == 3
 
 
 def test_a_jpeg_is_not_made_where_lossless_was_asked_for(tmp_path, enhancer, draw_image):

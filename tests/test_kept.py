@@ -15,6 +15,7 @@ from PIL import Image, IptcImagePlugin
 
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.exif import density_of, exif_of_tiff, with_orientation, without_thumbnail
+from subjectiveqe.images import read_rgb
 from subjectiveqe.iptc import iptc_records
 from subjectiveqe.jpegsegments import application, read_application
 from subjectiveqe.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
@@ -301,6 +302,123 @@ def test_exif_is_the_block_it_was(tmp_path, name, order):
     copy(target, tmp_path / f"bare{FORMATS[name][0]}", Saving(strip=True))
     with Image.open(tmp_path / f"bare{FORMATS[name][0]}") as seen:
         assert not seen.info.get("exif")
+
+
+ODD_BLOCKS = [b"", bytes(100), b"Exif\0\0II*\0", b"\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", b"\xff" * 100, b"Exif\0\0" * 2]
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+@pytest.mark.parametrize("odd", ODD_BLOCKS)
+def test_an_exif_block_that_is_none_spoils_no_file(tmp_path, odd, name):
+    save(tmp_path / "in.jpg", exif=b"Exif\0\0" + odd)
+    out = tmp_path / f"out{FORMATS[name][0]}"
+    copy(tmp_path / "in.jpg", out)
+    with Image.open(out) as seen:
+        seen.load()
+
+
+def test_what_an_avif_cannot_hold_is_said(tmp_path):
+    save(tmp_path / "in.jpg", exif=b"Exif\0\0" + bytes(100))
+    assert copy(tmp_path / "in.jpg", tmp_path / "out.avif").warnings == ("EXIF is damaged and not kept",)
+
+
+def test_an_avif_whose_exif_is_none_is_read(tmp_path):
+    save(tmp_path / "in.jpg", exif=tags_of_a_camera())
+    copy(tmp_path / "in.jpg", tmp_path / "out.avif")
+    content = (tmp_path / "out.avif").read_bytes()
+    place = content.rindex(b"Exif\0\0") + 6
+    (tmp_path / "odd.avif").write_bytes(content[:place] + b"\0\0\0\0" + content[place + 4 :])
+    with pytest.raises(Exception, match="Exif"), Image.open(tmp_path / "odd.avif") as seen:
+        seen.load()
+    assert np.abs(read_rgb(tmp_path / "odd.avif").astype(int) - read_rgb(tmp_path / "out.avif")).max() <= 2
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+@pytest.mark.parametrize("name", ["avif", "jpeg", "heic"])
+def test_exif_of_a_turned_avif_is_the_block_it_was(tmp_path, turned, name):
+    block = with_orientation(tags_of_a_camera() + b"behind all tables", turned)
+    save(tmp_path / "in.jpg", exif=block)
+    copy(tmp_path / "in.jpg", tmp_path / "mid.avif")
+    content = (tmp_path / "mid.avif").read_bytes()
+    upright = with_orientation(block, 1).removeprefix(b"Exif\0\0")
+    assert content.count(upright) == 1
+    (tmp_path / "mid.avif").write_bytes(content.replace(upright, block.removeprefix(b"Exif\0\0")))
+    out = tmp_path / f"out{FORMATS[name][0]}"
+    photo = copy(tmp_path / "mid.avif", out)
+    assert photo.orientation == 1
+    assert upright in out.read_bytes()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("name", ["jpeg", "webp"])
+def test_an_orientation_of_four_bytes_is_kept(tmp_path, order, name):
+    entry = struct.pack(f"{order}HHII", ORIENTATION, 4, 1, 6)
+    head = b"II*\0\x08\0\0\0" if order == "<" else b"MM\0*\0\0\0\x08"
+    save(tmp_path / "in.jpg", exif=b"Exif\0\0" + head + struct.pack(f"{order}H", 1) + entry + bytes(4))
+    out = tmp_path / f"out{FORMATS[name][0]}"
+    copy(tmp_path / "in.jpg", out)
+    with Image.open(out) as seen:
+        assert seen.getexif()[ORIENTATION] == 6
+
+
+def test_a_thumbnail_in_strips_takes_nothing_else_along():
+    """Two strips, whose places lie in a table of their own; the note of the maker lies behind that."""
+    tags = {0x0111: (4, 2, 60), 0x0117: (4, 2, 68)}
+    first = struct.pack("<HHHIII", 1, MAKER, 2, 6, 76, 14 + 12)
+    second = struct.pack("<H", 2) + b"".join(struct.pack("<HHII", tag, *value) for tag, value in tags.items())
+    body = (b"II*\0\x08\0\0\0" + first + second).ljust(60, b"\0") + struct.pack("<4I", 90, 94, 4, 4) + b"MAKER\0"
+    assert b"MAKER\0" in without_thumbnail(b"Exif\0\0" + body.ljust(98, b"\1"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({0x011A: 72.0, 0x011B: 72.0, 0x0128: 1}, None),  # without a unit
+        ({0x011A: 300.0, 0x011B: 300.0, 0x0128: 1}, None),
+        ({0x011A: 72.0, 0x011B: 72.0, 0x0128: 2}, (72, 72)),
+    ],
+)
+@pytest.mark.parametrize("target", ["jpeg", "png", "tiff"])
+def test_a_resolution_without_a_unit_is_none(tmp_path, target, tags, expected):
+    told = exif()
+    for tag, value in tags.items():
+        told[tag] = value
+    Image.new("RGB", (96, 64), "red").save(tmp_path / "in.webp", exif=told)
+    out = tmp_path / f"out{FORMATS[target][0]}"
+    copy(tmp_path / "in.webp", out)
+    assert told_by_the_format(out) == expected
+
+
+@pytest.mark.parametrize("target", ["jpeg", "png", "tiff", "bmp"])
+@pytest.mark.parametrize("source", ["jpeg", "png"])
+def test_a_format_s_own_resolution_counts_more_than_that_of_exif(tmp_path, source, target):
+    told = exif()
+    told[0x011A], told[0x011B], told[0x0128] = 72.0, 72.0, 2
+    name = tmp_path / f"in{FORMATS[source][0]}"
+    Image.new("RGB", (96, 64), "red").save(name, dpi=(300, 300), exif=told)
+    out = tmp_path / f"out{FORMATS[target][0]}"
+    copy(name, out)
+    assert told_by_the_format(out) == (300, 300)
+
+
+def test_an_unequal_resolution_turns_with_the_picture(tmp_path):
+    save(tmp_path / "in.jpg", exif=exif(6), dpi=(200, 100))
+    for name, expected in (("out.png", (100, 200)), ("out.bmp", (100, 200)), ("out.tif", (200, 100))):
+        copy(tmp_path / "in.jpg", tmp_path / name)
+        assert told_by_the_format(tmp_path / name) == expected
+
+
+def told_by_the_format(path):
+    """Dots per inch as libvips has them of a file without EXIF; None where there are none."""
+    content = path.read_bytes()
+    if path.suffix == ".png":
+        place = content.index(b"pHYs") + 4
+        across, down, unit = struct.unpack(">IIB", content[place : place + 9])
+        return (round(across * 0.0254), round(down * 0.0254)) if unit == 1 else None
+    if path.suffix == ".jpg":
+        told = read_application(path, 0, b"JFIF\0")
+        return struct.unpack(">HH", told[0][3:7]) if told and told[0][2] == 1 else None
+    return dpi_of(path)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "avif"])

@@ -97,8 +97,6 @@ def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
         with pytest.raises(ConfigError, match=r"is out of range, expected 0 \(faithful\) to 1 \(pleasing\)"):
             quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.onnx", strength=strength)
     quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "first.onnx", patches=1)
-    with pytest.raises(
-        ModelError, match=r"first\.onnx: is in integers already; quantize the model"
-    ):
+    with pytest.raises(ModelError, match=r"first\.onnx: is in integers already; quantize the model"):
         quantize_onnx(tmp_path / "first.onnx", [pairs], tmp_path / "int8.onnx")
     assert not (tmp_path / "int8.onnx").exists()

@@ -106,6 +106,7 @@ def make_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for the terminal: each picture before (as the codec left it) and after enhancing."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)  # fits 80 columns
     table.add_column("picture", no_wrap=True, max_width=_NAME_LETTERS)
@@ -118,7 +119,7 @@ def make_table(rows: Sequence[Row]) -> Table:
             [format(values[name], MEASURES[name].form) for name in SHOWN] for values in (row.before, row.after or {})
         )
         table.add_row(
-            info.name, f"{info.codec} {info.level}", str(info.num_bytes), f"{info.bpp:.2f}", "before", *before
+            Text(info.name), f"{info.codec} {info.level}", str(info.num_bytes), f"{info.bpp:.2f}", "before", *before
         )
         table.add_row("", "", "", "", "after", *after)
     return table

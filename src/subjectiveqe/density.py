@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .exif import density_of
+from .jpegsegments import read_application
 from .pngchunks import read_chunk, replace_chunk
 
 if TYPE_CHECKING:
@@ -19,19 +20,39 @@ _LEAST, _MOST = 0.01, 10_000
 """What is beyond is damage, and no format's number is too small for what is between."""
 
 _PER_METRE = 1
+_PER_UNIT = {1: 25.4, 2: 10.0}
+"""Millimetres in an inch and a centimetre, by JFIF's numbers for them."""
 
 
 def read_density(path: Path, kind: str, image: pyvips.Image) -> tuple[float, float]:
     """Pixels per millimetre across and down, as a file tells them in its format's way or else by EXIF."""
-    if kind == "png":
-        is_told = (read_chunk(path, b"pHYs") or b"")[8:] == bytes([_PER_METRE])
-    else:
-        is_told = bool(image.get_typeof("resolution-unit"))
     exif = bytes(image.get("exif-data")) if image.get_typeof("exif-data") else b""
-    for density in ((image.xres, image.yres) if is_told else UNTOLD, density_of(exif)):
+    if kind == "png":
+        told = _of_png(path)
+    elif kind == "jpeg":
+        told = _of_jpeg(path)
+    else:
+        told = (image.xres, image.yres) if image.get_typeof("resolution-unit") and not exif else None
+    for density in (told, density_of(exif)):
         if density and density != UNTOLD and all(_LEAST <= per_mm <= _MOST for per_mm in density):
             return density
     return UNTOLD
+
+
+def _of_png(path: Path) -> tuple[float, float] | None:
+    content = read_chunk(path, b"pHYs") or b""
+    if len(content) != 9 or content[8] != _PER_METRE:
+        return None
+    across, down = struct.unpack(">II", content[:8])
+    return across / 1000, down / 1000
+
+
+def _of_jpeg(path: Path) -> tuple[float, float] | None:
+    content = next(iter(read_application(path, 0, b"JFIF\0")), b"")
+    if len(content) < 7 or content[2] not in _PER_UNIT:
+        return None
+    across, down = struct.unpack(">HH", content[3:7])
+    return across / _PER_UNIT[content[2]], down / _PER_UNIT[content[2]]
 
 
 def leave_untold(path: Path, format_out: str) -> None:

@@ -50,7 +50,8 @@ def _clear_thumbnail(body: bytearray, link: int) -> None:
     with suppress(struct.error):
         entries, end = _table(body, link)
         for place, length in _THUMBNAIL:
-            if place in entries and length in entries:
+            told = [entries[tag] for tag in (place, length) if tag in entries and _count(body, entries[tag]) == 1]
+            if len(told) == 2:
                 first = _number(body, entries[place])
                 last = first + _number(body, entries[length])
                 if first > end and last >= len(body):  # where most cameras put it
@@ -68,15 +69,14 @@ def with_orientation(exif: bytes, orientation: int) -> bytes:
     """
     start = len(_START) if exif.startswith(_START) else 0
     body, order = exif[start:], _order(exif[start:])
+    entry = struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)
     try:
         entries, _ = _table(body, 4)
     except struct.error:
         return exif if orientation == 1 else with_orientation(_NOTHING, orientation)
     if place := entries.get(_ORIENTATION):
-        return exif[:start] + body[: place + 8] + struct.pack(f"{order}HH", orientation, 0) + body[place + 12 :]
-    if orientation == 1:
-        return exif
-    return _with_entries(exif, {_ORIENTATION: struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)})
+        return exif[:start] + body[:place] + entry + body[place + 12 :]
+    return exif if orientation == 1 else _with_entries(exif, {_ORIENTATION: entry})
 
 
 def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
@@ -135,6 +135,11 @@ def exif_of_jpeg(exif: bytes) -> bytes:
     return _START + bare_exif(exif)
 
 
+def is_block(exif: bytes) -> bool:
+    """Whether it begins as a block does; libavif refuses files with any other."""
+    return len(bare_exif(exif)) >= 8 and bare_exif(exif)[:4] in (b"II*\0", b"MM\0*")
+
+
 def replace_in_webp(path: Path, exif: bytes) -> None:
     """Puts an EXIF block in the place of the one that a WebP file has, which is written anew."""
     content, place = path.read_bytes(), 12
@@ -161,6 +166,11 @@ def _table(body: bytes | bytearray, link: int) -> tuple[dict[int, int], int]:
     (count,) = struct.unpack_from(f"{order}H", body, table)
     end = table + 2 + 12 * count
     return {struct.unpack_from(f"{order}H10x", body, place)[0]: place for place in range(table + 2, end, 12)}, end
+
+
+def _count(body: bytes | bytearray, entry: int) -> int:
+    """How many values an entry has; those of more than one do not lie in it."""
+    return int(struct.unpack_from(f"{_order(body)}I", body, entry + 4)[0])
 
 
 def _number(body: bytes | bytearray, entry: int) -> int:

@@ -132,7 +132,7 @@ def open_picture(path: Path) -> pyvips.Image:
         if kind == "avif" and is_small:
             deep = image.format == "ushort"  # of which Pillow would make 8 bits
             bits = image.get("bits-per-sample")
-            image = _full_scale(image.copy_memory(), bits) if deep else _open_by_pillow(path, kind)
+            image = _full_scale(image.copy_memory(), bits) if deep else _open_avif(path, image)
         if kind in ("avif", "heic") and is_small and _has_doubled_chroma(image):
             image = _with_smooth_chroma(image)
         if kind in ("avif", "heic", "png") and is_small and not image.get_typeof("icc-profile-data"):
@@ -143,6 +143,26 @@ def open_picture(path: Path) -> pyvips.Image:
         size = f"{image.width}x{image.height} px"
         raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that a {kind} may have here")
     return image
+
+
+def _open_avif(path: Path, image: pyvips.Image) -> pyvips.Image:
+    """As Pillow reads it, upright, but for what the file says beside its pixels, which Pillow writes anew.
+
+    Where Pillow refuses the file for its EXIF, it is libvips' `image`.
+    """
+    import pyvips
+
+    try:
+        better = _open_by_pillow(path, "avif")
+    except Exception as error:  # of the decoder, which has no class for it
+        if "Exif" not in str(error):
+            raise
+        return image.copy_memory()
+    for name in ("exif-data", "xmp-data"):
+        if image.get_typeof(name):
+            better.set_type(pyvips.GValue.blob_type, name, bytes(image.get(name)))
+    better.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    return better
 
 
 def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:

@@ -23,6 +23,7 @@ from .exif import (
     exif_of_tiff,
     has_place,
     iptc_of_tiff,
+    is_block,
     read_tables,
     with_orientation,
     without_thumbnail,
@@ -146,12 +147,16 @@ def open_photo(path: Path, format_out: str) -> Photo:
         density = read_density(path, kind, image)
         lost: tuple[str, ...] = ()
         if number > 1 and kind == "png" and format_out in (*_PAGED, "png"):
+            is_deep = image.format == "ushort"
             image, has_still = read_frames(path, image)
             lost = (STILL_PICTURE_LOST,) if has_still else ()
+            lost += ("what frames have beyond 8 bits",) if is_deep else ()
         elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
             with suppress(pyvips.Error):  # pages of several sizes: the first is taken
                 image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
-        return replace(_describe(path, image, kind, format_out, number, lost), density=density)
+        photo = _describe(path, image, kind, format_out, number, lost)
+        turned = image.get("orientation") if image.get_typeof("orientation") else 1
+        return replace(photo, density=density[::-1] if turned > 4 and photo.orientation == 1 else density)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
 
@@ -197,7 +202,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         attached.pop("icc-profile-data", None)
     else:
         attached["icc-profile-data"] = profile
-    if format_out == "tiff" and "exif-data" in attached and not can_go_into_tiff(attached["exif-data"]):
+    takes = {"tiff": can_go_into_tiff, "avif": is_block}.get(format_out)
+    if takes and "exif-data" in attached and not takes(attached["exif-data"]):
         warnings.append("EXIF is damaged and not kept")
         del attached["exif-data"]
     page_height = image.get_page_height()

@@ -120,9 +120,11 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
             attached["exif-data"] = with_orientation(b"", photo.orientation)
         if photo.density != UNTOLD and format_out in _DENSITY_BY_EXIF and not saving.strip:
             attached["exif-data"] = with_density(attached.get("exif-data", b""), photo.density)
-        image = image.copy(xres=1.0, yres=1.0) if saving.strip else image
+        image = image.copy()
         for name, content in attached.items():
             image.set_type(pyvips.GValue.blob_type, name, content)
+        across, down = UNTOLD if saving.strip else photo.density
+        image = image.copy(xres=across, yres=down)  # by then: libvips takes them from EXIF, whatever is told there
         if not saving.strip or photo.orientation > 1:  # else a stripped picture would lie on its side
             image.set_type(pyvips.GValue.gint_type, "orientation", photo.orientation)
         # Nothing attached must mean nothing written: libvips would make up an EXIF block.
@@ -311,7 +313,7 @@ def _as_image(photo: Photo, rows: Iterator[Pixels]) -> Iterator[tuple[pyvips.Ima
             if failure:
                 raise failure[0] from None
             raise
-        yield image.copy(xres=photo.density[0], yres=photo.density[1]), failure
+        yield image, failure
     finally:
         is_over.set()
         producer.join()

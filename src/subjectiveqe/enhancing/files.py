@@ -28,7 +28,7 @@ from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 from .look import Look, with_file
-from .plan import Job, check_options, named_format, plan_jobs
+from .plan import Job, check_lossless, check_options, named_format, plan_jobs
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
@@ -263,6 +263,7 @@ def _enhance_one(
         if job.target == job.source.resolve() and kind not in FORMATS:
             raise ImageError(f"{kind} is read and not written, so it cannot be replaced; give --out or --suffix")
         format_out = job.format_out or saving.format_for(kind)
+        check_lossless(saving, format_out, job.target)
         photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
     except (SubjectiveQEError, OSError, MemoryError) as error:
         reason = str(error) or type(error).__name__

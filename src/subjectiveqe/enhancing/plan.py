@@ -83,7 +83,7 @@ def plan_jobs(
         hint = "" if recursive else "; add -r for those of subfolders"
         raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
     _refuse_clashes(jobs, in_place)
-    check_options(saving, {job.target: job.format_out or format_of(job.source) for job in jobs})
+    check_options(saving, {job.target: job.format_out for job in jobs})
     reasons = {Path(error.filename): f"cannot be read ({error.strerror})" for error in unread}
     return jobs + [Job(folder, out or folder, None, reason) for folder, reason in reasons.items()]
 
@@ -112,13 +112,18 @@ def check_options(saving: Saving, formats: Mapping[Path, str | None]) -> None:
         ConfigError: a JPEG is to be lossless, or all results are of formats without quality or chroma.
     """
     for target, format_out in formats.items():
-        if saving.lossless and format_out == "jpeg":
-            raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
+        check_lossless(saving, format_out, target)
     useless = [saving.useless_for(name) if name else [] for name in formats.values()]
     for option in useless[0] if useless else ():
         if all(option in options for options in useless):
             names = ", ".join(sorted({name for name in formats.values() if name}))
             raise ConfigError(f"{option}: not for {names}; leave it out")
+
+
+def check_lossless(saving: Saving, format_out: str | None, target: Path) -> None:
+    """Raises ConfigError where `saving` asks for a lossless file of a format that has none here."""
+    if saving.lossless and format_out == "jpeg":
+        raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
 
 
 def format_of(path: Path) -> str | None:

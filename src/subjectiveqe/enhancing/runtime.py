@@ -212,8 +212,16 @@ may leave it there, so that no text file with an umlaut could be read any more."
 _compiling: set[Future[Any]] = set()
 """What is being compiled. A process forked meanwhile would wait for it for ever, so forking waits instead."""
 
+
+def _before_fork() -> None:
+    wait(_compiling.copy())
+    _SETTING_LOCALE.acquire()  # behind it: who compiles needs it
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=lambda: wait(_compiling.copy()))
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_SETTING_LOCALE.release, after_in_child=_SETTING_LOCALE.release
+    )
 
 
 def _is_forked_from_openvino() -> bool:

@@ -40,7 +40,8 @@ def make_tables(summary: Summary) -> list[Table]:
 
 def headline(summary: Summary) -> list[Table]:
     """Means and BD-rates by the measures that are asked for first, as many as a terminal is wide for."""
-    names = [name for name in _FIRST if name in summary.rows[0].before]
+    measured = list(summary.rows[0].before)
+    names = [name for name in _FIRST if name in measured] or measured
     savings = {key: {name: of[name] for name in names if name in of} for key, of in summary.savings.items()}
     return [_means(summary, names), *_savings(savings)]
 
