@@ -23,6 +23,7 @@ from subjectiveqe.exif import can_go_into_tiff
 from subjectiveqe.images import read_rgb, sniff_format, vips_profile
 from subjectiveqe.jpegsegments import read_comments
 from subjectiveqe.photos import FORMATS, open_photo
+from subjectiveqe.pngchunks import png_chunk
 from subjectiveqe.saving import Saving, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -631,6 +632,23 @@ def test_16_bits_of_a_gray_map_stay(tmp_path):
     assert (photo.dtype, photo.bands) == (np.uint16, 1)
     with Image.open(tmp_path / "out.png") as seen:
         assert np.array_equal(np.asarray(seen), values)
+
+
+def test_what_frames_of_16_bits_lose_is_said(tmp_path):
+    def frame(value, number):
+        control = struct.pack(">IIIIIHHBB", number, 4, 2, 0, 0, 1, 10, 0, 0)
+        rows = zlib.compress((b"\0" + struct.pack(">12H", *[value] * 12)) * 2)
+        pixels = png_chunk(b"fdAT", struct.pack(">I", number + 1) + rows) if number else png_chunk(b"IDAT", rows)
+        return png_chunk(b"fcTL", control) + pixels
+
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)) + png_chunk(
+        b"acTL", struct.pack(">II", 2, 0)
+    )
+    content = b"\x89PNG\r\n\x1a\n" + head + frame(1000, 0) + frame(60000, 1) + png_chunk(b"IEND", b"")
+    (tmp_path / "in.png").write_bytes(content)
+    photo = copy(tmp_path / "in.png", tmp_path / "out.png")
+    assert (photo.height, photo.dtype) == (4, np.uint8)
+    assert photo.warnings == ("what frames have beyond 8 bits is not kept",)
 
 
 @pytest.mark.parametrize("white", [65535, 1023, 256])
