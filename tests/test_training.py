@@ -24,6 +24,7 @@ from subjectiveqe.errors import ConfigError, ImageError, ModelError, SubjectiveQ
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
+from subjectiveqe.training import loop
 from subjectiveqe.training.batches import stream
 from subjectiveqe.training.before import Start
 from subjectiveqe.training.loop import STAGES, at_step, lr_at, start_state, train
@@ -623,6 +624,40 @@ def test_workers_read_picture_files_after_a_validation(recipe_path, tmp_path, dr
         process.kill()
     assert process.returncode == 0, text
     assert "psnr 2/2" in text
+
+
+class StoppedAt:
+    """A function that is interrupted at its n-th call."""
+
+    def __init__(self, number, function):
+        self.left, self.function = number, function
+
+    def __call__(self, *arguments, **options):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return self.function(*arguments, **options)
+
+
+def test_what_was_learnt_is_kept_before_a_validation_which_is_made_up_for(recipe_path, tmp_path, monkeypatch):
+    changes = ["gan=null", "data.workers=0", "psnr.steps=6", "valid.every=3", "checkpoint_every=3"]
+    recipe = read_recipe(recipe_path, changes)
+    train(recipe, tmp_path / "whole")
+
+    validate = loop.validate
+    for number, step in ((1, 3), (2, 6)):  # which validation is stopped, and what had been learnt by then
+        monkeypatch.setattr(loop, "validate", StoppedAt(number, validate))
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "run", resume=number > 1)
+        assert torch.load(tmp_path / "run" / "psnr" / "state.pt", weights_only=True)["step"] == step
+    monkeypatch.setattr(loop, "validate", validate)
+    train(recipe, tmp_path / "run", resume=True)
+    logs = [(tmp_path / run / "train.log").read_text() for run in ("whole", "run")]
+    verdicts = [re.findall(r"psnr \d+ valid .*", log) for log in logs]
+    assert verdicts[0] == verdicts[1]
+    assert len(verdicts[0]) == 2
+    best = [load_net(tmp_path / run / "psnr" / "best.safetensors")[1]["step"] for run in ("whole", "run")]
+    assert best[0] == best[1]
 
 
 def test_curves_stay_whole_when_a_run_goes_on(recipe_path, tmp_path):

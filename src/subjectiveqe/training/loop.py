@@ -148,6 +148,22 @@ def run_stage(
     board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step + 1) if writes else None
     progress = _Progress(stage.name, state, config)
 
+    def is_due(every: int) -> bool:
+        return state.step % every == 0 or state.step == config.steps
+
+    def judge() -> None:
+        """Validates, and keeps the weights if they are the best so far."""
+        assert board is not None
+        scores, shown = validate(state.ema_g, validation, config.strength, show=4)
+        _report_validation(stage.name, state.step, scores, shown, board)
+        state.judged_step = state.step
+        if state.best is None or stage.goal(scores) > state.best:
+            state.best = stage.goal(scores)
+            save_weights(folder / BEST, recipe, stage.name, state, scores)
+
+    if goes_on and writes and recipe.valid and is_due(recipe.valid.every) and state.judged_step < state.step:
+        judge()  # which was stopped the last time
+        state.save(folder / STATE)
     while state.step < config.steps:
         generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
         lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
@@ -161,18 +177,15 @@ def run_stage(
 
         if not writes or board is None:
             continue
-        is_last = state.step == config.steps
-        if state.step % recipe.log_every == 0 or is_last:
+        if is_due(recipe.log_every):
             progress.report(losses, lrs, board)
-        if recipe.valid and (state.step % recipe.valid.every == 0 or is_last):
-            scores, shown = validate(state.ema_g, validation, config.strength, show=4)
-            _report_validation(stage.name, state.step, scores, shown, board)
-            if state.best is None or stage.goal(scores) > state.best:
-                state.best = stage.goal(scores)
-                save_weights(folder / BEST, recipe, stage.name, state, scores)
-        if state.step % recipe.checkpoint_every == 0 or is_last:
+        if is_due(recipe.checkpoint_every):  # before a validation, which may take hours
             save_weights(folder / LAST, recipe, stage.name, state, None)
             state.save(folder / STATE)
+        if recipe.valid and is_due(recipe.valid.every):
+            judge()
+            if is_due(recipe.checkpoint_every):
+                state.save(folder / STATE)
     if board is not None:
         board.close()
     distributed.wait_for_all()

@@ -91,6 +91,7 @@ class TrainState:
     perceptual: nn.Module | None = None
     step: int = 0
     best: float | None = None
+    judged_step: int = 0  # of the last validation
     ema_g: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +111,7 @@ class TrainState:
         content = {
             "step": self.step,
             "best": self.best,
+            "judged_step": self.judged_step,
             "g": self.g.state_dict(),
             "ema_g": self.ema_g.state_dict(),
             "d": self.d.state_dict() if self.d else None,
@@ -135,3 +137,4 @@ class TrainState:
             reason = first_line(error)
             raise ModelError(f"{path}: no state of this run ({reason}); delete it to start the stage again") from None
         self.step, self.best = content["step"], content["best"]
+        self.judged_step = content.get("judged_step", self.step)  # states of before know of no step without a verdict
