@@ -14,6 +14,7 @@ import pytest
 
 from subjectiveqe.data.store import PairInfo
 from subjectiveqe.evaluating.results import Curve, Row, bd_rates, curves
+from subjectiveqe.evaluating.tables import headline
 from subjectiveqe.evaluating.write import describe_machine, write_results
 
 PSNR = {10: 28.0, 20: 31.0, 40: 34.0, 70: 38.0}
@@ -57,6 +58,24 @@ def test_where_no_picture_has_finite_values_none_is_left_out(tmp_path):
     _, content, page = write(tmp_path, [row(psnr_db=math.inf)])
     assert (content["groups"][0]["before"]["psnr_db"], content["groups"][0]["left_out"]) == (None, {})
     assert "inf → inf" in page
+
+
+def test_the_terminal_gets_the_measures_that_are_asked_for_first(tmp_path):
+    rows = [*levels(lpips=0.2, ssim=0.9), *levels("b.png", lpips=0.3, ssim=math.inf)]
+    means, savings = headline(write(tmp_path, rows)[0])
+    assert means.headings == ["pairs", "pictures", "bpp", "PSNR dB", "LPIPS", "s per MP"]
+    assert means.notes == ["PSNR dB: higher is better; LPIPS: lower is better."]  # nothing of what is not shown
+    assert savings.headings == ["pairs", "PSNR dB", "LPIPS"]
+    only = [row(level=level, psnr_db=None, blockiness=1.2, ssim=0.5 + level / 200) for level in PSNR]
+    for one in only:
+        for side in (one.before, one.after):
+            del side["psnr_db"]
+    [means] = headline(write(tmp_path, only)[0])
+    assert means.headings == ["pairs", "pictures", "bpp", "blockiness", "s per MP"]
+    for one in only:
+        for side in (one.before, one.after):
+            del side["blockiness"]
+    assert headline(write(tmp_path, only)[0])[0].headings == ["pairs", "pictures", "bpp", "SSIM", "s per MP"]
 
 
 def test_one_equal_picture_does_not_bend_the_curve():

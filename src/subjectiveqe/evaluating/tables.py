@@ -43,7 +43,7 @@ def headline(summary: Summary) -> list[Table]:
     measured = list(summary.rows[0].before)
     names = [name for name in _FIRST if name in measured] or measured
     savings = {key: {name: of[name] for name in names if name in of} for key, of in summary.savings.items()}
-    return [_means(summary, names), *_savings(savings)]
+    return [_means(summary, names), *_savings({key: of for key, of in savings.items() if of})]
 
 
 _FIRST = ("psnr_db", "lpips", "dists", "ssimulacra2", "blockiness")
@@ -61,7 +61,7 @@ def _means(summary: Summary, names: Sequence[str]) -> Table:
         for group in summary.groups
     ]
     headings = ["pairs", "pictures", "bpp", *(MEASURES[name].heading for name in names), "s per MP"]
-    return Table(f"{_sense(summary)}, means", headings, rows, [_ways(names), *_notes(summary.groups)])
+    return Table(f"{_sense(summary)}, means", headings, rows, [_ways(names), *_notes(summary.groups, names)])
 
 
 def _sense(summary: Summary) -> str:
@@ -76,13 +76,14 @@ def _ways(names: Sequence[str]) -> str:
     return "; ".join(f"{', '.join(headings)}: {way}" for way, headings in ways.items()) + "."
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
+def _notes(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
     """Which pictures are left out of which means."""
     notes = []
     for group in groups:
         headings: dict[tuple[str, ...], list[str]] = {}
         for name, pictures in group.left_out.items():
-            headings.setdefault(tuple(pictures), []).append(MEASURES[name].heading)
+            if name in names:
+                headings.setdefault(tuple(pictures), []).append(MEASURES[name].heading)
         notes += [f"{group.title}: {', '.join(of)} without {_listed(pictures)}" for pictures, of in headings.items()]
     return ["* Mean over the pictures whose values are finite. " + "; ".join(notes) + "."] if notes else []
 
