@@ -406,6 +406,13 @@ def test_an_unequal_resolution_turns_with_the_picture(tmp_path):
     for name, expected in (("out.png", (100, 200)), ("out.bmp", (100, 200)), ("out.tif", (200, 100))):
         copy(tmp_path / "in.jpg", tmp_path / name)
         assert told_by_the_format(tmp_path / name) == expected
+    told = exif(6)
+    told[0x011A], told[0x011B], told[0x0128] = 200.0, 100.0, 2
+    save(tmp_path / "in.jpg", exif=told)
+    for name, expected in (("out.heic", (100, 200)), ("out.png", (100, 200)), ("out.webp", (200, 100))):
+        copy(tmp_path / "in.jpg", tmp_path / name)
+        with Image.open(tmp_path / name) as seen:
+            assert (seen.getexif()[0x011A], seen.getexif()[0x011B]) == expected
 
 
 def told_by_the_format(path):

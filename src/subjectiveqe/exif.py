@@ -114,6 +114,17 @@ def _with_entries(exif: bytes, more: Mapping[int, bytes]) -> bytes:
     return exif[:start] + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + table + body[link : link + 4]
 
 
+def with_density_turned(exif: bytes) -> bytes:
+    """An EXIF block in which what it tells of print resolution across and down has changed places."""
+    start = len(_START) if exif.startswith(_START) else 0
+    body = bytearray(exif[start:])
+    with suppress(struct.error, KeyError):  # damaged, or not told
+        entries, _ = _table(body, 4)
+        across, down = (slice(entries[tag] + 2, entries[tag] + 12) for tag in _RESOLUTION)
+        body[across], body[down] = body[down], body[across]
+    return exif[:start] + bytes(body)
+
+
 def density_of(exif: bytes) -> tuple[float, float] | None:
     """Pixels per millimetre across and down, as an EXIF block tells them."""
     tags = _table_of(exif).get("tags", {})

@@ -25,6 +25,7 @@ from .exif import (
     iptc_of_tiff,
     is_block,
     read_tables,
+    with_density_turned,
     with_orientation,
     without_thumbnail,
 )
@@ -217,6 +218,8 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         warnings.append(f"alpha is laid over white, {format_out} has none")
     if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
         image, page_height = _upright(image, page_height)
+        if orientation > 4 and "exif-data" in attached:
+            attached["exif-data"] = with_density_turned(attached["exif-data"])
         orientation = 1
     if "exif-data" in attached:
         attached["exif-data"] = with_orientation(attached["exif-data"], orientation)
