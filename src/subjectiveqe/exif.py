@@ -36,14 +36,14 @@ _IPTC, _LONG, _UNDEFINED = 33723, 4, 7
 
 def without_thumbnail(exif: bytes) -> bytes:
     """Takes the small copy of the old pixels out of an EXIF block, and the link to the second table, which has it."""
-    start = len(_START) if exif.startswith(_START) else 0
-    body = bytearray(exif[start:])
+    name, bare = _parts(exif)
+    body = bytearray(bare)
     with suppress(struct.error):  # damaged; viewers will not find a thumbnail either
         _, link = _table(body, 4)
         if any(body[link : link + 4]):
             _clear_thumbnail(body, link)
         body[link : link + 4] = bytes(len(body[link : link + 4]))
-    return exif[:start] + bytes(body)
+    return name + bytes(body)
 
 
 def _clear_thumbnail(body: bytearray, link: int) -> None:
@@ -67,16 +67,15 @@ def with_orientation(exif: bytes, orientation: int) -> bytes:
         exif: a block; if it is empty or damaged, and the pixels are not upright, the result says nothing else.
         orientation: 1..8; 1, for upright, is not added to a block that does not speak of it.
     """
-    start = len(_START) if exif.startswith(_START) else 0
-    body, order = exif[start:], _order(exif[start:])
-    entry = struct.pack(f"{order}HHIHH", _ORIENTATION, 3, 1, orientation, 0)
+    name, body = _parts(exif)
+    entry = struct.pack(f"{_order(body)}HHIHH", _ORIENTATION, 3, 1, orientation, 0)
     try:
         entries, _ = _table(body, 4)
     except struct.error:
         return exif if orientation == 1 else with_orientation(_NOTHING, orientation)
     if place := entries.get(_ORIENTATION):
-        return exif[:start] + body[:place] + entry + body[place + 12 :]
-    return exif if orientation == 1 else _with_entries(exif, {_ORIENTATION: entry})
+        return name + body[:place] + entry + body[place + 12 :]
+    return exif if orientation == 1 else name + _with_entries(body, {_ORIENTATION: entry})
 
 
 def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
@@ -86,9 +85,8 @@ def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
         exif: a block; if it is empty, the result says nothing else, and one that is damaged stays as it is.
         density: pixels per millimetre across and down.
     """
-    exif = exif or _NOTHING
-    start = len(_START) if exif.startswith(_START) else 0
-    body, order = exif[start:], _order(exif[start:])
+    name, body = _parts(exif or _NOTHING)
+    order = _order(body)
     try:
         entries, _ = _table(body, 4)
     except struct.error:
@@ -96,33 +94,32 @@ def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
     if not entries.keys().isdisjoint(_RESOLUTION):
         return exif
     told = {_RESOLUTION_UNIT: struct.pack(f"{order}HHIHH", _RESOLUTION_UNIT, 3, 1, 2, 0)}
-    exif += b"\0" * (len(body) % 2)
+    body += b"\0" * (len(body) % 2)
     for tag, per_mm in zip(_RESOLUTION, density, strict=True):
-        told[tag] = struct.pack(f"{order}HHII", tag, 5, 1, len(exif) - start)
-        exif += struct.pack(f"{order}II", round(per_mm * _MM_IN_UNIT[2] * 1000), 1000)
-    return _with_entries(exif, told)
+        told[tag] = struct.pack(f"{order}HHII", tag, 5, 1, len(body))
+        body += struct.pack(f"{order}II", round(per_mm * _MM_IN_UNIT[2] * 1000), 1000)
+    return name + _with_entries(body, told)
 
 
-def _with_entries(exif: bytes, more: Mapping[int, bytes]) -> bytes:
-    """A block with these entries in its first table, which goes to the end; all else stays where it is."""
-    start = len(_START) if exif.startswith(_START) else 0
-    body, order = exif[start:], _order(exif[start:])
+def _with_entries(body: bytes, more: Mapping[int, bytes]) -> bytes:
+    """A bare block with these entries in its first table, which goes to the end; all else stays where it is."""
+    order = _order(body)
     entries, link = _table(body, 4)
     told = {tag: body[place : place + 12] for tag, place in entries.items()} | dict(more)
     body += b"\0" * (len(body) % 2)
     table = struct.pack(f"{order}H", len(told)) + b"".join(told[tag] for tag in sorted(told))
-    return exif[:start] + body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + table + body[link : link + 4]
+    return body[:4] + struct.pack(f"{order}I", len(body)) + body[8:] + table + body[link : link + 4]
 
 
 def with_density_turned(exif: bytes) -> bytes:
     """An EXIF block in which what it tells of print resolution across and down has changed places."""
-    start = len(_START) if exif.startswith(_START) else 0
-    body = bytearray(exif[start:])
+    name, bare = _parts(exif)
+    body = bytearray(bare)
     with suppress(struct.error, KeyError):  # damaged, or not told
         entries, _ = _table(body, 4)
         across, down = (slice(entries[tag] + 2, entries[tag] + 12) for tag in _RESOLUTION)
         body[across], body[down] = body[down], body[across]
-    return exif[:start] + bytes(body)
+    return name + bytes(body)
 
 
 def density_of(exif: bytes) -> tuple[float, float] | None:
@@ -164,6 +161,12 @@ def replace_in_webp(path: Path, exif: bytes) -> None:
                 aside.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
             return
         place = end
+
+
+def _parts(exif: bytes) -> tuple[bytes, bytes]:
+    """The name that an EXIF block has in front of it in JPEG, or nothing, and the bare block."""
+    body = bare_exif(exif)
+    return exif[: len(exif) - len(body)], body
 
 
 def _order(body: bytes | bytearray) -> str:

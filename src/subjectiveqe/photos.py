@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -155,9 +155,7 @@ def open_photo(path: Path, format_out: str) -> Photo:
         elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
             with suppress(pyvips.Error):  # pages of several sizes: the first is taken
                 image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
-        photo = _describe(path, image, kind, format_out, number, lost)
-        turned = image.get("orientation") if image.get_typeof("orientation") else 1
-        return replace(photo, density=density[::-1] if turned > 4 and photo.orientation == 1 else density)
+        return _describe(path, image, kind, format_out, number, lost, density)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
 
@@ -169,8 +167,16 @@ def count_pages(path: Path, image: pyvips.Image) -> int:
     return image.get("n-pages") if image.get_typeof("n-pages") else 1
 
 
-def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages: int, lost: tuple[str, ...]) -> Photo:
-    """What there is to know of a picture; `pages` are those of the file, `lost` what is left out already."""
+def _describe(
+    path: Path,
+    image: pyvips.Image,
+    kind: str,
+    format_out: str,
+    pages: int,
+    lost: tuple[str, ...],
+    density: tuple[float, float],
+) -> Photo:
+    """What there is to know of a picture; `pages` and `density` are the file's, `lost` what is left out already."""
     attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out)
     texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
@@ -218,8 +224,10 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         warnings.append(f"alpha is laid over white, {format_out} has none")
     if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
         image, page_height = _upright(image, page_height)
-        if orientation > 4 and "exif-data" in attached:
-            attached["exif-data"] = with_density_turned(attached["exif-data"])
+        if orientation > 4:
+            density = density[::-1]
+            if "exif-data" in attached:
+                attached["exif-data"] = with_density_turned(attached["exif-data"])
         orientation = 1
     if "exif-data" in attached:
         attached["exif-data"] = with_orientation(attached["exif-data"], orientation)
@@ -238,6 +246,7 @@ def _describe(path: Path, image: pyvips.Image, kind: str, format_out: str, pages
         texts,
         code_points,
         timing=timing,
+        density=density,
         orientation=orientation,
         warnings=tuple(warnings),
     )
