@@ -16,9 +16,9 @@ import pytest
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.evaluating import benchmark as module
-from subjectiveqe.evaluating.benchmark import LEVELS, benchmark, choose_measures, parse_levels
+from subjectiveqe.evaluating.benchmark import LEVELS, STANDARD_MEASURES, benchmark, parse_levels
 from subjectiveqe.evaluating.evaluate import evaluate, open_sets
-from subjectiveqe.evaluating.measures import MEASURES
+from subjectiveqe.evaluating.measures import MEASURES, choose_measures
 from subjectiveqe.evaluating.results import bd_rates
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.samples import samples
@@ -246,6 +246,19 @@ def test_a_picture_that_nobody_may_read_is_listed(photos, tmp_path, monkeypatch)
     assert [str(path) for path, _ in summary.failed] == ["photos/1.png"]
 
 
+def test_a_picture_that_memory_is_too_small_for_is_listed(photos, tmp_path, monkeypatch):
+    read = module.read_rgb
+
+    def read_or_fail(path):
+        if path.name == "1.png":
+            raise MemoryError
+        return read(path)
+
+    monkeypatch.setattr(module, "read_rgb", read_or_fail)
+    summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+    assert [(str(path), reason) for path, reason in summary.failed] == [("photos/1.png", "not enough memory")]
+
+
 def test_a_picture_that_cannot_be_read_is_listed_once(photos, tmp_path):
     (photos / "1.png").write_bytes(b"no picture")
     steps = []
@@ -282,6 +295,12 @@ def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
         benchmark(soften, [photos, photos], tmp_path / "out", measures=PLAIN)
     with pytest.raises(ConfigError, match=r"jpeg: qf must be 1\.\.100, got 0"):
         benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (0,)}, measures=PLAIN)
+    with pytest.raises(ConfigError, match="hm: no encoder TAppEncoderStatic at"):
+        benchmark(soften, [photos], tmp_path / "out", levels={"hm": (37,)}, measures=PLAIN)
+    with pytest.raises(ConfigError, match='unknown measure "vmaf"'):
+        benchmark(soften, [photos], tmp_path / "out", measures=["vmaf"])
+    with pytest.raises(ConfigError, match="no measure is left"):
+        benchmark(soften, [photos], tmp_path / "out", measures=[])
     assert not (tmp_path / "out").exists()
 
 
@@ -294,7 +313,7 @@ def test_codecs_and_measures_as_the_command_takes_them():
         parse_levels(["hm"])
     with pytest.raises(ConfigError, match='unknown codec "JPEG"; known: '):
         parse_levels(["JPEG"])
-    assert choose_measures(["ms_ssim"], ["dists"])[-1] == "ms_ssim"
-    assert set(choose_measures(list(MEASURES), [])) == set(MEASURES)
+    assert choose_measures(STANDARD_MEASURES, ["ms_ssim"], ["dists"])[-1] == "ms_ssim"
+    assert set(choose_measures(STANDARD_MEASURES, list(MEASURES), [])) == set(MEASURES)
     with pytest.raises(ConfigError, match='unknown measure "vmaf"; known: psnr_db'):
-        choose_measures(["vmaf"], [])
+        choose_measures(STANDARD_MEASURES, ["vmaf"], [])

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import pyvips
+import typer
 from PIL import Image
 
 from subjectiveqe import __version__
-from subjectiveqe.cli import main
+from subjectiveqe.cli import app, main
 from subjectiveqe.images import read_rgb, write_png
 
 LIMITS_FILES = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
@@ -94,7 +95,7 @@ def test_version(sqe):
 def test_help_names_every_command(sqe):
     ran = sqe("--help")
     assert ran.code == 0
-    for command in ("demo", "prepare", "train", "evaluate", "enhance", "doctor", "export", "weights"):
+    for command in typer.main.get_command(app).commands:
         assert f"\n  {command} " in ran.out
 
 
@@ -400,6 +401,8 @@ def test_enhance_never_overwrites_its_source(sqe, clean, tiny_model):
         (["--model", "none.onnx"], "none.onnx"),
         (["--tile", -1], "tile_px"),
         (["--crf", 20], "--crf: not for pictures"),
+        (["--format", "gif", "--lossless"], "GIF has no lossless mode here"),
+        (["--format", "webp", "--lossless", "--quality", 90], "what is lossless has no quality"),
     ],
 )
 def test_enhance_refuses_what_cannot_be(sqe, clean, tiny_model, tmp_path, options, said):

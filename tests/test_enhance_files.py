@@ -78,15 +78,53 @@ def test_folders_keep_their_subfolders_and_a_bad_picture_does_not_stop_the_rest(
     assert sorted(seen[1:]) == seen[1:]
 
 
+def test_what_happens_to_results_that_are_there_is_one_of_three(tmp_path, enhancer, draw_image):
+    source, target = save_jpeg(tmp_path / "a.jpg", draw_image((8, 8))), tmp_path / "b.png"
+    target.write_text("of somebody")
+    with pytest.raises(ConfigError, match='existing: expected one of refuse, skip, overwrite, got "Skip"'):
+        enhance_files([source], target, enhancer, existing="Skip")
+    assert target.read_text() == "of somebody"
+
+
+def test_pages_are_looked_at_one_by_one_and_frames_together(tmp_path, draw_image, monkeypatch):
+    seen = []
+
+    class Looking(Enhancer):
+        def strips(self, read, height, width, look, progress=None):
+            seen.append(look)
+            return super().strips(read, height, width, look, progress)
+
+    told = iter(range(10))
+    look = Enhancer.look_at_strips
+
+    def look_by_number(self, read, height, width):
+        assert height == 44
+        return look(self, read, height, width)._replace(grid=(next(told) // 2, 0))
+
+    monkeypatch.setattr(Enhancer, "look_at_strips", look_by_number)
+    enhancer = Looking("fast", "onnxruntime")
+    pages = [Image.fromarray(draw_image((44, 60), seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "frames.webp", save_all=True, append_images=pages[1:], duration=100, lossless=True)
+    alone = [enhancer.look(np.asarray(page)).coarseness for page in pages]
+    for name in ("pages.tiff", "frames.webp"):
+        told = iter(range(10))
+        [done] = enhance_files([tmp_path / name], tmp_path / "out" / name, enhancer).outcomes
+        assert done.status == "done", done.reason
+    np.testing.assert_allclose([look.coarseness for look in seen[:3]], alone)
+    np.testing.assert_allclose([look.coarseness for look in seen[3:]], [np.mean(alone, axis=0)] * 3, atol=1e-6)
+    assert [look.grid[0] for look in seen] == [0, 0, 1, 0, 0, 0]
+
+
 def test_an_error_of_a_library_stops_one_picture_alone(tmp_path, enhancer, draw_image, monkeypatch):
-    look = files._look
+    look = files._look_at_pages
 
     def meet_an_odd_file(source, *arguments):
         if source.name == "odd.jpg":
             raise KeyError("data")
         return look(source, *arguments)
 
-    monkeypatch.setattr(files, "_look", meet_an_odd_file)
+    monkeypatch.setattr(files, "_look_at_pages", meet_an_odd_file)
     for name in ("a.jpg", "odd.jpg", "z.jpg"):
         save_jpeg(tmp_path / name, draw_image((8, 8)))
     result = enhance_files([tmp_path], tmp_path / "out", enhancer)
@@ -393,7 +431,7 @@ def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw
 def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_image, monkeypatch, free, status):
     for k in range(2):
         save_jpeg(tmp_path / f"{k}.jpg", draw_image((30, 40), k))
-    both, look = threading.Barrier(2, timeout=60 if status == "done" else 2), files._look
+    both, look = threading.Barrier(2, timeout=60 if status == "done" else 2), files._look_at_pages
 
     def wait_for_the_other(*arguments):
         try:
@@ -402,7 +440,7 @@ def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_i
             raise ImageError("came alone") from None
         return look(*arguments)
 
-    monkeypatch.setattr(files, "_look", wait_for_the_other)
+    monkeypatch.setattr(files, "_look_at_pages", wait_for_the_other)
     monkeypatch.setattr(files, "memory_bytes", lambda: free)
     result = enhance_files([tmp_path], tmp_path / "out", enhancer)
     assert [outcome.status for outcome in result.outcomes] == [status] * 2

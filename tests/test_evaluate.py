@@ -149,16 +149,19 @@ def test_what_fails_is_listed_and_left_out(tmp_path):
     def moody(image):
         if np.array_equal(image, pairs.pictures[2][0]):
             return image[1:]
+        if np.array_equal(image, pairs.pictures[3][0]):
+            raise MemoryError
         return image
 
     summary = evaluate(moody, {"noise": pairs}, tmp_path)
     assert [(str(path), reason) for path, reason in summary.failed] == [
         ("noise/picture0.png__jpeg-40", "pair 1 is damaged"),
         ("noise/picture1.png__jpeg-10", "expected uint8 (40, 48, 3) from the model, got uint8 (39, 48, 3)"),
+        ("noise/picture1.png__jpeg-40", "not enough memory"),
     ]
-    assert len(read_csv(summary.csv)) == 2
-    assert len(json.loads(summary.json.read_text())["failed"]) == 2
-    assert "2 could not be measured" in summary.html.read_text()
+    assert len(read_csv(summary.csv)) == 1
+    assert len(json.loads(summary.json.read_text())["failed"]) == 3
+    assert "3 could not be measured" in summary.html.read_text()
 
 
 def test_nothing_to_measure_is_an_error_and_leaves_no_file(tmp_path):
@@ -175,7 +178,20 @@ def test_nothing_to_measure_is_an_error_and_leaves_no_file(tmp_path):
 def test_dists_without_weights_fails_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match="sqe weights"):
-        evaluate(None, {"noise": draw_pairs()}, tmp_path / "out", with_dists=True)
+        evaluate(None, {"noise": draw_pairs()}, tmp_path / "out", measures=["dists"])
+
+
+def test_only_the_measures_asked_for_are_taken(tmp_path):
+    summary = evaluate(None, {"noise": draw_pairs(count=1)}, tmp_path / "out", measures=["ssim", "psnr_db"])
+    assert list(summary.rows[0].before) == ["ssim", "psnr_db"]
+    with pytest.raises(ConfigError, match='unknown measure "vmaf"'):
+        evaluate(None, {"noise": draw_pairs()}, tmp_path / "other", measures=["vmaf"])
+
+
+def test_without_a_model_there_is_nothing_to_save(tmp_path):
+    with pytest.raises(ConfigError, match="save_images: there are no outputs without a model"):
+        evaluate(None, {"noise": draw_pairs()}, tmp_path / "out", save_images=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_an_error_and_keeps_the_old_tables(tmp_path, monkeypatch):

@@ -405,4 +405,6 @@ def test_weights_of_one_network_can_be_averaged(tmp_path):
         average_nets(paths[:1], tmp_path / "out.safetensors")
     with pytest.raises(ConfigError, match=r'out\.pt: .*name it "out\.safetensors"'):
         average_nets(paths, tmp_path / "out.pt")
+    with pytest.raises(ConfigError, match="is an input and would be replaced"):
+        average_nets(paths, paths[0])
     assert not (tmp_path / "out.safetensors").exists()

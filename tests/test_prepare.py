@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from subjectiveqe.codecs import Jpeg, WebP
 from subjectiveqe.data import prepare as prepare_module
@@ -412,6 +413,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
         ("jpeg", range(10, 12), {"draws": 3}, ConfigError, r"draws: expected 1\.\.2"),
         ("jpeg", [50], {"layout": "zip"}, ConfigError, 'layout: expected one of lmdb, png, got "zip"'),
         ("jpeg", [50], {"split": "test"}, ConfigError, 'split: expected one of all, train, valid, got "test"'),
+        ("jpeg", [50], {"jobs": -1}, ConfigError, r"jobs: expected 0 \(one per core\) or more, got -1"),
         ("jpeg", [50], {"hold_out_every": 1}, ConfigError, "hold_out_every: expected 2 or more, got 1"),
         ("hm", [37], {"encoder": "missing"}, (CodecError, ConfigError), "missing"),
     ],
@@ -484,6 +486,28 @@ def test_a_damaged_journal_is_refused(tmp_path, clean):
         prepare(clean, out, "jpeg", [50], jobs=1)
     with pytest.raises(StoreError, match=r"progress\.jsonl is damaged; delete the folder"):
         open_pairs(out)
+
+
+@pytest.mark.parametrize("by_pillow", [True, False])
+def test_pictures_too_large_for_a_codec_or_memory_are_skipped(tmp_path, draw_image, monkeypatch, by_pillow):
+    code = Jpeg.code
+
+    def code_within_memory(self, rgb, level):
+        if rgb.shape[0] > 64:
+            raise MemoryError
+        return code(self, rgb, level)
+
+    folder = tmp_path / "in"
+    write_png(folder / "large.png", draw_image((128, 128)))
+    write_png(folder / "small.png", draw_image((64, 64)))
+    if by_pillow:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)  # twice as many are refused
+    else:
+        monkeypatch.setattr(Jpeg, "code", code_within_memory)
+    result = prepare(folder, tmp_path / "store", "jpeg", [50], jobs=1)
+    [(path, reason)] = result.skipped
+    assert path.name == "large.png"
+    assert reason.startswith("jpeg: cannot decode" if by_pillow else "not enough memory")
 
 
 def test_a_codec_that_fails_on_one_picture_skips_it(tmp_path, clean, monkeypatch):

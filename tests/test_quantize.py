@@ -90,6 +90,8 @@ def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
         quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.bin")
     with pytest.raises(ModelError, match="told how coarse its input is"):
         quantize_onnx(model_of(tmp_path, num_coarseness=0), [pairs], tmp_path / "int8.onnx")
+    with pytest.raises(ConfigError, match="is an input and would be replaced"):
+        quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "net.onnx")
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ModelError, match=r"text\.onnx: not a readable ONNX model"):
         quantize_onnx(tmp_path / "text.onnx", [pairs], tmp_path / "int8.onnx")

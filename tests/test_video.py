@@ -568,8 +568,10 @@ def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, target, enhancer)
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match=r"holds 20 finished frames of another source, other options.*--overwrite"):
-        enhance_video(source, target, enhancer, Coding("ffv1"))
+    bare = Enhancer(enhancer.name, enhancer.runtime, lock_colors=False)
+    for other, coding in ((enhancer, Coding("ffv1")), (bare, Coding())):
+        with pytest.raises(ConfigError, match=r"holds 20 finished frames of another source, other opt.*--overwrite"):
+            enhance_video(source, target, other, coding)
     assert enhance_video(source, target, enhancer, Coding("ffv1"), overwrite=True).resumed == 0
     assert not (tmp_path / ".better.mkv.parts").exists()
 
@@ -590,6 +592,7 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):
     (tmp_path / "text.mp4").write_text("no video")
     for target, coding, message in [
         ("better.avi", Coding(), "cannot write .avi"),
+        ("better", Coding(), "expected the name of a video"),
         ("better.mp4", Coding("ffv1"), "name the result .mkv"),
         ("there.mp4", Coding(), "exists already"),
         ("clip.mp4", Coding(), "is the source"),
@@ -624,5 +627,11 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert told.output.endswith("better.mp4: is there, skipped\n")
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--strip"])
     assert str(told.exception) == "--strip, --faithful: not for a video; leave it out"
+    for named in ("better.png", source.name):
+        for option in ("--dry-run", "--skip-existing"):
+            told = CliRunner().invoke(app, ["enhance", str(source), "-o", str(tmp_path / named), option])
+            assert isinstance(told.exception, ConfigError), told.output
+    told = CliRunner().invoke(app, ["enhance", str(tmp_path / "gone.mp4"), *options, "--dry-run"])
+    assert isinstance(told.exception, ImageError)
     told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
     assert isinstance(told.exception, ConfigError)

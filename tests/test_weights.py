@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import http.server
 import io
 import os
 import pickle
 import tarfile
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -164,6 +166,27 @@ def test_without_a_network_it_says_what_to_do(tmp_path, monkeypatch, folder):
     publish(monkeypatch, "vgg16-397923af.pth", path, get="http://127.0.0.1:9/vgg16.pth")  # nobody listens at port 9
     with pytest.raises(WeightsError, match=r"cannot be fetched.*sqe weights import FILE"):
         fetch_weights("vgg16")
+    assert list(folder.iterdir()) == []
+
+
+def test_an_answer_that_is_cut_short_keeps_nothing(tmp_path, monkeypatch, folder):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"100\r\nhalf")
+
+        def log_message(self, *_):
+            pass
+
+    path = tmp_path / "published.pth"
+    torchvision_file(path)
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request).start()
+        publish(monkeypatch, "vgg16-397923af.pth", path, get=f"http://127.0.0.1:{server.server_port}/vgg16.pth")
+        with pytest.raises(WeightsError, match=r"cannot be fetched.*sqe weights import FILE"):
+            fetch_weights("vgg16")
     assert list(folder.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ import typer
 from . import __version__
 from .commands import pictures, research, weights
 from .commands.shared import INTERRUPTED, NOTHING_DONE
-from .errors import FULL_DISK, SubjectiveQEError
+from .errors import FULL_DISK, PICTURE_FAILED, reason_of
 
 # rich_markup_mode=None: help drawn by rich costs 0.2 s of start-up
 app = typer.Typer(name="sqe", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -57,7 +57,7 @@ def _run_command() -> int:
         app()  # of words that it is given it would not expand "*.jpg", which no shell of Windows does
     except SystemExit as stop:  # typer ends every run so; its own usage errors end with 2
         return stop.code if isinstance(stop.code, int) else NOTHING_DONE
-    except (SubjectiveQEError, ModuleNotFoundError, OSError) as error:
+    except (*PICTURE_FAILED, ModuleNotFoundError) as error:
         if shows_traceback:
             traceback.print_exc()
         typer.echo(f"error: {_one_line(error)}", err=True)
@@ -87,4 +87,4 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError):
         remedy = "; make room and run the command again" if error.errno in FULL_DISK else ""
         return f"{error.filename or 'a file'}: {error.strerror or error}{remedy}"
-    return " ".join(str(error).split())
+    return " ".join(reason_of(error).split())

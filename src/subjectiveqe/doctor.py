@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .enhancing.runtime import choose_model, choose_runtime, gpu_providers, openvino_core
 from .errors import SubjectiveQEError, first_line
-from .machine import cpu_count
+from .machine import cpu_count, package_version
 
 _MEASURED_PX = 512
 _EXTRAS = {"onnxruntime": "", "openvino": "[openvino]", "torch": "[train]"}
@@ -59,7 +58,7 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
             findings.append(Finding(name, "not installed", f'pip install "subjectiveqe{extra}"'))
         else:
             speed = f", {_speed(name)}" if measure and name != "torch" else ""
-            findings.append(Finding(name, _version(name) + speed))
+            findings.append(Finding(name, f"{package_version(name)}{speed}"))
     gpus = gpu_providers()
     findings.append(
         Finding("GPU", ", ".join(gpus).replace("ExecutionProvider", ""))
@@ -69,17 +68,6 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
     findings.append(Finding("--runtime auto", choose_runtime(of_torch=False)))
     findings.append(Finding("--model", choose_model("auto", DEFAULT_STRENGTH)))
     return findings
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
-
-
-def _version(package: str) -> str:
-    """Of the distribution that a package came with, which may have another name: onnxruntime-gpu, say."""
-    names = _distributions().get(package, [package])
-    return importlib.metadata.version(names[0])
 
 
 def _speed(runtime: str) -> str:

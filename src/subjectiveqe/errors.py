@@ -7,6 +7,8 @@
     |- CodecError                an encoder or decoder that is missing or failed
     |- StoreError                a paired store that is incomplete or damaged
     |- ModelError                a checkpoint or model file of another network, or damaged
+    |  `- OutOfMemoryError       a network that does not fit into memory (`enhancing.enhancer`)
+    |- DivergedError             a training run that has gone astray (`training.state`)
     `- WeightsError              weights of a judge or loss that are not on this machine
 
 Every message is one line: what was expected, what was found, where, and what to do next.
@@ -51,6 +53,15 @@ class ModelError(SubjectiveQEError):
 
 class WeightsError(SubjectiveQEError):
     """Weights of a judge or a loss that are not on this machine."""
+
+
+PICTURE_FAILED = (SubjectiveQEError, OSError, MemoryError)
+"""What one picture among many may fail by; the others are still to be done."""
+
+
+def reason_of(error: BaseException) -> str:
+    """One line on why a picture failed; Python's own want of memory has no message."""
+    return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
 def not_written(path: Path, error: Exception) -> str:

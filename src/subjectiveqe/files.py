@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -153,6 +153,13 @@ def cache_folder() -> Path:
     else:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "subjectiveqe"
+
+
+def refuse_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises ConfigError where what is to be written is what is read."""
+    for path in inputs:
+        if path.exists() and out.exists() and path.samefile(out):
+            raise ConfigError(f"{out}: is an input and would be replaced; name another output")
 
 
 def sha256_of(path: Path) -> str:

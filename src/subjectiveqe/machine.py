@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import importlib.metadata
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,6 +43,20 @@ def cpu_info(name: str, root: Path = Path("/")) -> str:
             if key.strip() == name:
                 return value.strip()
     return ""
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def package_version(package: str) -> str | None:
+    """Of the distribution that a package came with, which may have another name (onnxruntime-gpu); None without one."""
+    names = _distributions().get(package, [package])
+    try:
+        return importlib.metadata.version(names[0])
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def memory_bytes(root: Path = Path("/")) -> int | None:

@@ -18,7 +18,7 @@ from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .enhancing.runtime import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError
 from .export import check_name, reach_px
-from .files import atomic_path
+from .files import atomic_path, refuse_input
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +50,7 @@ def quantize_onnx(
     Returns:
         The number of convolutions in integers.
     Raises:
-        ConfigError: an output that is not named .onnx, or pairs that are all too small.
+        ConfigError: an output that is not named .onnx or is the model given, or pairs that are all too small.
         ModelError: a file that is no such model.
         StoreError: pairs that cannot be read.
     """
@@ -59,6 +59,7 @@ def quantize_onnx(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     check_name(out)
+    refuse_input(out, [model])
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pyvips
 
 _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
+LOSSY = ("jpeg", "gif")
+"""Formats that are not lossless here, whatever is asked for; GIF has 255 colours."""
 _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _OWN = {"jpeg": ("exif-data", "xmp-data", "iptc-data"), "png": ("exif-data",), "tiff": ("iptc-data",)}
 """What libvips would change, cut or lose, and `_add_own` writes as the bytes it is; EXIF of WebP too, in the place of
@@ -55,7 +57,7 @@ class Saving:
         format: a key of `FORMATS`; None for that of the source.
         quality: 1..100 for JPEG, WebP, AVIF and HEIC; None for 95, 92, 85 and 90.
         chroma: "444" or "420", for JPEG, AVIF and HEIC; what is lossless has 444.
-        lossless: for WebP, AVIF and HEIC; PNG, TIFF and BMP always are, JPEG never is.
+        lossless: for WebP, AVIF and HEIC; PNG, TIFF and BMP always are, JPEG and GIF never.
         strip: drop EXIF, XMP, IPTC and print resolution; the profile stays, since colours depend on it.
     """
 
@@ -72,8 +74,10 @@ class Saving:
             raise ConfigError(f"quality {self.quality} is out of range, expected 1 to 100")
         if self.chroma not in ("444", "420"):
             raise ConfigError(f'chroma "{self.chroma}" is unknown, expected 444 or 420')
-        if self.lossless and self.format == "jpeg":
-            raise ConfigError("JPEG has no lossless mode here; take png, webp, avif or tiff")
+        if self.lossless and self.format in LOSSY:
+            raise ConfigError(f"{self.format.upper()} has no lossless mode here; take png, webp, avif or tiff")
+        if self.lossless and self.quality is not None:
+            raise ConfigError("what is lossless has no quality; leave one of the two out")
 
     def useless_for(self, format_out: str) -> list[str]:
         """The options that are given and that files of a format have no use for."""

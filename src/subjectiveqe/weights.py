@@ -14,6 +14,7 @@ are float32; convolutions are (out, in, kh, kw). VGG keeps torchvision's names, 
 
 from __future__ import annotations
 
+import http.client
 import io
 import math
 import os
@@ -184,7 +185,7 @@ def _download(url: str, path: Path, progress: Callable[[int, int], None] | None)
                 file.write(block)
                 if progress:
                     progress(file.tell(), total)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise WeightsError(
             f"{url}: cannot be fetched ({reason}); download it elsewhere, then `sqe weights import FILE`"

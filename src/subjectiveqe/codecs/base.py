@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -73,6 +74,16 @@ class Codec(ABC):
         if int(level) != level:
             raise CodecError(f"{self.name}: {self.level_name} must be a whole number, got {level}")
         check_rgb(rgb, self.name)
+
+    def check_levels(self, levels: Sequence[int]) -> None:
+        """Refuses levels out of range, and an encoder that is missing or fails (CodecError), by coding a small picture.
+
+        So that it is said once, before any work, and not of every picture.
+        """
+        trial = np.full((64, 64, 3), 128, np.uint8)
+        for level in levels:
+            self.check(trial, level)
+        self.code(trial, levels[0])
 
 
 class InMemoryCodec(Codec):

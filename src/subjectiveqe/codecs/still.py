@@ -50,7 +50,7 @@ class _Still(InMemoryCodec):
         try:
             with Image.open(io.BytesIO(data), formats=[self.pillow_format]) as picture:
                 return np.array(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, SyntaxError, KeyError, RuntimeError, Image.DecompressionBombError) as error:
             raise CodecError(f"{self.name}: cannot decode {len(data)} bytes ({first_line(error)})") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ import typer
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError
 from ..terminal import bar, batch_progress, tell_of_batch, tell_of_picture, tell_of_video
-from .shared import Model, Out, Runtime, Strength, close, exit_by, warn_of_no_dial
+from .shared import Model, Out, Runtime, Strength, close, exit_by, refuse, warn_of_no_dial
 
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
@@ -67,7 +67,7 @@ def enhance(
     """
     from ..enhancing.enhancer import Enhancer
     from ..enhancing.files import enhance_files, enhance_stream
-    from ..enhancing.video import Coding, is_video, list_videos
+    from ..enhancing.video import Coding, check_target, is_video, list_videos
     from ..files import is_folder
     from ..saving import Saving
 
@@ -95,7 +95,7 @@ def enhance(
     if Path("-") in inputs or out == Path("-"):
         if len(inputs) != 1:
             raise ConfigError('"-" goes with one picture; give a single input')
-        _refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
+        refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
         outcome = enhance_stream(inputs[0], out or Path("-"), make_enhancer(), saving, faithful, overwrite)
         if not quiet:
             tell_of_picture(outcome)
@@ -103,16 +103,18 @@ def enhance(
     if any(map(is_video, inputs)):
         if len(inputs) != 1 or out is None:
             raise ConfigError("one video at a time, and --out for its result")
-        _refuse(of_batches | of_pictures, "a video")
+        refuse(of_batches | of_pictures, "a video")
+        coding = Coding(video_codec, crf)
+        check_target(inputs[0], out, coding, overwrite or skip_existing or dry_run)
         if skip_existing and out.exists():
             if not quiet:
                 typer.echo(f"{out}: is there, skipped")
         elif dry_run:
             typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
         else:
-            _enhance_video(inputs[0], out, make_enhancer(), Coding(video_codec, crf), overwrite, quiet, as_json)
+            _enhance_video(inputs[0], out, make_enhancer(), coding, overwrite, quiet, as_json)
         return
-    _refuse(of_videos, "pictures")
+    refuse(of_videos, "pictures")
     if not quiet and (
         videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
     ):
@@ -169,12 +171,6 @@ def _print_plan(
     exit_by([job for job in planned if job.unread], len(planned))
 
 
-def _refuse(given: Mapping[str, object], what: str) -> None:
-    """Refuses options that would do nothing."""
-    if useless := [name for name, value in given.items() if value]:
-        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
-
-
 def web_page(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     port: Annotated[
@@ -185,7 +181,7 @@ def web_page(
     max_megapixels: Annotated[float, typer.Option(help="Larger pictures are refused.")] = 50,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
 ) -> None:
-    """Serve a web page that does so.
+    """Serve a web page that enhances pictures.
 
     Drop a picture there, see it before and after, download it.
     """
@@ -204,9 +200,9 @@ def demo(
     ] = None,
     out: Out = Path("sqe-demo"),
 ) -> None:
-    """Show what it does, and measure it.
+    """Compress and enhance sample pictures, and measure both.
 
-    Takes good pictures, compresses and enhances them, prints how near to the originals both are, and writes a page
+    Takes good pictures, prints how near to the originals both are, and writes a page
     with a before/after slider.
     """
     from rich.console import Console

@@ -14,7 +14,7 @@ import typer
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError
 from ..terminal import bar, tell_of_tables
-from .shared import Model, Out, Runtime, Strength, close, warn_of_no_dial
+from .shared import Also, Model, Out, Runtime, Strength, Without, close, refuse, warn_of_no_dial
 
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
@@ -127,15 +127,17 @@ def evaluate(
     gt: Annotated[Path | None, typer.Option(help="Folder of their originals, paired by file name.")] = None,
     save_images: Annotated[bool, typer.Option("--save-images", help="Keep the enhanced pictures.")] = False,
     dists: Annotated[bool, typer.Option("--dists", help="Measure DISTS too; slow, and needs its weights.")] = False,
+    also: Also = None,
+    without: Without = None,
 ) -> None:
     """Measure a model on pairs.
 
     Writes a CSV per picture, a JSON summary and an HTML report. "--model none" measures the compressed pictures alone.
     """
     from ..data.store import pair_folders
-    from ..enhancing.enhancer import Enhancer
+    from ..evaluating.evaluate import PLAIN_MEASURES, open_sets
     from ..evaluating.evaluate import evaluate as evaluate_pairs
-    from ..evaluating.evaluate import open_sets
+    from ..evaluating.measures import choose_measures
     from ..evaluating.tables import headline
 
     if pairs and lq is None and gt is None:
@@ -144,12 +146,12 @@ def evaluate(
         sets = {lq.resolve().name: pair_folders(lq, gt, keeps_unread=True)}
     else:
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
-    enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
-    warn_of_no_dial(enhancer, strength)
+    measures = choose_measures(PLAIN_MEASURES, [*(also or ()), *(["dists"] if dists else ())], without or ())
+    enhancer = _open_model(model, runtime, strength, save_images)
     facts = {**_identity(enhancer), "command": " ".join(sys.argv)}
     with bar("pictures") as progress:
         summary = evaluate_pairs(
-            enhancer, sets, out, with_dists=dists, save_images=save_images, facts=facts, progress=progress
+            enhancer, sets, out, measures=measures, save_images=save_images, facts=facts, progress=progress
         )
     tell_of_tables(headline(summary))
     close(f"report: {summary.html}", len(summary.rows), summary.failed)
@@ -165,25 +167,22 @@ def benchmark(
     model: Model = None,
     strength: Strength = DEFAULT_STRENGTH,
     runtime: Runtime = "auto",
-    also: Annotated[
-        list[str] | None, typer.Option(help="Measure ms_ssim, lpips_legacy, lpips_vgg or psnr_b_db too.")
-    ] = None,
-    without: Annotated[list[str] | None, typer.Option(help="Leave out a measure, such as dists.")] = None,
+    also: Also = None,
+    without: Without = None,
 ) -> None:
     """Measure a model on codecs and levels.
 
     Clean pictures go through each codec at each level and are measured before and after enhancing. Draws
     rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
     """
-    from ..enhancing.enhancer import Enhancer
-    from ..evaluating.benchmark import LEVELS, choose_measures, parse_levels
+    from ..evaluating.benchmark import LEVELS, STANDARD_MEASURES, parse_levels
     from ..evaluating.benchmark import benchmark as run_benchmark
+    from ..evaluating.measures import choose_measures
     from ..evaluating.tables import headline
 
-    measures = choose_measures(also or (), without or ())
+    measures = choose_measures(STANDARD_MEASURES, also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
-    enhancer = None if model == Path("none") else Enhancer(model, runtime=runtime, strength=strength)
-    warn_of_no_dial(enhancer, strength)
+    enhancer = _open_model(model, runtime, strength)
     facts = {"command": " ".join(sys.argv)}
     with bar("pictures at a level") as progress:
         summary = run_benchmark(
@@ -200,18 +199,23 @@ def benchmark(
     close(f"report: {summary.html}", len(summary.rows), summary.failed)
 
 
-def _identity(enhancer: Enhancer | None) -> dict[str, str]:
-    """What tells one judged model from another."""
-    from ..enhancing.runtime import checksum
+def _open_model(model: Path | None, runtime: str, strength: float, save_images: bool = False) -> Enhancer | None:
+    """The model to judge; None for "none", which has no use for options of one."""
+    from ..enhancing.enhancer import Enhancer
 
-    if enhancer is None:
-        return {"model": "none"}
-    return {
-        "model": enhancer.name,
-        "sha256": checksum(Path(enhancer.name)),
-        "strength": f"{enhancer.strength:g}",
-        "runtime": enhancer.runtime,
-    }
+    if model != Path("none"):
+        enhancer = Enhancer(model, runtime=runtime, strength=strength)
+        warn_of_no_dial(enhancer, strength)
+        return enhancer
+    refuse(
+        {"--strength": strength != DEFAULT_STRENGTH, "--runtime": runtime != "auto", "--save-images": save_images},
+        '"--model none"',
+    )
+    return None
+
+
+def _identity(enhancer: Enhancer | None) -> dict[str, str]:
+    return {"model": "none"} if enhancer is None else enhancer.identity
 
 
 def export(

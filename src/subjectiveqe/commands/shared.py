@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
@@ -20,6 +22,8 @@ Model: TypeAlias = Annotated[
     Path | None, typer.Option(help="fast, fast-int8, best, or a model file; the fastest if not given.")
 ]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
+Also: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to take too; repeat it for several.")]
+Without: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to leave out.")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
 
 
@@ -35,6 +39,12 @@ def close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> No
         typer.echo(f"failed: {path}: {reason}", err=True)
     typer.echo(summary)
     exit_by(failed, num_done + len(failed))
+
+
+def refuse(given: Mapping[str, object], what: str) -> None:
+    """Refuses options that would do nothing."""
+    if useless := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
 
 
 def warn_of_no_dial(enhancer: Enhancer | None, strength: float) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
-from ..errors import CodecError, ConfigError, ImageError, ShapeError, StoreError
+from ..errors import FULL_DISK, CodecError, ConfigError, ImageError, ShapeError, StoreError, reason_of
 from ..files import LOCK, held, sha256_of
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
@@ -112,7 +112,7 @@ def prepare(
         StoreError: `out` holds something else, or cannot be written (disk full).
     """
     coder = get_codec(codec, **options)
-    _check_arguments(coder, levels, draws, layout, split, hold_out_every)
+    _check_arguments(coder, levels, draws, layout, split, hold_out_every, jobs)
     paths = _select(source, split, hold_out_every)
     settings = {
         "program": __version__,
@@ -161,26 +161,26 @@ def prepare(
         raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
     except (OSError, ImageError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        again = 'make room and run "sqe prepare" again to continue'
-        raise StoreError(f"{out}: cannot be written ({reason}); {again}") from None
+        is_full = getattr(error, "errno", None) in (None, *FULL_DISK)
+        remedy = "make room and run" if is_full else "run"
+        raise StoreError(f'{out}: cannot be written ({reason}); {remedy} "sqe prepare" again to continue') from None
 
 
 def _check_arguments(
-    codec: Codec, levels: Sequence[int], draws: int, layout: str, split: str, hold_out_every: int
+    codec: Codec, levels: Sequence[int], draws: int, layout: str, split: str, hold_out_every: int, jobs: int
 ) -> None:
     for name, value, known in (("layout", layout, LAYOUTS), ("split", split, SPLITS)):
         if value not in known:
             raise ConfigError(f'{name}: expected one of {", ".join(known)}, got "{value}"')
+    if jobs < 0:
+        raise ConfigError(f"jobs: expected 0 (one per core) or more, got {jobs}")
     if hold_out_every < 2:
         raise ConfigError(f"hold_out_every: expected 2 or more, got {hold_out_every}")
     if not levels or len(set(levels)) != len(levels):
         raise ConfigError(f"levels: expected one or more different ones, got {list(levels)}")
     if isinstance(levels, range) and not 1 <= draws <= len(levels):
         raise ConfigError(f"draws: expected 1..{len(levels)}, the number of levels in the range, got {draws}")
-    trial = np.full((64, 64, 3), 128, np.uint8)
-    for level in levels:
-        codec.check(trial, level)
-    codec.code(trial, levels[0])  # a missing encoder is one error here, not one for every picture
+    codec.check_levels(levels)
 
 
 def _select(source: Path, split: str, every: int) -> list[Path]:
@@ -225,8 +225,8 @@ def _code_picture(task: _Task) -> _Made | str:
     try:
         gt = crop_to_multiple(read_rgb(task.path), GRID_PX)
         coded = [task.codec.code(gt, level) for level in task.levels]
-    except (ImageError, ShapeError, CodecError) as error:
-        return str(error)
+    except (ImageError, ShapeError, CodecError, MemoryError) as error:
+        return reason_of(error)
     arrays = [np.ascontiguousarray(picture) for picture in (gt, *(c.rgb for c in coded))]
     pairs = tuple(
         StoredPair(task.codec.name, level, c.num_bytes, crc32(lq))

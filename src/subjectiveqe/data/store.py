@@ -468,7 +468,7 @@ def _read_file(path: Path) -> RGB:
                 return np.array(picture)
     except UnidentifiedImageError:
         pass
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
     return read_rgb(path)
 

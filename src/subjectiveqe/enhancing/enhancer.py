@@ -19,7 +19,7 @@ from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
 from .colorlock import ColorLock
 from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
-from .runtime import TORCH_SUFFIXES, Floats, choose_model, choose_runtime, open_network, place_of_dial
+from .runtime import TORCH_SUFFIXES, Floats, checksum, choose_model, choose_runtime, open_network, place_of_dial
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -110,6 +110,17 @@ class Enhancer:
     def metadata(self) -> Mapping[str, str]:
         """What the model file says of itself: network, training data, licence, ..."""
         return self._network.metadata
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells the results of this one from those of another; the size of tiles is no part of it."""
+        return {
+            "model": self.name,
+            "sha256": checksum(Path(self.name)),
+            "strength": f"{self.strength:g}",
+            "runtime": self.runtime,
+            "colors": "locked" if self._lock_colors else "free",
+        }
 
     def look(self, image: Pixels) -> Look:
         """What the picture as a whole tells, by patches all over it; tiles then agree about it.
@@ -233,8 +244,11 @@ class Enhancer:
         Yields:
             The rows of the result from top to bottom, of the same type.
         Raises:
+            ConfigError: the look lacks the coarseness that this network is told.
             ModelError: the network failed, or gave values that are not numbers.
         """
+        if self._network.estimate is not None and look.coarseness is None:
+            raise ConfigError(f"{self.name}: is told how coarse a picture is; take the look that `look` gives")
         top, left = (-first % BLOCK_PX for first in look.grid)
         earlier = _beginning_earlier(read, top, left) if top or left else read
         with closing(self._strips(earlier, height + top, width + left, look.coarseness, progress)) as strips:

@@ -14,12 +14,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from ..codecs.file_header import file_coarseness
-from ..errors import ConfigError, ImageError, SubjectiveQEError, first_line
+from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
 from ..files import let_go
 from ..images import sniff_format
 from ..machine import memory_bytes
@@ -27,7 +27,7 @@ from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
-from .look import Look, with_file
+from .look import Look, mean_look, with_file
 from .plan import Job, check_lossless, check_options, named_format, plan_jobs
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -35,6 +35,9 @@ Existing = Literal["refuse", "skip", "overwrite"]
 
 _ROOMY_BYTES = 8 * 2**30
 """Free memory from which on two pictures at a time are no risk: two that must be held whole take half of it."""
+
+_PASSED_ROWS = 64
+"""Rows of a page that are passed over at a time."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,8 @@ def enhance_files(
         ImageError: the name of `out` is not UTF-8.
     """
     saving, progress = saving or Saving(), progress or BatchProgress()
+    if existing not in get_args(Existing):
+        raise ConfigError(f'existing: expected one of {", ".join(get_args(Existing))}, got "{existing}"')
     if faithful:
         check_jpeglib()
     todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
@@ -265,9 +270,8 @@ def _enhance_one(
         format_out = job.format_out or saving.format_for(kind)
         check_lossless(saving, format_out, job.target)
         photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
-    except (SubjectiveQEError, OSError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        return Outcome(job, "failed", reason.removeprefix(f"{job.source}: "))
+    except PICTURE_FAILED as error:
+        return Outcome(job, "failed", reason_of(error).removeprefix(f"{job.source}: "))
     except Exception as error:  # of a library, by a file of a kind that nobody has met yet; the others are to be done
         return Outcome(job, "failed", f"cannot be enhanced ({type(error).__name__}: {first_line(error)})")
     return _done(job, photo, report, start_s)
@@ -288,9 +292,9 @@ def _enhance_file(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Photo, Faithfulness | None]:
     intervals = LumaIntervals(source, format_out) if faithful else None
-    look = _look(source, format_out, enhancer)
+    looks = _look_at_pages(source, format_out, enhancer)
     photo = open_photo(source, format_out)
-    strips = enhance_photo(photo, enhancer, look, progress)
+    strips = enhance_photo(photo, enhancer, looks, progress)
     report = Faithfulness() if faithful else None
     if intervals and report:
         strips = intervals.keep(strips, report)
@@ -298,16 +302,33 @@ def _enhance_file(
     return photo, report
 
 
-def _look(source: Path, format_out: str, enhancer: Enhancer) -> Look:
-    """At a picture as a whole; takes a reading of the file to the last patch, which costs little beside the network."""
+def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Look]:
+    """At each page as a whole; takes a reading of the file to the last patch, which costs little beside the network.
+
+    Frames that are shown one after the other get one look, or the picture would pulse.
+    """
     photo = open_photo(source, format_out)
+    looks = []
     try:
-        look = enhancer.look_at_strips(lambda count: _as_seen(photo, photo.read(count)), photo.height, photo.width)
+        for top in range(0, photo.height, photo.page_height):
+            rest = photo.page_height
+
+            def read(count: int) -> Pixels:
+                nonlocal rest
+                rest -= count
+                return _as_seen(photo, photo.read(count))
+
+            looks.append(enhancer.look_at_strips(read, photo.page_height, photo.width))
+            while rest and top + photo.page_height < photo.height:
+                read(min(rest, _PASSED_ROWS))
     finally:
         photo.close()
-    if look.coarseness is None or sniff_format(source) not in ("avif", "heic"):
-        return look
-    return with_file(look, file_coarseness(source, len(look.coarseness)))
+    if photo.timing:
+        looks = [mean_look(looks)] * len(looks)
+    if looks[0].coarseness is None or sniff_format(source) not in ("avif", "heic"):
+        return looks
+    told = file_coarseness(source, len(looks[0].coarseness))
+    return [with_file(look, told) for look in looks]
 
 
 def _as_seen(photo: Photo, rows: Pixels) -> Pixels:
@@ -318,7 +339,7 @@ def _as_seen(photo: Photo, rows: Pixels) -> Pixels:
 def enhance_photo(
     photo: Photo,
     enhancer: Enhancer,
-    look: Look,
+    looks: Sequence[Look],
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Pixels]:
     """Gives the enhanced rows of a photo, as many bands as it has; alpha, and colours nobody sees, are the photo's own.
@@ -326,7 +347,7 @@ def enhance_photo(
     Args:
         photo: read from here to its end.
         enhancer: see `Enhancer`.
-        look: see `Enhancer.strips`.
+        looks: one for each page, see `Enhancer.strips`.
         progress: see `Enhancer.strips`.
     Yields:
         Rows from top to bottom, (n, width, bands) of the photo's type.
@@ -339,7 +360,7 @@ def enhance_photo(
             waiting.append(rows[..., : photo.bands])
         return _as_seen(photo, rows)
 
-    for strip in _pages(photo, enhancer, read, look, progress):
+    for strip in _pages(photo, enhancer, read, looks, progress):
         better = _mean_of_channels(strip) if photo.is_gray else strip
         if photo.has_alpha:
             rows = np.concatenate(waiting)
@@ -353,12 +374,12 @@ def _pages(
     photo: Photo,
     enhancer: Enhancer,
     read: Callable[[int], Pixels],
-    look: Look,
+    looks: Sequence[Look],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Pixels]:
     """The strips of all pages one after the other, each page a picture of its own to the network."""
     count = photo.height // photo.page_height
-    for page in range(count):
+    for page, look in enumerate(looks):
 
         def advance(done: int, total: int, page: int = page) -> None:
             if progress is not None:

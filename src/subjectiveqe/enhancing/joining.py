@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import io
-import mmap
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -46,6 +45,8 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         result.time_base = picture.time_base
         if picture.average_rate:  # else the muxer takes that of the time base, in the thousands
             result.codec_context.framerate = picture.average_rate
+        if result.codec_context.codec.canonical_name == "hevc" and muxer != "matroska":
+            result.codec_context.codec_tag = "hvc1"  # FFmpeg says "hev1" by itself, which QuickTime does not play
         result.disposition = picture.disposition
         for name, value in colour_tags(picture.codec_context).items():  # FFV1 leaves them to the container
             setattr(result.codec_context, name, value)
@@ -72,18 +73,7 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         for _, is_other, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
             packet.stream = copies[packet.stream.index] if is_other else result
             out.mux(packet)
-    if muxer != "matroska":
-        _retag(part)
     return warnings
-
-
-def _retag(part: Path) -> None:
-    """Says "hvc1" of HEVC where FFmpeg says "hev1", which QuickTime does not play; PyAV has no way to ask for it."""
-    with part.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-        description = data.find(b"stsd", data.rfind(b"moov"))
-        place = data.find(b"hev1", description, description + 64) if description >= 0 else -1
-        if place >= 0:
-            data[place : place + 4] = b"hvc1"
 
 
 def _comes_along(stream: Any, chapters: int) -> bool:

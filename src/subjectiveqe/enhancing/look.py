@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,14 @@ class Look(NamedTuple):
 
     coarseness: Floats | None
     grid: tuple[int, int] = (0, 0)
+
+
+def mean_look(looks: Sequence[Look]) -> Look:
+    """One look for pictures that belong together: their mean coarseness, and where the blocks of most begin."""
+    known = [look.coarseness for look in looks if look.coarseness is not None]
+    mean: Floats | None = np.mean(known, axis=0, dtype=np.float32) if known else None
+    [(grid, _)] = Counter(look.grid for look in looks).most_common(1)
+    return Look(mean, grid)
 
 
 _DOUBT = 0.15

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..files import is_folder
 from ..images import EXTENSIONS, check_name, list_images
 from ..photos import FORMATS
-from ..saving import Saving
+from ..saving import LOSSY, Saving
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def check_options(saving: Saving, formats: Mapping[Path, str | None]) -> None:
         saving: what is asked for.
         formats: of all targets; None where the content of the source will tell.
     Raises:
-        ConfigError: a JPEG is to be lossless, or all results are of formats without quality or chroma.
+        ConfigError: a JPEG or GIF is to be lossless, or all results are of formats without quality or chroma.
     """
     for target, format_out in formats.items():
         check_lossless(saving, format_out, target)
@@ -122,8 +122,10 @@ def check_options(saving: Saving, formats: Mapping[Path, str | None]) -> None:
 
 def check_lossless(saving: Saving, format_out: str | None, target: Path) -> None:
     """Raises ConfigError where `saving` asks for a lossless file of a format that has none here."""
-    if saving.lossless and format_out == "jpeg":
-        raise ConfigError(f"{target}: JPEG has no lossless mode here; add --format png, webp, avif or tiff")
+    if saving.lossless and format_out in LOSSY:
+        raise ConfigError(
+            f"{target}: {format_out.upper()} has no lossless mode here; add --format png, webp, avif or tiff"
+        )
 
 
 def format_of(path: Path) -> str | None:

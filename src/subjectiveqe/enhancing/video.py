@@ -143,7 +143,7 @@ def enhance_video(
         ImageError: the source is missing, damaged, or no video.
     """
     coding = coding or Coding()
-    _check_target(source, target, coding, overwrite)
+    check_target(source, target, coding, overwrite)
     with _errors_of(source), open_video(source) as container:
         stream = picture_stream(container)
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
@@ -153,8 +153,7 @@ def enhance_video(
         warnings = not_kept(first, stream)
         form = _Form.of(first, stream)
     folder = target.with_name(f".{target.name}.parts")
-    state = {"source": _identity(source), "coding": asdict(coding), "strength": enhancer.strength}
-    state["model"] = dict(enhancer.metadata)
+    state = {"source": _identity(source), "coding": asdict(coding), "enhancer": enhancer.identity}
     with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
         with _errors_of(source):
@@ -208,10 +207,12 @@ def _make_segments(
         return frames, resumed, damage.warnings(container, frames)
 
 
-def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
+def check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
+    """Refuses what `enhance_video` would refuse, before it reads the source; arguments and errors as there."""
     suffix = target.suffix.lower()
     if suffix not in _RESULTS:
-        raise ConfigError(f"{target}: cannot write {target.suffix or 'no suffix'}; known: {', '.join(_RESULTS)}")
+        named = f"cannot write {target.suffix}" if suffix else "expected the name of a video"
+        raise ConfigError(f"{target}: {named}; known: {', '.join(_RESULTS)}")
     if coding.codec == "ffv1" and suffix != ".mkv":
         raise ConfigError(f"{target}: {suffix} does not hold ffv1; name the result .mkv")
     if not source.exists():

@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.store import PairInfo
-from ..errors import ConfigError, SubjectiveQEError
+from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of
 from ..files import sha256_of, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
-from .evaluate import check_measures, measure_pair
-from .measures import MEASURES
+from .evaluate import measure_pair
+from .measures import check_measures
 from .plots import rate_distortion
 from .report import Comparison, compare
 from .results import Row, Summary, title_of
@@ -90,8 +90,8 @@ def benchmark(
     Returns:
         All rows and means, the failures, and the paths of the files.
     Raises:
-        ConfigError: no pictures, two folders of one name, an unknown codec or measure, a package is missing, or
-            `out_dir` holds rows of another benchmark.
+        ConfigError: no pictures, two folders of one name, an unknown codec or measure, a codec that does not work here
+            or at such a level, a package is missing, or `out_dir` holds rows of another benchmark.
         WeightsError: weights of a measure are not on this machine.
         SubjectiveQEError: not one picture could be measured.
     """
@@ -118,8 +118,8 @@ def benchmark(
         try:
             if any(case.key not in known for case in of_picture):
                 original = Original(crop_to_multiple(read_rgb(path)))
-        except (SubjectiveQEError, OSError) as error:  # once, not for each codec and level
-            failed.append((Path(of_picture[0].set_name) / path.name, str(error)))
+        except PICTURE_FAILED as error:  # once, not for each codec and level
+            failed.append((Path(of_picture[0].set_name) / path.name, reason_of(error)))
         for case in of_picture:
             if original is not None and case.key not in known:
                 try:
@@ -127,8 +127,9 @@ def benchmark(
                         model(original.rgb[:64, :64])
                         is_warm = True
                     known[case.key] = _measure(model, case, original, measures)
-                except (SubjectiveQEError, OSError) as error:
-                    failed.append((Path(case.set_name) / f"{path.name}, {case.codec.name} {case.level}", str(error)))
+                except PICTURE_FAILED as error:
+                    what = f"{path.name}, {case.codec.name} {case.level}"
+                    failed.append((Path(case.set_name) / what, reason_of(error)))
                 else:
                     _append(out_dir / _ROWS, known[case.key], origins[case.key])
             if case.key in known:
@@ -142,7 +143,7 @@ def benchmark(
     chosen = [by_key[row.set_name, row.info.name, row.info.codec, row.info.level] for row in _in_turns(rows)[:shown]]
     comparisons = []
     for case in chosen:
-        with suppress(SubjectiveQEError, OSError):  # a picture that is gone since it was measured
+        with suppress(*PICTURE_FAILED):  # a picture that is gone since it was measured
             comparisons.append(_compare(model, case, known[case.key]))
     all_facts = {**getattr(model, "metadata", {}), **(identity or {}), **(facts or {})}
     return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
@@ -152,9 +153,10 @@ def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[
     """All cases, those of one picture one after the other."""
     codecs = {name: get_codec(name) for name in levels}
     for name, codec in codecs.items():
-        low, high = codec.level_range
-        if wrong := [level for level in levels[name] if not low <= level <= high]:
-            raise ConfigError(f"{name}: {codec.level_name} must be {low}..{high}, got {wrong[0]}")
+        try:
+            codec.check_levels(levels[name])
+        except CodecError as error:
+            raise ConfigError(str(error)) from None
     cases: list[Case] = []
     for folder in folders:
         if not folder.is_dir():
@@ -285,11 +287,3 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
                 raise ConfigError(f'--codec: unknown codec "{name}"; known: {", ".join(CODECS)}') from None
             raise ConfigError(f'--codec {name}: say at which levels, as in "{name}:30,50"') from None
     return found
-
-
-def choose_measures(also: Sequence[str], without: Sequence[str]) -> list[str]:
-    """The usual measures with some more or fewer; ConfigError for a name that is none of `MEASURES`."""
-    for name in (*also, *without):
-        if name not in MEASURES:
-            raise ConfigError(f'unknown measure "{name}"; known: {", ".join(MEASURES)}')
-    return [name for name in MEASURES if name in {*STANDARD_MEASURES, *also} - {*without}]

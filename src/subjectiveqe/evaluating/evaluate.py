@@ -9,18 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..data.store import PairInfo, PairSet, files_of, open_pairs
-from ..errors import ConfigError, ShapeError, SubjectiveQEError
+from ..errors import PICTURE_FAILED, ConfigError, ShapeError, SubjectiveQEError, reason_of
 from ..images import RGB, write_png
 from ..metrics import Original
-from ..weights import locate
-from .measures import MEASURES
+from .measures import MEASURES, check_measures
 from .report import Comparison, compare
 from .results import Row, Summary, label_of, title_of
 from .tables import caption_of
 from .write import write_results
 
 PLAIN_MEASURES = ("psnr_db", "psnr_y_db", "ssim", "lpips", "lpips_legacy", "blockiness")
-"""What is always measured, since it costs little."""
+"""What is measured unless told otherwise, since it costs little."""
 
 _SAVED = ".saved"
 """Lists the outputs that were saved beside it, one JSON string a line: their set and their file."""
@@ -31,7 +30,7 @@ def evaluate(
     sets: Mapping[str, PairSet],
     out_dir: Path,
     *,
-    with_dists: bool = False,
+    measures: Sequence[str] = PLAIN_MEASURES,
     save_images: bool = False,
     shown: int = 12,
     facts: Mapping[str, str] | None = None,
@@ -48,7 +47,7 @@ def evaluate(
         out_dir: gets `images.csv`, `summary.json` and `report.html`, and with `save_images` a folder `images`; outputs
             that an earlier run has saved and noted there are removed once a pair is measured, with `save_images` or
             without.
-        with_dists: measure DISTS too; it costs several times all others together and needs `sqe weights`.
+        measures: keys of `MEASURES`; "dists" costs several times all others together and needs `sqe weights`.
         save_images: write the outputs as PNG.
         shown: number of pictures in the report, taken from all codecs and levels in turn.
         facts: what the caller knows of the run (model file, strength, command, ...), for the summary and the report.
@@ -56,8 +55,9 @@ def evaluate(
     Returns:
         All rows and means, the failures, and the paths of the files.
     Raises:
-        ConfigError: there is no pair at all, or with `save_images` pairs that lie where the outputs go.
-        WeightsError: `with_dists` without the weights.
+        ConfigError: there is no pair at all, a measure is unknown, or there are no outputs for `save_images`, or pairs
+            that lie where these go.
+        WeightsError: weights of a measure are not on this machine.
         SubjectiveQEError: not one pair could be measured.
     """
     jobs = [(name, index) for name, pairs in sets.items() for index in range(len(pairs))]
@@ -67,8 +67,9 @@ def evaluate(
     inputs = _inputs_within(images, sets)
     if save_images and inputs:
         raise ConfigError(f"{min(inputs)}: is measured and lies where outputs are saved; give another --out")
-    names = [*PLAIN_MEASURES, *(["dists"] if with_dists else [])]
-    check_measures(names)
+    if save_images and model is None:
+        raise ConfigError("save_images: there are no outputs without a model; leave it out")
+    check_measures(measures)
     chosen = _choose(jobs, sets, shown)
     rows: list[Row] = []
     failed: list[tuple[Path, str]] = []
@@ -81,7 +82,7 @@ def evaluate(
             if model is not None and not is_warm:
                 model(lq[:64, :64])
                 is_warm = True
-            row, out = measure_pair(model, set_name, info, lq, Original(gt), names)
+            row, out = measure_pair(model, set_name, info, lq, Original(gt), measures)
             if not rows:
                 _remove_outputs(images, inputs)
             if save_images and out is not None:
@@ -89,8 +90,8 @@ def evaluate(
             rows.append(row)
             if (set_name, index) in chosen:
                 comparisons[set_name, index] = compare(title_of(set_name, info), caption_of(row), lq, out, gt)
-        except (SubjectiveQEError, OSError) as error:
-            failed.append((Path(set_name) / label_of(info), str(error)))
+        except PICTURE_FAILED as error:
+            failed.append((Path(set_name) / label_of(info), reason_of(error)))
         if progress:
             progress(done + 1, len(jobs))
     if not rows:
@@ -98,19 +99,6 @@ def evaluate(
     in_order = [comparisons[key] for key in chosen if key in comparisons]
     all_facts = {**getattr(model, "metadata", {}), **(facts or {})}
     return write_results(out_dir, "Evaluation", rows, failed, in_order, all_facts)
-
-
-def check_measures(names: Sequence[str]) -> None:
-    """Refuses measures that cannot be taken on this machine, now and not at the first picture.
-
-    Args:
-        names: keys of `MEASURES`.
-    Raises:
-        WeightsError: weights are missing.
-    """
-    for name in names:
-        for weights in MEASURES[name].weights:
-            locate(weights)
 
 
 def measure_pair(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import metrics
+from ..errors import ConfigError
 from ..images import RGB
 from ..metrics import Original
+from ..weights import locate
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,33 @@ MEASURES = {
     "lpips_vgg": Measure("LPIPS-VGG", ".4f", False, metrics.lpips_vgg, ("vgg16", "lpips-vgg")),
 }
 """All measures by the name they have in CSV and JSON."""
+
+
+def choose_measures(usual: Sequence[str], also: Sequence[str], without: Sequence[str]) -> list[str]:
+    """The usual measures with some more or fewer; ConfigError for a name that is none of `MEASURES`."""
+    _check_names((*also, *without))
+    return [name for name in MEASURES if name in {*usual, *also} - {*without}]
+
+
+def check_measures(names: Sequence[str]) -> None:
+    """Refuses measures that cannot be taken on this machine, now and not at the first picture.
+
+    Raises:
+        ConfigError: there is none, or a name is none of `MEASURES`.
+        WeightsError: weights are missing.
+    """
+    if not names:
+        raise ConfigError("no measure is left; leave fewer out")
+    _check_names(names)
+    for name in names:
+        for weights in MEASURES[name].weights:
+            locate(weights)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in MEASURES:
+            raise ConfigError(f'unknown measure "{name}"; known: {", ".join(MEASURES)}')
 
 
 def is_better(name: str, before: float, after: float) -> bool:

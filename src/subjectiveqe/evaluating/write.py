@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import importlib.metadata
 import io
 import json
 import math
@@ -17,7 +16,7 @@ from typing import Any
 
 from .. import __version__
 from ..files import write_text
-from ..machine import cpu_count, cpu_info
+from ..machine import cpu_count, cpu_info, package_version
 from .report import Comparison, Plot, write_report
 from .results import Row, Summary, bd_rates, group_rows, label_of, worse_rows
 from .tables import make_tables
@@ -145,7 +144,7 @@ def _json(summary: Summary, facts: Mapping[str, str]) -> dict[str, Any]:
 def describe_machine() -> dict[str, str]:
     """Date, versions and hardware of this run, for people who want to repeat it."""
     packages = ("numpy", "onnxruntime", "openvino", "torch", "pyvips")
-    found = {name: _version(name) for name in packages} | library_versions()
+    found = {name: package_version(name) for name in packages} | library_versions()
     versions = {"subjectiveqe": __version__} | {name: version for name, version in found.items() if version}
     processor = cpu_info("model name") or platform.processor() or platform.machine()
     return {
@@ -161,13 +160,6 @@ def library_versions() -> dict[str, str | None]:
     from PIL import features
 
     libraries = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "libavif": "avif"}
-    return {name: _version(name) for name in ("av", "pillow")} | {
+    return {name: package_version(name) for name in ("av", "pillow")} | {
         name: features.version(feature) for name, feature in libraries.items()
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, first_line
-from ..files import atomic_path
+from ..files import atomic_path, refuse_input
 from . import NETS
 from .grow import grow
 
@@ -117,7 +117,8 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
         half: see `save_net`.
         shares: how much each counts, 1 in all; equal ones if None.
     Raises:
-        ConfigError: an output that is not named .safetensors, or shares that do not go with the checkpoints.
+        ConfigError: an output that is not named .safetensors or is one of the checkpoints, or shares that do not go
+            with them.
         ModelError: a file that is none, or networks that differ.
     """
     if out.suffix != ".safetensors":
@@ -128,6 +129,7 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
     if len(shares) != len(paths) or not math.isclose(sum(shares), 1):
         counted = ", ".join(f"{share:g}" for share in shares)
         raise ConfigError(f"expected {len(paths)} shares that make 1, one for each checkpoint, got {counted}")
+    refuse_input(out, paths)
     nets, headers = zip(*map(load_net, paths), strict=True)
     net = max(nets, key=lambda other: sum(param.numel() for param in other.parameters()))
     states, wanted = [grow(other, net) for other in nets], net.state_dict()
