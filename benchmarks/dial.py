@@ -16,7 +16,8 @@ from statistics import mean
 from typing import NamedTuple
 
 from machine import describe
-from subjectiveqe.data.store import centre, open_pairs
+from subjectiveqe.data.pairs import centre
+from subjectiveqe.data.store import open_pairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB

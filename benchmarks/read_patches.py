@@ -22,9 +22,10 @@ from PIL import Image
 
 from machine import describe
 from subjectiveqe.codecs import get_codec
+from subjectiveqe.data.pairs import PairSet
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import PairSet, open_pairs
+from subjectiveqe.data.store import open_pairs
 from subjectiveqe.images import RGB, read_rgb, write_png
 from subjectiveqe.samples import samples
 

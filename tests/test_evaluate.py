@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from subjectiveqe.cli import main
+from subjectiveqe.data.pairs import PairInfo, pair_folders
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import PairInfo, check_store, pair_folders
+from subjectiveqe.data.store import check_store
 from subjectiveqe.errors import ConfigError, ImageError, StoreError, SubjectiveQEError, WeightsError
 from subjectiveqe.evaluating import evaluate as module
 from subjectiveqe.evaluating.bdrate import bd_rate

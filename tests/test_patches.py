@@ -5,9 +5,10 @@ import pytest
 
 from subjectiveqe.codecs import CODECS
 from subjectiveqe.codecs.coarseness import FAMILIES, coarseness
+from subjectiveqe.data.pairs import PairInfo
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import PairInfo, open_pairs
+from subjectiveqe.data.store import open_pairs
 from subjectiveqe.errors import ConfigError
 from subjectiveqe.images import write_png
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from subjectiveqe.data.store import PairInfo
+from subjectiveqe.data.pairs import PairInfo
 from subjectiveqe.evaluating.results import Curve, Row, bd_rates, curves
 from subjectiveqe.evaluating.tables import headline
 from subjectiveqe.evaluating.write import describe_machine, write_results

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from subjectiveqe.data.pairs import PairInfo, pair_folders
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import DATA, INDEX, PairInfo, check_store, open_pairs, pair_folders
+from subjectiveqe.data.store import DATA, INDEX, check_store, open_pairs
 from subjectiveqe.errors import ConfigError, StoreError
 from subjectiveqe.images import read_rgb, write_png
 

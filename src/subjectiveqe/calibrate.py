@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .codecs.coarseness import coarseness
-from .data.store import PairSet, open_pairs
+from .data.pairs import PairSet
+from .data.store import open_pairs
 from .enhancing.look import LOOK_PX, look_places
 from .errors import ConfigError, ModelError
 from .losses import estimate_loss

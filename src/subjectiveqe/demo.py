@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .codecs import crop_to_multiple, get_codec
-from .data.store import PairInfo
+from .data.pairs import PairInfo
 from .enhancing.enhancer import Enhancer
 from .errors import ShapeError
 from .evaluating.evaluate import evaluate

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .codecs.coarseness import Less, told
-from .data.store import PairSet, centre, open_pairs
+from .data.pairs import PairSet, centre
+from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
 from .enhancing.runtime import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError

@@ -134,7 +134,7 @@ def evaluate(
 
     Writes a CSV per picture, a JSON summary and an HTML report. "--model none" measures the compressed pictures alone.
     """
-    from ..data.store import pair_folders
+    from ..data.pairs import pair_folders
     from ..evaluating.evaluate import PLAIN_MEASURES, open_sets
     from ..evaluating.evaluate import evaluate as evaluate_pairs
     from ..evaluating.measures import choose_measures

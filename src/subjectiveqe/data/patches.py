@@ -10,7 +10,7 @@ import numpy as np
 from ..codecs.coarseness import FAMILIES, coarseness
 from ..errors import ConfigError
 from ..images import RGB
-from .store import GRID_PX, PairSet
+from .pairs import GRID_PX, PairSet
 
 ALIGN_PX = 2 * GRID_PX
 """Grid of 4:2:0 chroma; a corner on it lies on the 8-px grid of luma as well."""

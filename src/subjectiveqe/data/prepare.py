@@ -28,10 +28,10 @@ from ..errors import FULL_DISK, CodecError, ConfigError, ImageError, ShapeError,
 from ..files import LOCK, held, sha256_of
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
+from .pairs import GRID_PX
 from .store import (
     DATA,
     FORMAT,
-    GRID_PX,
     INDEX,
     JOURNAL,
     VERSION,

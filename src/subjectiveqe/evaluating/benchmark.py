@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
-from ..data.store import PairInfo
+from ..data.pairs import PairInfo
 from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of
 from ..files import sha256_of, write_text
 from ..images import RGB, list_images, read_rgb

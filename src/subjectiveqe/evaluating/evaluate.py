@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..data.store import PairInfo, PairSet, files_of, open_pairs
+from ..data.pairs import PairInfo, PairSet
+from ..data.store import files_of, open_pairs
 from ..errors import PICTURE_FAILED, ConfigError, ShapeError, SubjectiveQEError, reason_of
 from ..images import RGB, write_png
 from ..metrics import Original

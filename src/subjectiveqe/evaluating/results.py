@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.store import PairInfo
+from ..data.pairs import PairInfo
 from .bdrate import bd_rate, find_fault, overlap
 from .measures import MEASURES
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..config import DataConfig
+from ..data.pairs import FilePairs, PairSet
 from ..data.patches import Patches
-from ..data.store import FilePairs, PairSet, open_pairs
+from ..data.store import open_pairs
 from ..errors import SubjectiveQEError
 from ..images import RGB
 

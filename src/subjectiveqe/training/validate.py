@@ -12,7 +12,8 @@ from torch import nn
 from .. import metrics
 from ..codecs.coarseness import coarseness
 from ..config import ValidConfig
-from ..data.store import PairSet, centre, open_pairs
+from ..data.pairs import PairSet, centre
+from ..data.store import open_pairs
 from ..errors import ConfigError
 from ..images import RGB
 from .step import generate
