@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from subjectiveqe.codecs import Jpeg, WebP
-from subjectiveqe.data import prepare as prepare_module
+from subjectiveqe.data import writer
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs, read_index, write_index
 from subjectiveqe.errors import CodecError, ConfigError, StoreError
@@ -120,7 +120,6 @@ SLOW_RUN = """
 import sys, time
 from pathlib import Path
 from subjectiveqe.codecs import Jpeg
-from subjectiveqe.data import prepare as prepare_module
 from subjectiveqe.data.prepare import prepare
 
 code, coded = Jpeg.code, []
@@ -300,7 +299,7 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path, clean):
 
 def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, clean, monkeypatch):
     """Windows makes it as long as it may ever become."""
-    used = prepare_module._bytes_used
+    used = writer._bytes_used
 
     def used_of_a_long_file(env):
         with (tmp_path / "long" / DATA).open("rb+") as file:
@@ -308,7 +307,7 @@ def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, cle
         return used(env)
 
     prepare(clean, tmp_path / "usual", "jpeg", [50], jobs=1)
-    monkeypatch.setattr(prepare_module, "_bytes_used", used_of_a_long_file)
+    monkeypatch.setattr(writer, "_bytes_used", used_of_a_long_file)
     prepare(clean, tmp_path / "long", "jpeg", [50], jobs=1)
     assert (tmp_path / "long" / DATA).stat().st_size == (tmp_path / "usual" / DATA).stat().st_size
     assert check_store(tmp_path / "long") == 24

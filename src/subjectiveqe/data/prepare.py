@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -29,28 +28,12 @@ from ..files import LOCK, held, sha256_of
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
 from .pairs import GRID_PX
-from .store import (
-    DATA,
-    FORMAT,
-    INDEX,
-    JOURNAL,
-    VERSION,
-    StoredPair,
-    StoredPicture,
-    StoreIndex,
-    crc32,
-    lmdb_keys,
-    png_files,
-    read_index,
-    size_of_data,
-    write_index,
-)
+from .store import INDEX, JOURNAL, StoredPair, StoredPicture, StoreIndex, crc32, png_files, read_index
+from .writer import StoreWriter, refuse_other_settings
 
 LAYOUTS = ("lmdb", "png")
 SPLITS = ("all", "train", "valid")
 HOLD_OUT_EVERY = 20
-MAP_BYTES = 1 << 40
-"""Address space LMDB may grow into. The file is as long as what is in it, on Windows once it has been cut to that."""
 
 _MOST_PROCESSES = 61 if sys.platform == "win32" else 2**10
 """How many a pool may have; what Windows waits for at a time sets that."""
@@ -129,13 +112,13 @@ def prepare(
     }
     if (out / INDEX).exists():
         index = read_index(out)
-        _refuse_other_settings(out, index.settings, settings)
+        refuse_other_settings(out, index.settings, settings)
         return _result(source, index)
 
     if out.exists() and not (out / JOURNAL).exists() and (not out.is_dir() or {*out.iterdir()} - {out / LOCK}):
         raise StoreError(f"{out}: is there already and is no paired store; choose another name")
     try:
-        with held(out, "another run is writing this store; wait for it to end"), _Writer(out, settings) as writer:
+        with held(out, "another run is writing this store; wait for it to end"), StoreWriter(out, settings) as writer:
             total = len(paths)
             tasks = [
                 _Task(path, coder, _levels_of(path.name, levels, draws, seed), out if layout == "png" else None)
@@ -316,128 +299,6 @@ def _one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-# ---------------------------------------------------------------- writing, in this process
-
-
-class _Writer:
-    """An unfinished store: a journal with a line per finished picture, and the pixels; the index is written last.
-
-    A picture's line is written after its pixels have reached the disk, so that a picture with a line is finished
-    whatever happens next. A line that was cut off by a crash counts for nothing.
-    """
-
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        self.out, self.settings = out, settings
-        self.finished: dict[str, StoredPicture] = {}
-        self._journal = (out / JOURNAL).open("a+b")
-        try:
-            self._continue_journal()
-            for leftover in out.glob("[gl][tq]/.*.png"):
-                leftover.unlink()  # a PNG that was being written when an earlier run was killed
-            self._env = _open_for_writing(out) if settings["layout"] == "lmdb" else None
-        except BaseException:
-            self._journal.close()
-            raise
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of the files; Windows deletes none that is open."""
-        if self._env is not None:
-            self._env.close()
-        self._journal.close()
-
-    def add(self, picture: StoredPicture, arrays: Sequence[RGB]) -> None:
-        """Keeps a finished picture."""
-        if self._env is not None:
-            import lmdb
-
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, array in zip(lmdb_keys(picture), arrays, strict=True):
-                        transaction.put(key, array.data)
-            except lmdb.Error as error:
-                raise OSError(str(error)) from None
-        self._write_line(asdict(picture))
-        self.finished[picture.name] = picture
-
-    def complete(self, skipped: tuple[tuple[str, str], ...]) -> StoreIndex:
-        """Writes the index, which makes the store complete."""
-        used = _bytes_used(self._env) if self._env is not None else None
-        self.close()
-        if used is not None:
-            os.truncate(self.out / DATA, used)
-        pictures = tuple(sorted(self.finished.values(), key=lambda picture: picture.name))
-        layout = str(self.settings["layout"])
-        num_bytes = size_of_data(self.out, layout, pictures)
-        index = StoreIndex(layout, self.settings, pictures, skipped, num_bytes)
-        write_index(self.out, index)
-        (self.out / JOURNAL).unlink()
-        return index
-
-    def _continue_journal(self) -> None:
-        self._journal.seek(0)
-        text = self._journal.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._journal.truncate(len(whole))
-        lines = whole.splitlines()
-        if not lines:
-            self._write_line({"format": FORMAT, "version": VERSION, "settings": self.settings})
-            return
-        try:
-            header = json.loads(lines[0])
-            settings, version = header["settings"], header["version"]
-            pictures = [StoredPicture.from_json(json.loads(line)) for line in lines[1:]]
-        except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{self.out / JOURNAL}: damaged; delete {self.out} and run again") from None
-        if version != VERSION:
-            raise StoreError(f"{self.out}: format version {version}, expected {VERSION}; delete it and run again")
-        _refuse_other_settings(self.out, settings, self.settings)
-        self.finished = {picture.name: picture for picture in pictures}
-
-    def _write_line(self, value: Mapping[str, Any]) -> None:
-        self._journal.write(json.dumps(value).encode() + b"\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
-
-
-def _open_for_writing(out: Path) -> Any:
-    import lmdb
-
-    try:
-        return lmdb.open(str(out), map_size=MAP_BYTES, lock=False)  # the folder is held
-    except lmdb.Error as error:
-        raise StoreError(f"{out / DATA}: cannot be opened ({error}); delete {out} and run again") from None
-
-
-def _bytes_used(env: Any) -> int:
-    """How much of its file an LMDB environment has pages in."""
-    return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
-
-
-def _refuse_other_settings(out: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    different = [key for key in wanted if there.get(key) != wanted[key]]
-    if not different:
-        return
-    key = different[0]
-    before: Any = there.get(key)
-    now: Any = wanted[key]
-    if key == "options":  # an encoder has many; those that differ say enough
-        differ = {name for name in {**before, **now} if before.get(name) != now.get(name)}
-        before, now = ({name: side[name] for name in sorted(differ & side.keys())} for side in (before, now))
-    if key == "sources_sha256" and key not in there:
-        what = "pictures of which it has no checksum (by an earlier version), so that it cannot be gone on with"
-    elif key in ("sources_sha256", "num_sources"):
-        what = f"{there.get('num_sources')} pictures, other than the {wanted['num_sources']} there are now"
-    else:
-        what = f"{key} {json.dumps(before)}, not {json.dumps(now)}"
-    raise StoreError(f"{out}: was made from {what}; choose another name or delete it")
 
 
 def _digest_of(paths: Sequence[Path]) -> str:
