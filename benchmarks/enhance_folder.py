@@ -24,7 +24,7 @@ import machine
 from measured import make_picture
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
-from subjectiveqe.enhancing.runtime import Floats
+from subjectiveqe.enhancing.network import Floats
 from subjectiveqe.saving import Saving
 
 HEIGHT, WIDTH = 3000, 4000

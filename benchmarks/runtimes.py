@@ -23,7 +23,7 @@ from pathlib import Path
 
 import machine
 from measured import Measured, enhance_command, make_picture, measure
-from subjectiveqe.enhancing.runtime import openvino_core
+from subjectiveqe.enhancing.openvino_engine import openvino_core
 from subjectiveqe.machine import cpu_count
 
 HEIGHT, WIDTH = 3000, 4000

@@ -22,6 +22,7 @@ from PIL import Image
 
 from subjectiveqe import doctor
 from subjectiveqe.codecs import get_codec
+from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.tiling import plan_tiles
@@ -607,7 +608,7 @@ def test_the_package_lists_what_it_gives_and_promises_nothing_else(tmp_path):
 
 def test_openvino_reads_and_compiles_one_at_a_time_and_leaves_the_locale(tiny_model, draw_image, monkeypatch):
     pytest.importorskip("openvino")
-    core, busy, most = runtimes.openvino_core(), [], []
+    core, busy, most = openvino_engine.openvino_core(), [], []
 
     class Core:
         get_property = core.get_property
@@ -625,7 +626,7 @@ def test_openvino_reads_and_compiles_one_at_a_time_and_leaves_the_locale(tiny_mo
         return staticmethod(call)
 
     Core.read_model, Core.compile_model = watched("read_model"), watched("compile_model")
-    monkeypatch.setattr(runtimes, "openvino_core", lambda: Core)
+    monkeypatch.setattr(openvino_engine, "openvino_core", lambda: Core)
     before = locale.setlocale(locale.LC_ALL)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: Enhancer(tiny_model, "openvino")(draw_image((16, 16))), range(4)))
@@ -669,7 +670,7 @@ def test_onnx_runtime_does_not_report_to_its_makers(tiny_model, tmp_path):
 def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_model, draw_image, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     folder, picture = tmp_path / "cache" / "openvino", draw_image((40, 50))
-    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(openvino_engine, "cache_folder", lambda: tmp_path / "cache")
     expected = Enhancer(tiny_model, "openvino")(picture)
     (kept,) = folder.iterdir()
     whole = kept.read_bytes()
@@ -681,10 +682,10 @@ def test_what_openvino_compiled_is_kept_within_bounds_and_may_be_damaged(tiny_mo
     old = folder / "old.blob"
     old.write_bytes(b"?")
     os.utime(old, (0, 0))
-    monkeypatch.setattr(runtimes, "COMPILED_BYTES", kept.stat().st_size)
+    monkeypatch.setattr(openvino_engine, "COMPILED_BYTES", kept.stat().st_size)
     assert (Enhancer(tiny_model, "openvino")(picture) == expected).all()
     assert list(folder.iterdir()) == [kept]
-    monkeypatch.setattr(runtimes, "cache_folder", lambda: kept / "no folder")
+    monkeypatch.setattr(openvino_engine, "cache_folder", lambda: kept / "no folder")
     assert (Enhancer(tiny_model, "openvino")(picture) == expected).all()
 
 

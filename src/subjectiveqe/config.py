@@ -101,6 +101,13 @@ class LossConfig(Section):
     )
 
 
+PIXEL_TERMS = ("pix", "chroma", "border", "spectrum", "ssim")
+"""Losses of both stages on what the generator makes; `estimate` is of both too, on what it says of its input."""
+
+GAN_TERMS = ("grid", "percep", "adv")
+"""Losses of the second stage alone. `harm` is none of its own, but weighs `percep`."""
+
+
 class StageConfig(Section):
     """One stage of training; `batch` is the global one, shared out over processes and accumulation steps."""
 
@@ -199,8 +206,7 @@ class Recipe(Section):
         if self.psnr is None and self.gan is None:
             raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
         for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
-            gan_only = ("grid", "percep", "adv") if name == "gan" else ()
-            terms = ("pix", "chroma", "border", "spectrum", "ssim", "estimate", *gan_only)
+            terms = (*PIXEL_TERMS, "estimate", *(GAN_TERMS if name == "gan" else ()))
             for loss in stage.losses if stage else ():
                 if not any(getattr(loss, term) for term in terms):
                     raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
@@ -208,7 +214,7 @@ class Recipe(Section):
                     raise ValueError(f"stage '{name}': the loss 'harm' weighs 'percep', which is 0")
                 if loss.estimate and not self.net_g.hparams.get("num_coarseness"):
                     raise ValueError(f"stage '{name}': the loss 'estimate' needs net_g.hparams.num_coarseness")
-                for term in ("grid", "percep", "adv") if name == "psnr" else ():
+                for term in GAN_TERMS if name == "psnr" else ():
                     if getattr(loss, term):
                         raise ValueError(f"stage 'psnr' does not take the loss '{term}'; use it in stage 'gan'")
         return self

@@ -14,7 +14,8 @@ import numpy as np
 from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
-from .enhancing.runtime import choose_model, choose_runtime, gpu_providers, openvino_core
+from .enhancing.openvino_engine import openvino_core
+from .enhancing.runtime import choose_model, choose_runtime, gpu_providers
 from .errors import SubjectiveQEError, first_line
 from .machine import cpu_count, package_version
 

@@ -1,4 +1,4 @@
-"""The only place where pictures are read from and written to files."""
+"""Reading pictures as RGB arrays, telling formats apart, and writing PNG."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ _NOT_KEPT = {
 }
 """What XMP says is hidden behind the picture's end."""
 
-_MOST_BYTES_IN_JPEG = MOST_BYTES - 6  # which name EXIF there, and are not in the blocks of all formats
+_MOST_BYTES_IN_JPEG = MOST_BYTES - 6  # in JPEG the block begins with 6 bytes that name it, in other formats not
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def open_photo(path: Path, format_out: str) -> Photo:
     is going to do not obey the tag.
 
     Args:
-        path: of any format of `FORMATS`, GIF or PPM.
+        path: of any format of `FORMATS`, or PPM.
         format_out: key of `FORMATS` it will be written in.
     Raises:
         ImageError: the file is missing, damaged, too large, or no picture.

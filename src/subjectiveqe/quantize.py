@@ -16,7 +16,7 @@ from .codecs.coarseness import Less, told
 from .data.pairs import PairSet, centre
 from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from .enhancing.runtime import place_of_dial, told_less, unreadable
+from .enhancing.network import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError
 from .export import check_name, reach_px
 from .files import atomic_path, refuse_input

@@ -34,8 +34,8 @@ LOSSY = ("jpeg", "gif")
 """Formats that are not lossless here, whatever is asked for; GIF has 255 colours."""
 _OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _OWN = {"jpeg": ("exif-data", "xmp-data", "iptc-data"), "png": ("exif-data",), "tiff": ("iptc-data",)}
-"""What libvips would change, cut or lose, and `_add_own` writes as the bytes it is; EXIF of WebP too, in the place of
-what libvips has written, and of AVIF."""
+"""What libvips would change, cut or lose, so `_add_own` writes the file's own bytes; in WebP and AVIF it puts those of
+EXIF in the place of what libvips has written."""
 _DENSITY_BY_EXIF = ("webp", "avif", "heic")
 """Formats that have no other place for print resolution."""
 

@@ -246,7 +246,7 @@ def quantize(
     pairs: Annotated[
         list[Path], typer.Option(help="Training pairs to find the ranges on; may be given several times.")
     ],
-    strength: Strength = DEFAULT_STRENGTH,
+    strength: Annotated[float, typer.Option(help="Where the dial is set for good, 0 to 1.")] = DEFAULT_STRENGTH,
 ) -> None:
     """Make an ONNX file of 8-bit integers.
 

@@ -19,7 +19,8 @@ from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
 from .colorlock import ColorLock
 from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
-from .runtime import TORCH_SUFFIXES, Floats, checksum, choose_model, choose_runtime, open_network, place_of_dial
+from .network import Floats, place_of_dial
+from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:

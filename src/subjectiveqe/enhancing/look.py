@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..codecs.coarseness import FAMILIES
 from ..color import luma
-from .runtime import Floats
+from .network import Floats
 
 BLOCK_PX = 8
 

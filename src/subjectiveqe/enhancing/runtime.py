@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import os
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..codecs.coarseness import TOLD_LESS, Less, read_less, told
-from ..dial import DEFAULT_STRENGTH, TRAINED_AT, turn
-from ..errors import ConfigError, ModelError, first_line
-from ..files import cache_folder, sha256_of
+from ..dial import DEFAULT_STRENGTH, turn
+from ..errors import ConfigError, ModelError
+from ..files import sha256_of
 from ..machine import cpu_count, cpu_info
-
-Floats = NDArray[np.float32]
+from .network import DEFAULT_BYTES_PX, Floats, Network, network_of_onnx, place_of_dial, unreadable
+from .openvino_engine import is_forked_from_openvino, open_openvino
 
 MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx", "best": "sqe-best.onnx"}
 """The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
 
-COMPILED_BYTES = 64 * 1024**2
-"""The most that a start leaves of compiled networks; `fast` takes 8 MB, `best` 25, at each place of the dial."""
-
 TORCH_SUFFIXES = frozenset({".safetensors", ".pt", ".pth"})
-_DEFAULT_BYTES_PX = 2048
-"""Working memory per pixel of a tile where the file does not say: what the seed's network takes in PyTorch."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A loaded network and what tiling has to know of it.
-
-    Attributes:
-        run: (float32 (N, 3, H, W) in [0, 1], coarseness float32 (K,)) -> float32 of the same shape as the first, not
-            clamped; several threads may call it at a time.
-        estimate: float32 (M, 3, H, W), patches of a picture -> float32 (1, 2, K): coarseness, and log of the scale of
-            its error, or (M, 2, K), those of each patch; None for a network that is not told the coarseness.
-        reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
-        stride_px: shifts by multiples of this shift the output alike.
-        bytes_px: working memory per pixel of a tile.
-        metadata: what the file says of itself.
-    """
-
-    run: Callable[[Floats, Floats | None], Floats]
-    estimate: Callable[[Floats], Floats] | None
-    reach_px: int
-    stride_px: int
-    bytes_px: int
-    metadata: Mapping[str, str]
 
 
 def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) -> Network:
@@ -109,11 +73,6 @@ def _open(model: Path, runtime: str, strength: float) -> Network:
     return opener(model, strength)
 
 
-def unreadable(path: Path, error: Exception) -> ModelError:
-    """What an engine's refusal of an ONNX file is to people."""
-    return ModelError(f"{path}: not a readable ONNX model ({first_line(error)})")
-
-
 def choose_model(runtime: str, strength: float) -> str:
     """The fastest of `MODELS` here: `fast`, in integers where there is no GPU and the dial is not turned.
 
@@ -135,13 +94,13 @@ def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:
         CPUs, twice so with bfloat16 instructions), else ONNX Runtime. ONNX Runtime for OpenVINO, too, in a process
         forked from one that has used it: there its threads are gone, and it would compile for ever.
     """
-    if runtime == "openvino" and _is_forked_from_openvino():
+    if runtime == "openvino" and is_forked_from_openvino():
         return "onnxruntime"
     if runtime != "auto":
         return runtime
     if of_torch:
         return "torch"
-    if importlib.util.find_spec("openvino") is None or _is_forked_from_openvino() or gpu_providers():
+    if importlib.util.find_spec("openvino") is None or is_forked_from_openvino() or gpu_providers():
         return "onnxruntime"
     return "openvino"
 
@@ -190,133 +149,7 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
             values: Floats = session.run([output], feeds)[0]
         return values
 
-    return _of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
-
-
-def _openvino() -> Any:
-    """The package. When imported it reports to its makers through another one, unless that one cannot be imported."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
-
-_MAKING_CORE = threading.Lock()
-_core_processes: list[int] = []
-"""The process that made the core, if one did; a process forked from it finds another's number here."""
-
-_SETTING_LOCALE = threading.Lock()
-"""Held while OpenVINO reads or compiles: it sets the locale of the process to C and back, and two that do so at once
-may leave it there, so that no text file with an umlaut could be read any more."""
-
-_compiling: set[Future[Any]] = set()
-"""What is being compiled. A process forked meanwhile would wait for it for ever, so forking waits instead."""
-
-
-def _before_fork() -> None:
-    wait(_compiling.copy())
-    _SETTING_LOCALE.acquire()  # behind it: who compiles needs it
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_SETTING_LOCALE.release, after_in_child=_SETTING_LOCALE.release
-    )
-
-
-def _is_forked_from_openvino() -> bool:
-    return bool(_core_processes) and os.getpid() not in _core_processes
-
-
-def openvino_core() -> Any:
-    """The one core of this process, which lives as long as it does; any thread may ask for it."""
-    with _MAKING_CORE:
-        return _make_openvino_core()
-
-
-@functools.cache
-def _make_openvino_core() -> Any:
-    """The core, made by the first call, and what else in OpenVINO has to be made by one thread.
-
-    Its CPU plugin gives the thread that loads it a signal stack of its own and frees it with itself. Were that another
-    thread's doing, the next signal, Ctrl-C say, would end the process by a segmentation fault.
-
-    Its tables of NumPy's types are made when they are first looked into, holding a lock of C++'s while Python may give
-    the turn to another thread: two that look at once wait for each other for ever. So they are looked into here.
-    """
-    ov = _openvino()
-    ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
-    _core_processes.append(os.getpid())
-    return ov.Core()
-
-
-def _open_openvino(path: Path, strength: float) -> Network:
-    ov, core = _openvino(), openvino_core()
-    # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most. An
-    # estimate comes from coefficients that quantising left next to nothing of, and bfloat16 would drown them in noise.
-    precisions = {"out": "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"}
-    settings = {"INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
-    if (kept := _compiled_folder()) is not None:
-        settings["CACHE_DIR"] = str(kept)
-    try:
-        content = turn(path.read_bytes(), strength)
-        with _SETTING_LOCALE:
-            loaded = core.read_model(content)
-        info = loaded.get_rt_info(["framework"]).value if loaded.has_rt_info(["framework"]) else {}
-        metadata = {str(key): str(getattr(value, "value", value)) for key, value in info.items()}
-        inputs = {
-            value.any_name: [side.get_length() if side.is_static else None for side in value.partial_shape]
-            for value in loaded.inputs
-        }
-        outputs = {
-            value.any_name: ov.Model([value.node], loaded.get_parameters(), value.any_name) for value in loaded.outputs
-        }
-    except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
-        raise unreadable(path, error) from None
-
-    def compile_part(name: str) -> Any:
-        precision = {"INFERENCE_PRECISION_HINT": precisions.get(name, "f32")}
-        with _SETTING_LOCALE:
-            return core.compile_model(outputs[name], "CPU", settings | precision)
-
-    compiling = ThreadPoolExecutor(1)  # a picture can be read meanwhile; an estimate is wanted first
-    parts = {name: compiling.submit(compile_part, name) for name in sorted(outputs)}
-    for part in parts.values():
-        _compiling.add(part)
-        part.add_done_callback(_compiling.discard)
-    compiling.shutdown(wait=False)
-    # Requests keep their memory, but are not for two threads at once.
-    idle: dict[str, SimpleQueue[Any]] = {name: SimpleQueue() for name in parts}
-
-    def compute(output: str, feeds: dict[str, Floats]) -> Floats:
-        try:
-            request = idle[output].get_nowait()
-        except Empty:
-            request = parts[output].result().create_infer_request()
-        values: Floats = request.infer(feeds, share_inputs=True)[output]
-        idle[output].put(request)
-        return values
-
-    return _of_onnx(path, compute, strength, inputs, list(outputs), metadata)
-
-
-def _compiled_folder() -> Path | None:
-    """Where OpenVINO keeps what it has compiled and finds it at the next start; None where nothing can be kept.
-
-    It takes damaged files and full disks in its stride, and compiles anew. The oldest files make room here.
-    """
-    try:
-        folder = cache_folder() / "openvino"
-        folder.mkdir(parents=True, exist_ok=True)
-        stats = {path: path.stat() for path in folder.iterdir()}
-        room = COMPILED_BYTES
-        for path in sorted(stats, key=lambda path: stats[path].st_mtime, reverse=True):
-            room -= stats[path].st_size
-            if room < 0:
-                path.unlink()
-    except (OSError, RuntimeError):
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    return network_of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
 def _open_torch(path: Path, strength: float) -> Network:
@@ -343,97 +176,11 @@ def _open_torch(path: Path, strength: float) -> Network:
             return out
 
     estimator = estimate if net.num_coarseness else None
-    return Network(run, estimator, int(net.receptive_px), int(net.stride_px), _DEFAULT_BYTES_PX, metadata)
+    return Network(run, estimator, int(net.receptive_px), int(net.stride_px), DEFAULT_BYTES_PX, metadata)
 
 
 _OPENERS: dict[str, tuple[str, Callable[[Path, float], Network]]] = {
     "onnxruntime": ("onnxruntime", _open_onnxruntime),
-    "openvino": ("openvino", _open_openvino),
+    "openvino": ("openvino", open_openvino),
     "torch": ("torch", _open_torch),
 }
-
-
-def _check_kind(
-    path: Path, inputs: Mapping[str, Sequence[Any]], outputs: list[str], metadata: Mapping[str, str]
-) -> None:
-    kinds = (
-        ({"lq": 4}, ["out"]),
-        ({"lq": 4, "strength": 1}, ["out"]),
-        ({"lq": 4, "coarseness": 2, "patches": 4}, ["out", "estimate"]),
-        ({"lq": 4, "strength": 1, "coarseness": 2, "patches": 4}, ["out", "estimate"]),
-    )
-    if ({name: len(shape) for name, shape in inputs.items()}, outputs) not in kinds:
-        found = f"inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
-        raise ModelError(
-            f"{path}: another kind of model: expected inputs lq, strength and output out, found {found}; "
-            'export the checkpoint by "sqe export"'
-        )
-    missing = [key for key in ("receptive_px", "stride_px") if not metadata.get(key, "").isdecimal()]
-    if missing:
-        raise ModelError(f'{path}: the metadata lack {" and ".join(missing)}; export the checkpoint by "sqe export"')
-
-
-def place_of_dial(path: Path, metadata: Mapping[str, str], strength: float) -> float:
-    """Where the dial is for the network's own input: where it was trained, if that was at one place."""
-    try:
-        return float(metadata.get(TRAINED_AT, strength))
-    except ValueError:
-        raise ModelError(f"{path}: the metadata say {TRAINED_AT} {metadata[TRAINED_AT]}, expected a number") from None
-
-
-def told_less(path: Path, metadata: Mapping[str, str]) -> Less:
-    """How much less than the truth to tell the network, by what its file says; nothing where it does not."""
-    try:
-        return read_less(metadata.get(TOLD_LESS, "").split())
-    except ConfigError:
-        raise ModelError(
-            f"{path}: the metadata say {TOLD_LESS} {metadata[TOLD_LESS]}, expected points family:coarseness:less"
-        ) from None
-
-
-_NOTHING = np.zeros((1, 3, 1, 1), np.float32)
-"""For the half of a network whose output is not wanted; an engine computes both."""
-
-
-def _of_onnx(
-    path: Path,
-    compute: Callable[[str, dict[str, Floats]], Floats],
-    strength: float,
-    inputs: Mapping[str, Sequence[Any]],
-    outputs: list[str],
-    metadata: Mapping[str, str],
-) -> Network:
-    """What the engines for ONNX files share; `compute` gives one output of the network for all its inputs."""
-    _check_kind(path, inputs, outputs, metadata)
-    place = place_of_dial(path, metadata, strength)
-    less = told_less(path, metadata)
-
-    def run(lq: Floats, coarseness: Floats | None) -> Floats:
-        feeds = {"lq": lq}
-        if "strength" in inputs:
-            feeds["strength"] = np.full(len(lq), place, np.float32)
-        if "coarseness" in inputs:
-            assert coarseness is not None
-            feeds |= {"coarseness": np.tile(told(coarseness, less, place), (len(lq), 1)), "patches": _NOTHING}
-        return compute("out", feeds)
-
-    def estimate(patches: Floats) -> Floats:
-        rest = {
-            name: np.zeros((1, *shape[1:]), np.float32)
-            for name, shape in inputs.items()
-            if name in ("strength", "coarseness")
-        }
-        return compute("estimate", {"lq": _NOTHING, "patches": patches, **rest})
-
-    stride_px = int(metadata["stride_px"])
-    if stride_px < 1:
-        raise ModelError(f"{path}: the metadata say stride_px {stride_px}, expected 1 or more")
-    bytes_px = metadata.get("bytes_px", "")
-    return Network(
-        run,
-        estimate if "patches" in inputs else None,
-        int(reach_px) if (reach_px := metadata.get("reach_px", "")).isdecimal() else int(metadata["receptive_px"]),
-        stride_px,
-        int(bytes_px) if bytes_px.isdecimal() else _DEFAULT_BYTES_PX,
-        metadata,
-    )

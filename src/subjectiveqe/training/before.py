@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import __version__, distributed
 from ..codecs.coarseness import FAMILIES
-from ..config import NetConfig, Recipe, StageConfig, read_recipe
+from ..config import GAN_TERMS, PIXEL_TERMS, NetConfig, Recipe, StageConfig, read_recipe
 from ..data.patches import Patches
 from ..data.store import open_pairs
 from ..errors import ConfigError, ShapeError, first_line
@@ -109,10 +109,9 @@ def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
     trained = {
         param.startswith("estimator.") for param, _ in net_g.named_parameters() if param.startswith(stage.only or "")
     }
-    terms = ("pix", "chroma", "border", "spectrum", "ssim", "grid", "percep", "adv")
     for loss in stage.losses:
         reached = {True} if loss.estimate else set()
-        reached |= {False} if any(getattr(loss, term) for term in terms) else set()
+        reached |= {False} if any(getattr(loss, term) for term in (*PIXEL_TERMS, *GAN_TERMS)) else set()
         if not trained & reached:
             wanted = "'estimate'" if True in trained else "a loss beside 'estimate'"
             raise ConfigError(f"{name}.only: nothing trains '{stage.only}' without {wanted}; give one a weight above 0")

@@ -119,18 +119,7 @@ def run_stage(
     """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
     folder = run_dir / stage.name
     goes_on = (folder / STATE).exists()
-    state = start_state(recipe, stage, config, Start() if goes_on else start, device)
-    if goes_on:
-        state.load(folder / STATE)
-        log.info("%s: going on from step %d", stage.name, state.step)
-    else:
-        if writes:  # of a run that was stopped before its first checkpoint, perhaps by another recipe
-            for name in (BEST, LAST):
-                (folder / name).unlink(missing_ok=True)
-        if start.net is not None:
-            log.info("%s: starting from %s", stage.name, start.net)
-        if start.estimator is not None:
-            log.info("%s: with the estimator of %s", stage.name, start.estimator)
+    state = _begin_stage(recipe, stage, config, folder, start, device, writes)
     if config.precision == "bfloat16" and device.type == "cpu" and _emulates_bfloat16():
         log.warning(
             "%s: this processor has no bfloat16 instructions, a step takes several times as long as in float32; "
@@ -190,6 +179,26 @@ def run_stage(
         board.close()
     distributed.wait_for_all()
     return folder / BEST if (folder / BEST).exists() else folder / LAST
+
+
+def _begin_stage(
+    recipe: Recipe, stage: Stage, config: StageConfig, folder: Path, start: Start, device: torch.device, writes: bool
+) -> TrainState:
+    """What a stage goes on with: its last checkpoint, or `start`."""
+    goes_on = (folder / STATE).exists()
+    state = start_state(recipe, stage, config, Start() if goes_on else start, device)
+    if goes_on:
+        state.load(folder / STATE)
+        log.info("%s: going on from step %d", stage.name, state.step)
+        return state
+    if writes:  # of a run that was stopped before its first checkpoint, perhaps by another recipe
+        for name in (BEST, LAST):
+            (folder / name).unlink(missing_ok=True)
+    if start.net is not None:
+        log.info("%s: starting from %s", stage.name, start.net)
+    if start.estimator is not None:
+        log.info("%s: with the estimator of %s", stage.name, start.estimator)
+    return state
 
 
 def _emulates_bfloat16() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import StageConfig
+from ..config import PIXEL_TERMS, StageConfig
 from ..losses import (
     balance_weights,
     border_loss,
@@ -51,7 +51,7 @@ def psnr_step(
     losses: dict[str, Tensor | float] = {}
     for part in batch.split(stage.accumulate):
         terms = _estimate_term(state.g.net, part, stage)
-        if any(getattr(stage.loss, name) for name in (*_DISTANCES, "border")):
+        if any(getattr(stage.loss, name) for name in PIXEL_TERMS):
             with autocast(part.lq, stage):
                 out = generate(state.g.net, part.lq, stage.strength, part.coarseness)
             terms |= _pixel_terms(out.float(), part, stage)
