@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subjectiveqe.codecs.coarseness import FAMILIES, read_less, told
+from subjectiveqe.codecs.coarseness import FAMILIES, coarseness, read_less, told
 from subjectiveqe.errors import ConfigError
 
 
@@ -31,3 +31,19 @@ def test_no_less_than_nothing_is_told():
 def test_what_is_no_point_of_a_curve_is_refused(text):
     with pytest.raises(ConfigError, match=f'--less "{text}": expected family:coarseness:less'):
         read_less([text])
+
+
+def test_hevc_in_420_is_a_family_of_its_own_where_it_is_known():
+    places = {name: FAMILIES.index(name) for name in FAMILIES}
+    for codec in ("hevc", "hm"):
+        for chroma, family in (("420", "hevc-420"), ("444", "hevc"), ("", "hevc")):
+            assert np.flatnonzero(coarseness(codec, 37, chroma=chroma)) == [places[family]]
+        assert coarseness(codec, 37, 2, "420") == (0.6875, 0)
+    assert np.isnan(coarseness("resaved", 37)).all()
+
+
+@pytest.mark.parametrize(("codec", "level"), [("hevc", 0), ("jpeg", 100), ("webp", 100), ("avif", 100)])
+def test_the_finest_level_has_a_coarseness(codec, level):
+    value = max(coarseness(codec, level))
+    assert 0 <= value < 0.3
+    assert value == sum(coarseness(codec, level))

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subjectiveqe.codecs import CODECS, crop_to_multiple, get_codec
+from subjectiveqe.codecs import CODECS, crop_to_multiple, get_codec, hevc
 from subjectiveqe.codecs.hevc import decode_planes
 from subjectiveqe.codecs.hm import hm_arguments
+from subjectiveqe.codecs.still import Jpeg
 from subjectiveqe.errors import CodecError, ConfigError, ShapeError
 from subjectiveqe.images import read_rgb
 from subjectiveqe.metrics import psnr, psnr_y
@@ -104,6 +105,27 @@ def test_still_codecs_take_any_size(draw_image, name, size):
     assert get_codec(name).code(draw_image(size), 80).rgb.shape == (*size, 3)
 
 
+def test_a_resaved_picture_was_a_jpeg_of_another_phase_and_often_larger(draw_image, monkeypatch):
+    code, sides, levels = Jpeg.code, [], []
+
+    def watch(self, rgb, level):
+        sides.append(rgb.shape[:2])
+        levels.append(level)
+        return code(self, rgb, level)
+
+    monkeypatch.setattr(Jpeg, "code", watch)
+    for seed in range(60):
+        get_codec("resaved").code(draw_image((32, 32), seed), 50)
+    scaled = [height for height, _ in sides if height >= 40]
+    assert 15 < len(scaled) < 45
+    assert 56 < max(scaled) <= 64 + 7
+    plain = [side for side in sides if side[0] < 40]
+    for axis in (0, 1):
+        assert {side[axis] - 32 for side in plain} >= {0, 7}
+    assert len({height - width for height, width in sides}) > 5
+    assert 20 <= min(levels) < 35 < 75 < max(levels) <= 90
+
+
 @pytest.mark.parametrize("name", ["hevc", "jpeg", "avif"])
 def test_half_chroma_cannot_hold_fine_colour(name):
     colours = np.zeros((64, 64, 3), np.uint8)
@@ -112,6 +134,11 @@ def test_half_chroma_cannot_hold_fine_colour(name):
     level = {"hevc": 10}.get(name, 95)
     full, half = (get_codec(name, chroma=chroma).code(colours, level) for chroma in ("444", "420"))
     assert psnr(half.rgb, colours) < psnr(full.rgb, colours) - 6
+
+
+def test_halved_chroma_is_the_mean_and_halves_go_up():
+    plane = np.array([[0, 1, 9, 9, 255, 255], [0, 1, 8, 8, 255, 255]], np.uint8)
+    assert hevc._halve(plane).tolist() == [[1, 9, 255]]
 
 
 @pytest.mark.parametrize("name", ["hevc", "jpeg", "avif"])

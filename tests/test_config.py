@@ -70,6 +70,12 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": {"steps": 5, "batch": 8, "accumulate": 3}}))
 
 
+def test_emphasis_is_of_all_pairs_or_of_none(tmp_path):
+    for emphasis in ([1], [1, 2, 3]):
+        with pytest.raises(ConfigError, match=rf"{len(emphasis)} values of emphasis for 2 pairs; give one for each"):
+            read_recipe(write(tmp_path, {**MINIMAL, "data": {"pairs": ["s", "t"], "emphasis": emphasis}}))
+
+
 def test_the_faithful_end_has_no_judge_of_its_own(tmp_path):
     gan = {"steps": 5, "loss": {"adv": 0.1}, "faithful_loss": {"adv": 0.1, "percep": 0.1}}
     with pytest.raises(ConfigError, match=r"faithful_loss\.percep is above 0 and loss\.percep is not"):
@@ -131,6 +137,7 @@ def test_the_fingerprint_follows_the_values(tmp_path):
     path = write(tmp_path, MINIMAL)
     assert read_recipe(path).sha256 == read_recipe(path).sha256
     assert read_recipe(path).sha256 != read_recipe(path, ["seed=1"]).sha256
+    assert read_recipe(path).sha256 == read_recipe(path, ["metadata={licence: CC0-1.0}"]).sha256
 
 
 @pytest.mark.parametrize(

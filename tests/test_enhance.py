@@ -25,6 +25,7 @@ from subjectiveqe.codecs import get_codec
 from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.look import look_places, whole_blocks
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.images import read_rgb
@@ -130,6 +131,24 @@ def test_blocks_are_found_wherever_they_begin(top, left):
     assert np.abs(part[inner].astype(int) - whole[inner]).max() <= 1
 
 
+@pytest.mark.parametrize("grid", [(0, 0), (3, 0), (7, 1)])
+def test_only_whole_blocks_are_estimated(grid):
+    rows, cols = np.mgrid[:48, :40]
+    starts = ((rows - grid[0]) % 8 == 0) & ((cols - grid[1]) % 8 == 0)
+    part = whole_blocks(starts[None, None].astype(np.float32), grid)[0, 0]
+    assert part.shape == tuple((side - first) // 8 * 8 for first, side in zip(grid, (48, 40), strict=True))
+    assert part[::8, ::8].all()
+    assert part.sum() == part.size / 64
+
+
+@pytest.mark.parametrize(
+    ("side", "places"),
+    [(1, [0]), (191, [0]), (400, [0, 208]), (1000, [0, 192, 400, 592, 800]), (1200, [0, 240, 496, 752, 1008])],
+)
+def test_patches_are_spread_from_end_to_end(side, places):
+    assert look_places(side) == places
+
+
 def test_no_blocks_are_found_where_there_are_none(draw_image):
     for image in (read_rgb(samples()[0])[3:, 5:], draw_image((20, 300)), np.full((300, 300, 3), 128, np.uint8)):
         assert Enhancer("fast", "onnxruntime").look(image).grid == (0, 0)
@@ -163,6 +182,20 @@ def test_strips_are_the_picture_and_hold_no_more_than_a_row_of_tiles(unet_onnx, 
         )  # a row of tiles, and what waits for its colours
     assert len(strips) > 3
     assert np.array_equal(np.concatenate(strips), enhancer(image))
+
+
+def test_every_tile_is_told(unet_onnx, draw_image):
+    image, told, taken = draw_image((300, 200)), [], 0
+    enhancer = Enhancer(unet_onnx, "onnxruntime", tile_px=32)
+
+    def read(count):
+        nonlocal taken
+        taken += count
+        return image[taken - count : taken]
+
+    list(enhancer.strips(read, 300, 200, enhancer.look(image), lambda *state: told.append(state)))
+    assert len(told) > 4
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)]
 
 
 @pytest.mark.parametrize("message", ["Failed to allocate memory for requested buffer", None])
@@ -271,6 +304,12 @@ def test_tiles_have_one_shape_and_keep_every_pixel(height, width, overlap_px, st
         assert (tiles[0].rows.stop - tiles[0].rows.start) * (tiles[0].cols.stop - tiles[0].cols.start) <= max_area
     if max_rows and overlap_px == 136:
         assert tiles[0].rows.stop - tiles[0].rows.start <= max_rows
+
+
+def test_rows_of_tiles_are_not_lower_than_five_overlaps():
+    tiles = plan_tiles(3000, 4000, overlap_px=136, stride_px=8, tile_px=None, max_area=10**6, max_rows=300)
+    assert len({tile.rows for tile in tiles}) > 1
+    assert 4 * 136 < tiles[0].rows.stop - tiles[0].rows.start <= 5 * 136
 
 
 def test_a_plan_with_hardly_any_memory_still_covers_the_picture():

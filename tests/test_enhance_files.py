@@ -23,11 +23,12 @@ from PIL import Image
 from subjectiveqe.enhancing import files
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import BatchProgress, enhance_files, enhance_stream
+from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.files import atomic_path, cache_folder, write_text
 from subjectiveqe.images import read_rgb, sniff_format, write_png
-from subjectiveqe.photos import FORMATS
+from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving
 
 PNG = Saving("png")
@@ -116,6 +117,21 @@ def test_pages_are_looked_at_one_by_one_and_frames_together(tmp_path, draw_image
     assert [look.grid[0] for look in seen] == [0, 0, 1, 0, 0, 0]
 
 
+def test_progress_goes_on_from_page_to_page(tmp_path, enhancer):
+    frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "blue", "white")]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    photo, told = open_photo(tmp_path / "a.tif", "tiff"), []
+    for _ in files.enhance_photo(photo, enhancer, [Look(None)] * 3, lambda *state: told.append(state)):
+        pass
+    photo.close()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_gray_is_the_rounded_mean_of_what_became_of_it():
+    channels = np.array([[[1, 1, 1], [1, 1, 2], [1, 2, 2], [65535, 65535, 65534]]], np.uint16)
+    assert files._mean_of_channels(channels)[0, :, 0].tolist() == [1, 1, 2, 65535]
+
+
 def test_an_error_of_a_library_stops_one_picture_alone(tmp_path, enhancer, draw_image, monkeypatch):
     look = files._look_at_pages
 
@@ -198,6 +214,14 @@ def test_results_in_the_folder_of_their_sources_are_no_input_either(tmp_path, en
     for existing, status in (("skip", "skipped"), ("overwrite", "done")):
         assert len(enhance_files([tmp_path], tmp_path, enhancer, existing=existing, **options).of(status)) == 2
         assert names(tmp_path) == after
+
+
+def test_a_result_that_is_named_is_an_input_and_stays(tmp_path, enhancer, draw_image):
+    sources = [save_jpeg(tmp_path / name, draw_image((8, 8))) for name in ("a.jpg", "a-y.jpg")]
+    before = sources[1].read_bytes()
+    with pytest.raises(ConfigError, match=r'a-y\.jpg" would overwrite the input'):
+        enhance_files(sources, None, enhancer, suffix="-y", existing="overwrite")
+    assert sources[1].read_bytes() == before
 
 
 @pytest.mark.parametrize("existing", ["skip", "overwrite"])
@@ -300,13 +324,19 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
         enhance_files([one], None, enhancer)
     with pytest.raises(ConfigError, match="--in-place takes neither"):
         enhance_files([one], tmp_path / "out", enhancer, in_place=True)
-    with pytest.raises(ConfigError, match="needs a folder"):
-        enhance_files([one, two], tmp_path / "out.png", enhancer)
+    for name in ("out.png", "out.PNG"):
+        with pytest.raises(ConfigError, match="needs a folder"):
+            enhance_files([one, two], tmp_path / name, enhancer)
+    for suffix in ("-a/b", "-a\\b"):
+        with pytest.raises(ConfigError, match="expected a part of a file name, without slashes"):
+            enhance_files([one], None, enhancer, suffix=suffix)
     with pytest.raises(ConfigError, match="found a file"):
         enhance_files([one, two], one, enhancer)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="no pictures found"):
+    with pytest.raises(ConfigError, match=r"no pictures found; add -r for those of subfolders$"):
         enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer)
+    with pytest.raises(ConfigError, match=r"no pictures found$"):
+        enhance_files([tmp_path / "empty"], tmp_path / "out", enhancer, recursive=True)
 
 
 @pytest.mark.parametrize("name", ["out.v2", "out-1.5"])
@@ -390,6 +420,8 @@ def test_results_keep_their_names_or_get_the_format_that_is_asked_for(tmp_path):
     assert targets(tmp_path / "out", Saving("avif"))[:2] == ["out/a.avif", "out/b.avif"]
     assert targets(None, Saving(), suffix="-better")[:2] == ["a-better.JPG", "b-better.webp"]
     assert targets(None, Saving(), in_place=True)[:2] == ["a.JPG", "b.webp"]
+    [job] = plan_jobs(inputs[:1], tmp_path / "new" / "b.png", Saving(), suffix="-better")
+    assert (job.target, job.format_out) == (tmp_path / "new" / "b-better.png", "png")
 
 
 def test_results_that_are_there_are_asked_about(tmp_path, enhancer, draw_image):
@@ -463,7 +495,7 @@ def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_mode
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 warns of every such fork
 def test_an_impatient_ctrl_c_leaves_nothing_either(tmp_path, draw_image):
     """The second one arrives while the first is obeyed: the network is still at work on a tile."""
-    write_png(tmp_path / "a.png", np.tile(draw_image((300, 400)), (4, 3, 1)))
+    write_png(tmp_path / "a.png", np.tile(draw_image((300, 400)), (12, 9, 1)))  # which takes seconds to enhance
     words = [sys.executable, "-m", "subjectiveqe", "enhance", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     words += ["--runtime", "onnxruntime", "--tile", "200", "--quiet"]
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # it does not if the tests run in the background
@@ -625,6 +657,16 @@ def test_no_copy_of_standard_input_is_open_when_it_is_deleted(tmp_path, enhancer
     assert still_open == []
 
 
+def test_an_interrupt_is_heard_again_afterwards():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with files._deaf_to_interrupts():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_handler_that_is_not_pythons_stays(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     set_one = signal.signal
@@ -654,8 +696,8 @@ def test_what_goes_in_place_has_the_options_of_what_it_is_and_not_of_its_name(tm
 
 
 def test_a_mixed_folder_takes_the_options_of_some(tmp_path, enhancer, draw_image):
-    write_png(tmp_path / "in" / "b.png", draw_image((8, 8)))
-    save_jpeg(tmp_path / "in" / "a.jpg", draw_image((8, 8)))
+    write_png(tmp_path / "in" / "a.png", draw_image((8, 8)))
+    save_jpeg(tmp_path / "in" / "b.jpg", draw_image((8, 8)))
     write_png(tmp_path / "in" / "c.png", draw_image((8, 8)))
     result = enhance_files([tmp_path / "in"], tmp_path / "out", enhancer, saving=Saving(quality=50, chroma="420"))
     assert len(result.of("done")) == 3

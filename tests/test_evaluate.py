@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -312,6 +313,22 @@ def test_two_sets_of_one_name_are_refused(tmp_path):
             write_png(tmp_path / parent / "kit" / part / "a.png", np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(ConfigError, match="another pair set is called 'kit' too"):
         open_sets([tmp_path / "x" / "kit", tmp_path / "y" / "kit"])
+
+
+def test_the_model_says_what_it_is_and_is_timed_per_megapixel(tmp_path, monkeypatch):
+    class Model:
+        metadata: ClassVar = {"net": "of the model", "command": "overruled"}
+
+        def __call__(self, image):
+            clock.append(clock[-1] + (0.25 if len(clock) > 1 else 100))
+            return image
+
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[-1])
+    summary = evaluate(Model(), {"noise": draw_pairs(count=1)}, tmp_path, facts={"command": "sqe evaluate"})
+    assert [row.seconds_per_mp for row in summary.rows] == pytest.approx([0.25 * 1e6 / (40 * 48)] * 2)
+    facts = json.loads(summary.json.read_text())["facts"]
+    assert (facts["net"], facts["command"]) == ("of the model", "sqe evaluate")
 
 
 def test_an_improvement_goes_the_way_of_its_measure():

@@ -154,6 +154,19 @@ def test_a_network_that_is_told_nothing_cannot_be_told_less(tmp_path):
     assert not (tmp_path / "net.onnx").exists()
 
 
+def test_ends_that_were_trained_at_one_place_make_a_dial_that_turns(tmp_path, draw_image):
+    for strength in (0.0, 1.0):
+        net = small_net("unet")
+        for weight in net.parameters():
+            weight.data *= 1 - strength / 2
+        save_net(tmp_path / f"{strength}.safetensors", net, {"trained_at": str(strength)})
+    export_onnx(tmp_path / "1.0.safetensors", tmp_path / "dial.onnx", faithful=tmp_path / "0.0.safetensors")
+    image = draw_image((40, 56))
+    ends = [Enhancer(tmp_path / "dial.onnx", "onnxruntime", strength) for strength in (0.0, 1.0)]
+    assert [end.strength for end in ends] == [0.0, 1.0]
+    assert not np.array_equal(ends[0](image), ends[1](image))
+
+
 def test_a_dial_needs_two_ends_of_one_network(tmp_path):
     save_net(tmp_path / "a.safetensors", small_net("unet"), {})
     save_net(tmp_path / "b.safetensors", UNet(num_feat=(4, 8), num_block=(1, 2)), {})

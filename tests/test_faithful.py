@@ -82,6 +82,39 @@ def test_no_more_is_changed_than_has_to_be(tmp_path):
     assert np.abs(chroma[0] - chroma[1]).mean() < 1
 
 
+def test_what_it_took_is_one_line():
+    line = "2.50 % of the luma coefficients were moved back, 99.900 % agree with the file"
+    assert str(Faithfulness(1000, 25, 1)) == line
+    assert str(Faithfulness(1000, 25, 1, 0.01234)) == f"{line}, LPIPS to the result without is 0.0123"
+
+
+def test_what_there_is_no_room_for_is_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    source = save_jpeg(tmp_path / "loud.jpg", rng.choice([0, 255], (64, 64, 3)).astype(np.uint8), quality=97)
+    out = disturbed(source, strength=60)
+    result, report = kept(source, out, strips=3)
+    wrong = (requantised(tmp_path, source, result) != luma_levels(source)).sum()
+    assert report.missed > 20
+    assert report.missed == pytest.approx(wrong, rel=0.2)
+
+
+@pytest.mark.parametrize(("side", "is_judged"), [(30, False), (31, True)])
+def test_small_pictures_are_judged_where_that_can_be(tmp_path, side, is_judged):
+    source = save_jpeg(tmp_path / "photo.jpg", read_rgb(samples()[0])[:side, :64], quality=10)
+    assert (kept(source, disturbed(source))[1].lpips is not None) == is_judged
+
+
+def test_large_pictures_are_judged_by_their_middle(tmp_path):
+    photo = np.tile(read_rgb(samples()[0])[:208, :304], (3, 2, 1))
+    source = save_jpeg(tmp_path / "photo.jpg", photo, quality=20)
+    out = photo.copy()
+    out[56:568, 48:560] = disturbed(source, strength=40)[56:568, 48:560]  # of 624x608
+    result, report = kept(source, out, strips=7)
+    middle = (slice(56, 568), slice(48, 560))
+    assert report.lpips == pytest.approx(metrics.lpips(out[middle], result[middle]), abs=1e-6)
+    assert report.lpips > 0.001
+
+
 def test_gray_and_progressive_files_have_luma_too(tmp_path):
     photo = read_rgb(samples()[2])[:120, :200]
     gray = save_jpeg(tmp_path / "gray.jpg", photo[..., 1], quality=20)
@@ -100,12 +133,13 @@ def test_files_without_such_luma_are_refused_in_one_line(tmp_path):
     Image.fromarray(photo).convert("CMYK").save(tmp_path / "print.jpg")
     with pytest.raises(ImageError, match=r"print\.jpg: has no luma"):
         LumaIntervals(tmp_path / "print.jpg", "jpeg")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned = save_jpeg(tmp_path / "turned.jpg", photo, exif=exif)
-    with pytest.raises(ImageError, match="lies turned in its file"):
-        LumaIntervals(turned, "png")
-    LumaIntervals(turned, "jpeg")
+    for orientation in (2, 3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = save_jpeg(tmp_path / "turned.jpg", photo, exif=exif)
+        with pytest.raises(ImageError, match="lies turned in its file"):
+            LumaIntervals(turned, "png")
+        LumaIntervals(turned, "jpeg")
     (tmp_path / "broken.jpg").write_bytes(turned.read_bytes()[:300])
     with pytest.raises(ImageError, match=r"broken\.jpg: "):
         LumaIntervals(tmp_path / "broken.jpg", "jpeg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
+import av.logging
 import numpy as np
 import pillow_heif
 import pytest
@@ -88,6 +89,14 @@ def test_threads_do_not_take_each_others_words(tmp_path, draw_image):
     for thread in threads:
         thread.join()
     assert all(told[place] == [expected[place]] * 20 for place in range(4))
+
+
+def test_ffmpeg_says_no_more_than_before(tmp_path, draw_image):
+    level = av.logging.get_level()
+    (tmp_path / "text.heic").write_text("no picture")
+    for path in (save_avif(tmp_path / "a.avif", draw_image((64, 80)), 30), tmp_path / "text.heic"):
+        file_coarseness(path)
+        assert av.logging.get_level() == level
 
 
 def test_other_files_and_damaged_ones_say_nothing(tmp_path, draw_image):

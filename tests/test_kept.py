@@ -14,10 +14,17 @@ import pyvips
 from PIL import Image, IptcImagePlugin
 
 from subjectiveqe.enhancing.files import enhance_files
-from subjectiveqe.exif import density_of, exif_of_tiff, with_orientation, without_thumbnail
+from subjectiveqe.exif import (
+    density_of,
+    exif_of_tiff,
+    replace_in_webp,
+    with_density,
+    with_orientation,
+    without_thumbnail,
+)
 from subjectiveqe.images import read_rgb
 from subjectiveqe.iptc import iptc_records
-from subjectiveqe.jpegsegments import application, read_application
+from subjectiveqe.jpegsegments import application, jfif, read_application
 from subjectiveqe.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
 from subjectiveqe.photos import FORMATS, open_photo
 from subjectiveqe.saving import Saving
@@ -376,6 +383,7 @@ def test_a_thumbnail_in_strips_takes_nothing_else_along():
         ({0x011A: 72.0, 0x011B: 72.0, 0x0128: 1}, None),  # without a unit
         ({0x011A: 300.0, 0x011B: 300.0, 0x0128: 1}, None),
         ({0x011A: 72.0, 0x011B: 72.0, 0x0128: 2}, (72, 72)),
+        ({0x011A: 72.0, 0x011B: 72.0}, (72, 72)),  # inches, unless something else is told
     ],
 )
 @pytest.mark.parametrize("target", ["jpeg", "png", "tiff"])
@@ -401,11 +409,32 @@ def test_a_format_s_own_resolution_counts_more_than_that_of_exif(tmp_path, sourc
     assert told_by_the_format(out) == (300, 300)
 
 
+def test_a_resolution_that_exif_tells_stays():
+    told = exif()
+    told[0x011A], told[0x011B], told[0x0128] = 72.0, 72.0, 2
+    assert with_density(told.tobytes(), (300 / 25.4, 300 / 25.4)) == told.tobytes()
+
+
+def test_dots_of_a_jpeg_may_be_counted_in_centimetres(tmp_path):
+    save(tmp_path / "in.jpg", dpi=(300, 150))
+    content = (tmp_path / "in.jpg").read_bytes()
+    place = content.index(b"JFIF\0") + 7
+    (tmp_path / "in.jpg").write_bytes(content[:place] + struct.pack(">BHH", 2, 118, 59) + content[place + 5 :])
+    copy(tmp_path / "in.jpg", tmp_path / "out.jpg")
+    assert told_by_the_format(tmp_path / "out.jpg") == (300, 150)
+
+
+def test_a_jpeg_tells_the_nearest_resolution_that_it_can():
+    assert struct.unpack(">HH", jfif((10_000, 0.01))[12:16]) == (65535, 1)
+
+
 def test_an_unequal_resolution_turns_with_the_picture(tmp_path):
-    save(tmp_path / "in.jpg", exif=exif(6), dpi=(200, 100))
-    for name, expected in (("out.png", (100, 200)), ("out.bmp", (100, 200)), ("out.tif", (200, 100))):
-        copy(tmp_path / "in.jpg", tmp_path / name)
-        assert told_by_the_format(tmp_path / name) == expected
+    for orientation in (3, 5, 6, 8):
+        upright = (200, 100) if orientation == 3 else (100, 200)
+        save(tmp_path / "in.jpg", exif=exif(orientation), dpi=(200, 100))
+        for name, expected in (("out.png", upright), ("out.bmp", upright), ("out.tif", (200, 100))):
+            copy(tmp_path / "in.jpg", tmp_path / name)
+            assert told_by_the_format(tmp_path / name) == expected
     told = exif(6)
     told[0x011A], told[0x011B], told[0x0128] = 200.0, 100.0, 2
     save(tmp_path / "in.jpg", exif=told)
@@ -455,6 +484,19 @@ def test_exif_that_is_too_long_for_a_jpeg_is_named(tmp_path):
     assert copy(tmp_path / "in.png", tmp_path / "out.webp").warnings == ()
 
 
+@pytest.mark.parametrize("too_many", [0, 2])  # Pillow pads blocks to an even number of bytes
+def test_a_jpeg_is_filled_to_the_last_byte(tmp_path, too_many):
+    tags = exif()
+    tags[0x8769] = {0x927C: b"n" * 60_000}
+    tags[0x8769] = {0x927C: b"n" * (60_000 + 65_532 - len(tags.tobytes()) + too_many)}
+    content = tags.tobytes()
+    assert len(content) == 65_532 + too_many
+    Image.new("RGB", (96, 64), "red").save(tmp_path / "in.webp", exif=tags)
+    photo = copy(tmp_path / "in.webp", tmp_path / "out.jpg")
+    assert len(photo.warnings) == too_many // 2
+    assert (content[6:] in (tmp_path / "out.jpg").read_bytes()) != bool(too_many)
+
+
 def test_long_exif_of_a_turned_picture_leaves_it_upright(tmp_path):
     tags = exif(6)
     tags[0x8769] = {0x927C: b"note" * 20_000}
@@ -462,6 +504,19 @@ def test_long_exif_of_a_turned_picture_leaves_it_upright(tmp_path):
     copy(tmp_path / "in.webp", tmp_path / "out.jpg")
     with Image.open(tmp_path / "out.jpg") as seen:
         assert dict(seen.getexif()) == {ORIENTATION: 6}
+
+
+def test_the_block_of_a_webp_is_found_behind_chunks_of_odd_length(tmp_path):
+    def chunk(kind, content):
+        return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+    path, first, last = tmp_path / "a.webp", chunk(b"ICCP", b"odd"), chunk(b"XMP ", b"<x/>.")
+    for new in (b"new", b"even"):
+        body = b"WEBP" + first + chunk(b"EXIF", b"old block") + last
+        path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+        replace_in_webp(path, b"Exif\0\0" + new)
+        body = b"WEBP" + first + chunk(b"EXIF", new) + last
+        assert path.read_bytes() == b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 @pytest.mark.parametrize("name", ["webp", "avif", "heic"])
@@ -486,6 +541,9 @@ def test_an_orientation_is_added_without_moving_anything(order):
     seen = Image.Exif()
     seen.load(turned)
     assert dict(seen) == {MAKER: "A Maker", ORIENTATION: 8, RATING: 5}
+    bare = turned.removeprefix(b"Exif\0\0")
+    (table,) = struct.unpack_from(f"{order}I", bare, 4)
+    assert struct.unpack_from(f"{order}H" + "H10x" * 3, bare, table) == (3, MAKER, ORIENTATION, RATING)
     assert len(with_orientation(turned, 3)) == len(turned)
     seen.load(with_orientation(turned, 3))
     assert seen[ORIENTATION] == 3
@@ -496,9 +554,11 @@ def test_an_orientation_is_added_without_moving_anything(order):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("is_last", [True, False])
-def test_no_byte_of_a_thumbnail_stays(order, is_last):
+@pytest.mark.parametrize("is_short", [True, False])
+def test_no_byte_of_a_thumbnail_stays(order, is_last, is_short):
     first = struct.pack(f"{order}HHHIHHI", 1, RATING, 3, 1, 4, 0, 26)
-    second = struct.pack(f"{order}HHHIIHHIII", 2, 0x0201, 4, 1, 56, 0x0202, 4, 1, 9, 0)
+    place, length = ((3, 1, value << 16 * (order == ">")) if is_short else (4, 1, value) for value in (56, 9))
+    second = struct.pack(f"{order}HHHIIHHIII", 2, 0x0201, *place, 0x0202, *length, 0)
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
     block = b"Exif\0\0" + head + first + second + b"thumbnail" + (b"" if is_last else b"more")
     bare = without_thumbnail(block)
@@ -540,3 +600,13 @@ def test_tables_that_link_in_a_circle_come_to_an_end(tmp_path, sub, target):
     assert density_of(block) is None
     (tmp_path / "tables.tif").write_bytes(block[6:])
     assert exif_of_tiff(tmp_path / "tables.tif") is None
+
+
+def test_no_page_of_a_tiff_tells_a_resolution_that_nobody_told(tmp_path):
+    pages = [Image.new("RGB", (96, 64), colour) for colour in ("red", "blue")]
+    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:])
+    copy(tmp_path / "in.tif", tmp_path / "out.tif")
+    with Image.open(tmp_path / "out.tif") as seen:
+        for number in range(2):
+            seen.seek(number)
+            assert seen.tag_v2[296] == 1

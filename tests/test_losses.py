@@ -128,6 +128,12 @@ def test_the_estimate_loss_by_hand():
     assert estimate.grad[1, :, 1].abs().sum() == 0
 
 
+def test_values_learn_from_the_squared_error_alone():
+    estimate = torch.tensor([[[0.1, -0.2], [-3.0, 0.5]]], requires_grad=True)
+    estimate_loss(estimate, torch.zeros(1, 2)).backward()
+    assert estimate.grad[0, 0].tolist() == pytest.approx([200 * 0.1 / 2, 200 * -0.2 / 2])
+
+
 def test_an_estimate_that_is_too_coarse_may_count_more():
     truth = torch.zeros(2, 1)
     plain, cautious = (
@@ -136,6 +142,8 @@ def test_an_estimate_that_is_too_coarse_may_count_more():
     )
     assert plain.item() == pytest.approx(100 * 0.01 + 0.1)
     assert cautious.item() == pytest.approx(100 * 0.01 * (3 + 1) / 2 + 0.1)
+    above = estimate_loss(torch.tensor([[[0.1], [0.0]]]), truth[:1], too_coarse=3.0)
+    assert above.item() == pytest.approx(3 * 100 * 0.01 + 0.1)
 
 
 def test_balance_gives_fine_levels_their_say():
@@ -261,3 +269,13 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):
 def test_an_unknown_perceptual_loss_is_named():
     with pytest.raises(ConfigError, match="unknown perceptual loss 'dists'"):
         make_perceptual("dists", "random", seed=0)
+
+
+def test_windows_of_spectra_leave_no_gap_between_them():
+    gt = torch.zeros(1, 3, 32, 64)
+    lines = [gt.clone() for _ in range(2)]
+    for line, column in zip(lines, (16, 32), strict=True):
+        line[..., column] = torch.arange(32) % 2
+    first, second = (spectrum_loss(line, gt).item() for line in lines)
+    assert first > 0.01
+    assert second == pytest.approx(first, rel=1e-3)

@@ -102,6 +102,9 @@ def test_blockiness_without_steps_or_borders():
         blockiness(np.repeat(np.arange(2, dtype=np.uint8) * 90, 8)[None, :, None].repeat(16, 0).repeat(3, 2))
         == math.inf
     )
+    ninth = np.full((8, 9, 3), 7, np.uint8)
+    ninth[:, 8] = 90
+    assert blockiness(ninth) == math.inf
 
 
 def test_blockiness_of_the_samples():
@@ -334,6 +337,15 @@ def test_ms_ssim_agrees_with_pytorch():
     assert ms_ssim(gt, gt) == pytest.approx(1)
 
 
+def test_ms_ssim_counts_what_is_negative_as_nothing():
+    gt = draw(176, 180)
+    assert ssim(255 - gt, gt) < 0
+    assert ms_ssim(255 - gt, gt) == 0
+    for out in (gt[:175], gt[:, :175]):
+        with pytest.raises(ShapeError, match="MS-SSIM needs pictures of at least 176x176 px"):
+            ms_ssim(out, out)
+
+
 def test_psnr_b_counts_steps_at_borders():
     flat = np.full((16, 24, 3), 100, np.uint8)
     blocks = flat.copy()
@@ -476,6 +488,17 @@ def test_a_faint_grid_shows_at_its_period_alone(period, along):
     for out, gt in noisy_pairs():
         position = np.indices(out.shape[:2])[along][..., None]
         grid = 6 * np.cos(2 * np.pi * position / period)
+        pairs.append((np.clip(np.rint(out + grid), 0, 255).astype(np.uint8), gt))
+    ratios = grid_lines(pairs)
+    assert ratios.pop(period) > 3
+    assert max(ratios.values()) < 1.5
+
+
+@pytest.mark.parametrize(("period", "harmonic"), [(4, 1), (8, 1), (8, 3)])
+def test_harmonics_are_looked_for_that_no_shorter_period_has(period, harmonic):
+    pairs = []
+    for out, gt in noisy_pairs():
+        grid = 6 * np.cos(2 * np.pi * harmonic * np.arange(out.shape[1]) / period)[None, :, None]
         pairs.append((np.clip(np.rint(out + grid), 0, 255).astype(np.uint8), gt))
     ratios = grid_lines(pairs)
     assert ratios.pop(period) > 3

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from subjectiveqe import saving
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.exif import can_go_into_tiff
@@ -193,7 +194,7 @@ def test_samples_whose_white_nobody_knows_are_refused(tmp_path, pixels, meaning)
         open_photo(tmp_path / "in.tif", "tiff")
 
 
-@pytest.mark.parametrize(("means", "is_alpha"), [(0, False), (2, True)])
+@pytest.mark.parametrize(("means", "is_alpha"), [(0, False), (1, True), (2, True)])
 def test_a_channel_beside_colours_is_alpha_where_the_file_says_so(tmp_path, means, is_alpha):
     picture = Image.new("RGBA", (8, 8), (200, 90, 30, 128))
     picture.save(tmp_path / "plain.tif")
@@ -267,7 +268,7 @@ def test_colours_of_a_png_by_code_points_are_those_of_heic(tmp_path):
 
 
 def test_a_gamma_of_a_png_is_said(tmp_path):
-    for gamma in (100_000, 45_455):
+    for gamma in (100_000, 55_556, 45_455):
         plain = io.BytesIO()
         Image.new("L", (8, 8), 90).save(plain, "PNG")
         body = b"gAMA" + struct.pack(">I", gamma)
@@ -275,6 +276,7 @@ def test_a_gamma_of_a_png_is_said(tmp_path):
         data = plain.getvalue()
         (tmp_path / f"{gamma}.png").write_bytes(data[:33] + chunk + data[33:])
     assert open_photo(tmp_path / "100000.png", "png").warnings == ("its gamma (1) is not kept",)
+    assert open_photo(tmp_path / "55556.png", "png").warnings == ("its gamma (0.55556) is not kept",)
     assert open_photo(tmp_path / "45455.png", "png").warnings == ()
 
 
@@ -454,6 +456,23 @@ def test_damage_is_one_line_and_leaves_nothing(tmp_path, draw_image, enhancer, k
     assert not list((tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_alpha_of_a_lossy_webp_is_exact(tmp_path, draw_image):
+    rgba = np.dstack([draw_image((90, 50)), draw_image((90, 50), seed=1)[..., 0]])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    copy(tmp_path / "a.png", tmp_path / "a.webp", Saving(quality=20))
+    with Image.open(tmp_path / "a.webp") as seen:
+        assert np.array_equal(np.asarray(seen)[..., 3], rgba[..., 3])
+
+
+def test_only_large_pictures_have_the_standards_huffman_tables(tmp_path, draw_image, monkeypatch):
+    Image.fromarray(draw_image((120, 160))).save(tmp_path / "in.png")
+    copy(tmp_path / "in.png", tmp_path / "small.jpg")
+    monkeypatch.setattr(saving, "_HELD_PX", 120 * 160 - 1)
+    copy(tmp_path / "in.png", tmp_path / "large.jpg")
+    assert (tmp_path / "small.jpg").stat().st_size < (tmp_path / "large.jpg").stat().st_size
+    assert np.array_equal(read_rgb(tmp_path / "small.jpg"), read_rgb(tmp_path / "large.jpg"))
+
+
 def test_a_name_that_lies_is_no_matter(tmp_path, draw_image):
     Image.fromarray(draw_image((20, 30))).save(tmp_path / "in.jpg", "PNG")
     copy(tmp_path / "in.jpg", tmp_path / "out.png")
@@ -475,15 +494,19 @@ def test_a_side_too_long_for_the_format_is_told_before_the_work(tmp_path):
         copy(tmp_path / "a.png", tmp_path / "a.webp")
 
 
-def test_an_animated_png_keeps_all_it_is(tmp_path):
+def test_an_animated_png_keeps_all_it_is(tmp_path, monkeypatch):
     """Gray and alpha, profile, EXIF, XMP, resolution, timing; a still picture that is no frame is named."""
     rng = np.random.default_rng(0)
     frames = [Image.fromarray(rng.integers(0, 256, (24, 40, 4), np.uint8), "RGBA") for _ in range(3)]
     exif = Image.Exif()
     exif[0x010E] = "three frames"
+    words = PngInfo()
+    words.add_itxt("XML:com.adobe.xmp", XMP.decode())
     options = {"duration": [100, 250, 400], "loop": 2, "dpi": (300, 300), "icc_profile": PROFILE, "exif": exif}
+    options["pnginfo"] = words
     frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], disposal=1, **options)
     assert copy(tmp_path / "in.png", tmp_path / "out.png").warnings == ()
+    assert open_photo(tmp_path / "out.png", "png").attached["xmp-data"] == XMP
     with Image.open(tmp_path / "in.png") as before, Image.open(tmp_path / "out.png") as after:
         assert (after.n_frames, after.info["loop"], after.info["icc_profile"]) == (3, 2, PROFILE)
         assert after.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -494,13 +517,21 @@ def test_an_animated_png_keeps_all_it_is(tmp_path):
             assert after.info["duration"] == options["duration"][number]
             assert np.array_equal(np.asarray(after.convert("RGBA")), np.asarray(before.convert("RGBA")))
 
-    gray = [Image.fromarray(rng.integers(0, 256, (24, 40), np.uint8)) for _ in range(2)]
-    gray[0].save(tmp_path / "still.png", save_all=True, append_images=gray, default_image=True)
+    still, *gray = (Image.fromarray(rng.integers(0, 256, (24, 40), np.uint8)) for _ in range(3))
+    still.save(tmp_path / "still.png", save_all=True, append_images=gray, default_image=True)
     copied = copy(tmp_path / "still.png", tmp_path / "frames.png")
     assert copied.warnings == ("the picture for viewers that do not animate is not kept",)
     assert copied.is_gray
     with Image.open(tmp_path / "frames.png") as after:
         assert (after.n_frames, after.mode) == (2, "L")
+        for number, frame in enumerate(gray):
+            after.seek(number)
+            assert np.array_equal(np.asarray(after), np.asarray(frame))
+
+    monkeypatch.setattr("subjectiveqe.apng.LARGEST_WHOLE_PX", 3 * 24 * 40 - 1)
+    with pytest.raises(ImageError, match=r"in\.png: 3 frames of 40x24 px are more than the 0 megapixels"):
+        copy(tmp_path / "in.png", tmp_path / "never.png")
+    monkeypatch.undo()
 
     content = (tmp_path / "in.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) * 2 // 3])
@@ -561,8 +592,8 @@ def test_wide_colours_are_said_by_a_profile_and_hdr_goes_into_heic_alone(tmp_pat
 
 
 def test_texts_of_a_png_come_along_into_a_png(tmp_path):
-    words = PngInfo()
-    words.add_text("parameters", "a cat, 20 steps")
+    words, steps = PngInfo(), "a cat, 20 steps" * 100
+    words.add_text("parameters", steps)
     words.add_itxt("Author", "Zoë")
     Image.new("RGB", (8, 8)).save(tmp_path / "in.png", pnginfo=words)
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
@@ -570,12 +601,15 @@ def test_texts_of_a_png_come_along_into_a_png(tmp_path):
     for name in ("in.png", "moving.png"):
         assert copy(tmp_path / name, tmp_path / "out.png").warnings == ()
         with Image.open(tmp_path / "out.png") as seen:
-            assert seen.text == {"parameters": "a cat, 20 steps", "Author": "Zoë"}
+            assert seen.text == {"parameters": steps, "Author": "Zoë"}
         copy(tmp_path / name, tmp_path / "bare.png", Saving(strip=True))
         with Image.open(tmp_path / "bare.png") as seen:
             assert seen.text == {}
-    said = copy(tmp_path / "in.png", tmp_path / "out.jpg").warnings
-    assert said == ("its texts (parameters, Author) are not kept, jpeg has none",)
+    words.add_text("Raw profile type exif", "of a program that wrote EXIF as a text")
+    Image.new("RGB", (8, 8)).save(tmp_path / "raw.png", pnginfo=words)
+    for name in ("in.png", "raw.png"):
+        said = copy(tmp_path / name, tmp_path / "out.jpg").warnings
+        assert said == ("its texts (parameters, Author) are not kept, jpeg has none",)
 
 
 def test_comments_of_a_jpeg_come_along_into_a_jpeg(tmp_path):

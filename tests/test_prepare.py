@@ -22,6 +22,7 @@ from subjectiveqe.data import writer
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs, read_index, write_index
 from subjectiveqe.errors import CodecError, ConfigError, StoreError
+from subjectiveqe.files import sha256_of
 from subjectiveqe.images import write_png
 
 LAYOUTS = pytest.mark.parametrize("layout", ["lmdb", "png"])
@@ -106,6 +107,14 @@ def test_levels_of_a_range_are_drawn_by_seed_and_name(tmp_path, clean):
     assert {level for levels in drawn.values() for level in levels} == set(range(20, 31))
 
 
+def test_a_run_that_differs_in_what_has_no_say_finds_the_store(tmp_path, clean):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(clean / "03.png", few)
+    made = prepare(few, tmp_path / "out", "jpeg", [50], jobs=1)
+    assert prepare(few, tmp_path / "out", "jpeg", [50], seed=7, draws=3, hold_out_every=10, jobs=1) == made
+
+
 def test_every_nth_picture_is_held_out(tmp_path, clean):
     for split in ("train", "valid"):
         prepare(clean, tmp_path / split, "jpeg", [50], split=split, hold_out_every=10, jobs=1)
@@ -177,6 +186,34 @@ def test_a_killed_run_is_continued_without_coding_finished_pictures_again(tmp_pa
     prepare(clean, tmp_path / "whole", "jpeg", [10, 50], layout=layout, jobs=1)
     assert contents(out) == contents(tmp_path / "whole")
     assert check_store(out) == 48
+
+
+def test_a_run_may_be_cut_off_again_and_again(tmp_path, clean, coded):
+    for last in (2, 4, 6):
+
+        def stop(done, _, last=last):
+            if done == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1, progress=stop)
+        with (tmp_path / "store" / JOURNAL).open("ab") as journal:
+            journal.write(b'{"name": "2')
+    assert prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1).done == len(coded) == 24
+    assert check_store(tmp_path / "store") == 24
+
+
+def test_a_picture_that_nobody_may_read_counts_by_its_name(tmp_path, clean, monkeypatch):
+    digest = sha256_of
+
+    def refuse(path):
+        if path.name == "03.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return digest(path)
+
+    monkeypatch.setattr("subjectiveqe.data.prepare.sha256_of", refuse)
+    for _ in range(2):
+        assert prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1).pictures == 24
 
 
 @ON_LINUX

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ torch = pytest.importorskip("torch")
 
 import onnx  # noqa: E402
 
+from subjectiveqe import quantize  # noqa: E402
+from subjectiveqe.codecs.coarseness import read_less, told  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
 from subjectiveqe.enhancing.enhancer import Enhancer  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
@@ -72,6 +76,32 @@ def test_pairs_whose_codec_is_unknown_serve_too(tmp_path, draw_image):
     assert 0 < np.abs(floats.astype(int) - integers).mean() < 2
 
 
+def test_ranges_are_those_of_what_is_told_in_use(tmp_path, pairs):
+    quantize._fold(model_of(tmp_path), 1.0, tmp_path / "plain.onnx")
+    less = read_less(["hevc:0.5:0.125"])
+    plain, cautious = (quantize._draw_feeds(tmp_path / "plain.onnx", [pairs], 3, 1.0, curve) for curve in ({}, less))
+    for before, after in zip(plain, cautious, strict=True):
+        assert np.array_equal(before["lq"], after["lq"])
+        expected = told(before["coarseness"][0], less, 1.0)
+        assert not np.array_equal(expected, before["coarseness"][0])
+        assert after["coarseness"][0] == pytest.approx(expected)
+
+
+def test_patches_are_drawn_evenly_from_each_store(tmp_path, pairs):
+    write_png(tmp_path / "clean" / "flat.png", np.full((200, 200, 3), 90, np.uint8))
+    prepare(tmp_path / "clean", tmp_path / "flat.lmdb", "jpeg", [90], jobs=1)
+    quantize._fold(model_of(tmp_path), 1.0, tmp_path / "plain.onnx")
+    feeds = quantize._draw_feeds(tmp_path / "plain.onnx", [pairs, tmp_path / "flat.lmdb"], 6, 1.0, {})
+    assert sum(np.ptp(feed["lq"]) < 0.05 for feed in feeds) == 3
+
+
+def test_the_log_is_as_loud_as_before():
+    level = logging.getLogger().level
+    with quantize._quiet():
+        assert logging.getLogger().level == logging.ERROR
+    assert logging.getLogger().level == level
+
+
 def test_patches_come_from_pictures_that_hold_one(tmp_path, draw_image):
     for number, size in enumerate([(192, 200), (96, 240), (100, 100)]):
         write_png(tmp_path / "clean" / f"{number}.png", draw_image(size, number))
@@ -98,7 +128,7 @@ def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):
     for strength in (2.0, float("nan")):
         with pytest.raises(ConfigError, match=r"is out of range, expected 0 \(faithful\) to 1 \(pleasing\)"):
             quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.onnx", strength=strength)
-    quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "first.onnx", patches=1)
+    quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "first.onnx", patches=1, strength=0.0)
     with pytest.raises(ModelError, match=r"first\.onnx: is in integers already; quantize the model"):
         quantize_onnx(tmp_path / "first.onnx", [pairs], tmp_path / "int8.onnx")
     assert not (tmp_path / "int8.onnx").exists()

@@ -14,7 +14,7 @@ import pytest
 
 from subjectiveqe.data.pairs import PairInfo
 from subjectiveqe.evaluating.results import Curve, Row, bd_rates, curves
-from subjectiveqe.evaluating.tables import headline
+from subjectiveqe.evaluating.tables import headline, make_tables
 from subjectiveqe.evaluating.write import describe_machine, write_results
 
 PSNR = {10: 28.0, 20: 31.0, 40: 34.0, 70: 38.0}
@@ -45,6 +45,12 @@ def test_a_mean_is_of_the_pictures_with_finite_values_and_says_so(tmp_path):
     assert (group["before"]["psnr_db"], group["after"]["psnr_db"]) == (29.0, 30.0)
     assert "29.00 → 30.00*" in page
     assert "photos, jpeg 10: PSNR dB without equal.png." in page
+
+
+@pytest.mark.parametrize(("count", "named"), [(3, "0.png, 1.png, 2.png"), (4, "4 pictures (0.png, 1.png, 2.png, ...)")])
+def test_of_many_pictures_that_are_left_out_a_few_are_named(tmp_path, count, named):
+    summary, *_ = write(tmp_path, [row("a.png"), *(row(f"{k}.png", psnr_db=math.inf) for k in range(count))])
+    assert make_tables(summary)[0].notes[1].endswith(f" photos, jpeg 10: PSNR dB without {named}.")
 
 
 def test_both_means_are_of_the_same_pictures(tmp_path):
@@ -106,6 +112,30 @@ def test_a_sliver_of_overlap_is_marked_and_none_is_explained(tmp_path):
     assert "– No BD-rate. apart, jpeg, PSNR dB: the curves share no range of quality." in page
     assert len(re.findall(r">-\d+\.\d\*", page)) == 1
     assert "<td>–</td>" in page
+
+
+def test_verdicts_are_of_what_is_printed(tmp_path):
+    rows = [*levels(lpips=0.2), *levels(gain_db=-1.0, set_name="worse"), *levels(gain_db=0.001, set_name="same")]
+    for one in rows[4:]:
+        for side in (one.before, one.after):
+            side["lpips"] = 0.2
+    rows[0].after["lpips"], rows[5].after["lpips"] = 0.1, 0.3
+    means, savings, *_ = make_tables(write(tmp_path, rows)[0])
+    verdicts = {line[0].text: [cell.verdict for cell in line[3:5]] for line in means.rows}
+    assert verdicts["photos, jpeg 10"] == ["better", "better"]
+    assert verdicts["worse, jpeg 20"] == ["worse", "worse"]
+    assert verdicts["same, jpeg 10"] == ["", ""]
+    saved = {line[0].text: line[1].verdict for line in savings.rows}
+    assert (saved["photos, jpeg"], saved["worse, jpeg"]) == ("better", "worse")
+
+
+def test_only_what_got_worse_by_more_than_is_seen_is_listed(tmp_path):
+    rows = [row(f"{name}.png", lpips=0.2) for name in ("a", "b", "c")]
+    for one, rise in zip(rows, (0.0019, 0.0021, -0.1), strict=True):
+        one.after["lpips"] += rise
+    _, content, page = write(tmp_path, rows)
+    assert [entry["name"] for entry in content["lpips_worse"]] == ["b.png__jpeg-10"]
+    assert "LPIPS rose by more than 0.002: 1 of 3, the worst first" in page
 
 
 def test_bits_saved_stand_open_and_paper_shows_whole_tables(tmp_path):

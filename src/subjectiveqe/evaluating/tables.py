@@ -113,8 +113,9 @@ def _savings(found: Mapping[tuple[str, str], Mapping[str, Saving]]) -> list[Tabl
                 continue
             if saving.overlap < LOW_OVERLAP:
                 low.append(f"{heading}: {saving.overlap:.0%}")
-            verdict = "better" if saving.percent < 0 else "worse" if saving.percent > 0 else ""
-            cells.append(Cell(f"{saving.percent:+.1f}{'*' if saving.overlap < LOW_OVERLAP else ''}", verdict))
+            told = round(saving.percent, 1) + 0.0  # no -0.0
+            verdict = "better" if told < 0 else "worse" if told > 0 else ""
+            cells.append(Cell(f"{told:+.1f}{'*' if saving.overlap < LOW_OVERLAP else ''}", verdict))
         rows.append(cells)
     notes = (
         [f"* The curves share less than {LOW_OVERLAP:.0%} of the quality they reach. {'; '.join(low)}."] if low else []
