@@ -87,6 +87,7 @@ def page(address):
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(120_000)  # in ms; a busy machine takes long to show the page
         asked = []
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto(address)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from subjectiveqe.codecs import Jpeg, WebP
+from subjectiveqe.data import prepare as prepare_module
 from subjectiveqe.data import writer
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import DATA, INDEX, JOURNAL, check_store, open_pairs, read_index, write_index
@@ -227,6 +229,31 @@ def test_workers_end_with_a_killed_run(tmp_path, clean):
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in workers)
     assert prepare(clean, tmp_path / "store", "jpeg", [10, 50], jobs=1).pictures == 24
+
+
+@ON_LINUX
+def test_ctrl_c_waits_while_workers_start_whatever_thread_it_comes_to():
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)  # which does not hold the signal back
+    other.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    steps = []
+
+    def start():
+        with prepare_module._interrupts_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            steps.append("started")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        done.set()
+        other.join()
+    assert steps == ["started"]
 
 
 @ON_LINUX

@@ -279,10 +279,20 @@ def _interrupts_held() -> Iterator[None]:
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.getsignal(signal.SIGINT)
+    # The system may give the signal to a thread of a library, which does not hold it, and Python then obeys here.
+    is_ours = handler is not None and threading.current_thread() is threading.main_thread()
+    came: list[int] = []
+    if is_ours:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 @contextmanager
