@@ -22,8 +22,8 @@ Model: TypeAlias = Annotated[
     Path | None, typer.Option(help="fast, fast-int8, best, or a model file; the fastest if not given.")
 ]
 Strength: TypeAlias = Annotated[float, typer.Option(help="0 (most faithful) to 1 (most pleasing).")]
-Also: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to take too; repeat it for several.")]
-Without: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to leave out.")]
+Also: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to take too, such as ms_ssim or lpips_vgg.")]
+Without: TypeAlias = Annotated[list[str] | None, typer.Option(help="A measure to leave out, such as dists.")]
 Runtime: TypeAlias = Annotated[str, typer.Option(help="auto, onnxruntime, openvino or torch.")]
 
 
