@@ -149,6 +149,16 @@ def test_patches_are_spread_from_end_to_end(side, places):
     assert look_places(side) == places
 
 
+def test_a_strip_with_blocks_along_one_side_is_estimated():
+    """Narrower than a block, so there is no whole one across."""
+    steps = np.repeat(np.random.default_rng(0).integers(60, 200, 80), 8)[4:].astype(np.uint8)
+    column = np.broadcast_to(steps[:, None, None], (len(steps), 1, 3))
+    for image in (column, column.swapaxes(0, 1)):
+        enhancer = Enhancer("fast", "onnxruntime")
+        assert sum(enhancer.look(image).grid) == 4
+        assert enhancer(np.ascontiguousarray(image)).shape == image.shape
+
+
 def test_no_blocks_are_found_where_there_are_none(draw_image):
     for image in (read_rgb(samples()[0])[3:, 5:], draw_image((20, 300)), np.full((300, 300, 3), 128, np.uint8)):
         assert Enhancer("fast", "onnxruntime").look(image).grid == (0, 0)

@@ -100,11 +100,13 @@ def find_grid(patches: NDArray[np.float32]) -> tuple[int, int]:
 
 
 def whole_blocks(patches: Floats, grid: tuple[int, int]) -> Floats:
-    """What of patches (N, C, H, W) consists of whole blocks; a view."""
-    rows, cols = (
-        slice(first, first + (side - first) // BLOCK_PX * BLOCK_PX)
-        for first, side in zip(grid, patches.shape[2:], strict=True)
-    )
+    """What of patches (N, C, H, W) consists of whole blocks, all of an axis that holds none; a view."""
+
+    def whole(first: int, side: int) -> slice:
+        count = (side - first) // BLOCK_PX
+        return slice(first, first + count * BLOCK_PX) if count > 0 else slice(side)
+
+    rows, cols = map(whole, grid, patches.shape[2:])
     return patches[:, :, rows, cols]
 
 
