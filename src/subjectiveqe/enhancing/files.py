@@ -378,12 +378,11 @@ def _pages(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Pixels]:
     """The strips of all pages one after the other, each page a picture of its own to the network."""
-    count = photo.height // photo.page_height
     for page, look in enumerate(looks):
 
         def advance(done: int, total: int, page: int = page) -> None:
             if progress is not None:
-                progress(page * total + done, count * total)
+                progress(page * total + done, len(looks) * total)
 
         yield from enhancer.strips(read, photo.page_height, photo.width, look, advance)
 

@@ -38,7 +38,7 @@ from .clip import (
 )
 from .enhancer import Enhancer
 from .joining import join, segment_path
-from .look import Look
+from .look import Look, mean_look
 from .steady import Steadier
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
             return np.array(json.loads(note.read_text()), np.float32)
     import av
 
-    estimates = []
+    looks = []
     for number in range(_SAMPLES):
         with open_video(source) as container:
             with suppress(av.FFmpegError):
@@ -320,11 +320,10 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
         if not frames:  # some files cannot be sought; then the first frames have to do
             with open_video(source) as container:
                 frames = list(islice(decode(container), 2))
-        estimates += [enhancer.look(to_rgb(frame)).coarseness for frame in frames[-1:]]
-    known = [estimate for estimate in estimates if estimate is not None]
-    if not known:
+        looks += [enhancer.look(to_rgb(frame)) for frame in frames[-1:]]
+    mean = mean_look(looks).coarseness if looks else None
+    if mean is None:
         return None
-    mean: NDArray[np.float32] = np.mean(known, axis=0, dtype=np.float32)
     write_text(note, json.dumps(mean.tolist()))
     return np.array(json.loads(note.read_text()), np.float32)
 
