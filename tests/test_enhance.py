@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from subjectiveqe import doctor
 from subjectiveqe.codecs import get_codec
@@ -149,19 +149,39 @@ def test_patches_are_spread_from_end_to_end(side, places):
     assert look_places(side) == places
 
 
-def test_a_strip_with_blocks_along_one_side_is_estimated():
-    """Narrower than a block, so there is no whole one across."""
-    steps = np.repeat(np.random.default_rng(0).integers(60, 200, 80), 8)[4:].astype(np.uint8)
-    column = np.broadcast_to(steps[:, None, None], (len(steps), 1, 3))
-    for image in (column, column.swapaxes(0, 1)):
-        enhancer = Enhancer("fast", "onnxruntime")
-        assert sum(enhancer.look(image).grid) == 4
-        assert enhancer(np.ascontiguousarray(image)).shape == image.shape
+@pytest.mark.parametrize(("codec", "level"), [("jpeg", 10), ("jpeg", 75), ("jpeg", 95), ("avif", 70)])
+def test_blocks_of_every_quality_are_found(codec, level):
+    coded = get_codec(codec).code(read_rgb(samples()[0]), level).rgb
+    assert Enhancer("fast", "onnxruntime").look(coded[3:, 5:]).grid == (5, 3)
+
+
+@pytest.mark.parametrize("quality", [30, 75])
+def test_blocks_are_found_in_pictures_of_text(quality):
+    """Where the steps between letters and ground are larger than those between blocks."""
+    page = Image.new("RGB", (320, 240), (40, 44, 52))
+    for line in range(12):
+        ImageDraw.Draw(page).text((7, 4 + 19 * line), "The quick brown fox jumps over the lazy dog " * 2, "silver")
+    coded = get_codec("jpeg").code(np.asarray(page), quality).rgb
+    assert Enhancer("fast", "onnxruntime").look(coded[2:, 7:]).grid == (6, 1)
+
+
+def test_blocks_are_found_in_a_small_picture():
+    coded = get_codec("jpeg").code(read_rgb(samples()[1]), 30).rgb
+    assert Enhancer("fast", "onnxruntime").look(coded[99:149, 101:161]).grid == (5, 3)
+
+
+@pytest.mark.parametrize("side", [1, 7, 8, 14, 15, 16])
+def test_pictures_of_hardly_a_block_are_enhanced(draw_image, side):
+    for shape in ((side, 500), (500, side)):
+        image = draw_image(shape)
+        assert Enhancer("fast", "onnxruntime")(image).shape == image.shape
 
 
 def test_no_blocks_are_found_where_there_are_none(draw_image):
     for image in (read_rgb(samples()[0])[3:, 5:], draw_image((20, 300)), np.full((300, 300, 3), 128, np.uint8)):
         assert Enhancer("fast", "onnxruntime").look(image).grid == (0, 0)
+    soft = get_codec("webp").code(read_rgb(samples()[0]), 50).rgb
+    assert Enhancer("fast", "onnxruntime").look(soft[3:, 5:]).grid == (0, 0)
 
 
 def test_sixteen_bits_go_through_the_network_as_they_are(unet_onnx, draw_image):

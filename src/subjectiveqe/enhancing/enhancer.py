@@ -17,8 +17,9 @@ from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
+from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .look import BLOCK_PX, LOOK_PX, Look, find_grid, look_places, whole_blocks
+from .look import LOOK_PX, Look, find_grid, look_places, whole_blocks
 from .network import Floats, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles

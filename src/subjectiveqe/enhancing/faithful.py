@@ -20,10 +20,10 @@ from ..errors import ConfigError, ImageError, first_line
 from ..images import open_picture, sniff_format
 from ..metrics import LPIPS_MIN_PX, lpips
 from ..photos import TURNED_BY_VIEWERS, Pixels, becomes_srgb
+from .blocks import BLOCK_PX, dct, inverse_dct, to_blocks, to_plane
 
 Floats = NDArray[np.float32]
 
-_BLOCK_PX = 8
 _JUDGED_PX = 512
 """Side of the picture's middle that LPIPS is taken of."""
 
@@ -99,7 +99,7 @@ class LumaIntervals:
             raise ImageError(f"{path}: its coefficients cannot be read ({first_line(error)})") from None
         if jpeg.jpeg_color_space.name not in ("JCS_YCbCr", "JCS_GRAYSCALE"):
             raise ImageError(f"{path}: has no luma ({jpeg.jpeg_color_space.name}); leave --faithful away")
-        blocks = (-(-image.height // _BLOCK_PX), -(-image.width // _BLOCK_PX))
+        blocks = (-(-image.height // BLOCK_PX), -(-image.width // BLOCK_PX))
         if any(there < needed for there, needed in zip(jpeg.Y.shape, blocks, strict=False)):
             raise ImageError(f"{path}: holds luma at a lower resolution than colours; leave --faithful away")
         self._levels = jpeg.Y
@@ -124,14 +124,14 @@ class LumaIntervals:
             waiting.append(strip)
             strip = next(strips, None)
             rows = np.concatenate(waiting)
-            whole = len(rows) if strip is None else len(rows) // _BLOCK_PX * _BLOCK_PX
+            whole = len(rows) if strip is None else len(rows) // BLOCK_PX * BLOCK_PX
             waiting = [rows[whole:]]
-            blocks = -(-whole // _BLOCK_PX)
+            blocks = -(-whole // BLOCK_PX)
             levels = self._levels[block_row : block_row + blocks]
             if whole:
                 projected = self._project(rows[:whole], levels, report)
                 for pieces, piece in zip(compared, (rows[:whole], projected), strict=True):
-                    pieces.append(self._of_middle(piece, block_row * _BLOCK_PX))
+                    pieces.append(self._of_middle(piece, block_row * BLOCK_PX))
                 yield projected
             block_row += blocks
         report.lpips = _distance(*map(np.concatenate, compared))
@@ -144,8 +144,8 @@ class LumaIntervals:
     def _project(self, rows: Pixels, levels: NDArray[np.int16], report: Faithfulness) -> Pixels:
         luma = rows @ _LUMA if rows.shape[2] == 3 else rows[..., 0].astype(np.float32)
         height, width = luma.shape
-        blocks = _to_blocks(luma)
-        wanted = levels[:, : math.ceil(width / _BLOCK_PX)].reshape(blocks.shape).astype(np.float32)
+        blocks = to_blocks(luma)
+        wanted = levels[:, : math.ceil(width / BLOCK_PX)].reshape(blocks.shape).astype(np.float32)
         outside = self._outside(blocks, wanted)
         report.coefficients += wanted.size
         report.moved += int(outside.sum())
@@ -155,19 +155,19 @@ class LumaIntervals:
                 break
             middle = wanted[bad] * self._steps
             room = 0.5 * self._steps - np.minimum(margin, _WIDEST_MARGIN * self._steps)
-            blocks[bad] = _inverse_dct(np.clip(_dct(blocks[bad]), middle - room, middle + room)).clip(0, 255)
-            if height % _BLOCK_PX or width % _BLOCK_PX:
-                blocks = _to_blocks(_tie_ends(_to_plane(blocks, width), height, width))
+            blocks[bad] = inverse_dct(np.clip(dct(blocks[bad]), middle - room, middle + room)).clip(0, 255)
+            if height % BLOCK_PX or width % BLOCK_PX:
+                blocks = to_blocks(_tie_ends(to_plane(blocks, width), height, width))
             bad = bad[self._outside(blocks[bad], wanted[bad]).any((1, 2))]
         report.missed += int(self._outside(blocks[bad], wanted[bad]).sum())
-        target = np.rint(_to_plane(blocks, width)[:height, :width])
+        target = np.rint(to_plane(blocks, width)[:height, :width])
         changed = target != np.rint(luma)
         result = rows.copy()
         result[changed] = _recolour(rows[changed], luma[changed], target[changed])
         return result
 
     def _outside(self, blocks: Floats, wanted: Floats) -> NDArray[np.bool_]:
-        outside: NDArray[np.bool_] = np.rint(_dct(np.rint(blocks)) / self._steps) != wanted
+        outside: NDArray[np.bool_] = np.rint(dct(np.rint(blocks)) / self._steps) != wanted
         return outside
 
 
@@ -210,48 +210,6 @@ _STEPS_UP = np.array([[n & 1, n >> 1 & 1, n >> 2 & 1] for n in range(8)], np.flo
 _STEPS_UP = _STEPS_UP[np.argsort(_STEPS_UP @ _LUMA)]
 """Which channels go up by one level, by how much luma that adds."""
 _SUMS = _STEPS_UP @ _LUMA
-
-
-def _basis() -> Floats:
-    """Orthonormal DCT-II, (8, 8)."""
-    frequency, place = np.mgrid[:_BLOCK_PX, :_BLOCK_PX]
-    rows = np.cos(np.pi * (2 * place + 1) * frequency / (2 * _BLOCK_PX)) * math.sqrt(2 / _BLOCK_PX)
-    rows[0] /= math.sqrt(2)
-    return np.asarray(rows, np.float32)
-
-
-_BASIS = _basis()
-
-
-def _dct(blocks: Floats) -> Floats:
-    """(n, 8, 8) levels 0..255 -> coefficients, scaled as JPEG has them."""
-    return _both_sides(blocks - np.float32(128), _BASIS)
-
-
-def _inverse_dct(coefficients: Floats) -> Floats:
-    return _both_sides(coefficients, np.ascontiguousarray(_BASIS.T)) + np.float32(128)
-
-
-def _both_sides(blocks: Floats, basis: Floats) -> Floats:
-    """Gives basis @ block @ basis.T, in two large products, several times as fast as many small ones."""
-    right = (blocks.reshape(-1, _BLOCK_PX) @ basis.T).reshape(blocks.shape).transpose(0, 2, 1)
-    both = (np.ascontiguousarray(right).reshape(-1, _BLOCK_PX) @ basis.T).reshape(blocks.shape)
-    return both.transpose(0, 2, 1)
-
-
-def _to_blocks(plane: Floats) -> Floats:
-    """(H, W) -> (n, 8, 8) row by row; past the end the last row and column go on, as encoders have it."""
-    padded = np.pad(plane, [(0, -side % _BLOCK_PX) for side in plane.shape], mode="edge")
-    rows, cols = (side // _BLOCK_PX for side in padded.shape)
-    blocks = padded.reshape(rows, _BLOCK_PX, cols, _BLOCK_PX).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(-1, _BLOCK_PX, _BLOCK_PX)
-
-
-def _to_plane(blocks: Floats, width: int) -> Floats:
-    """(n, 8, 8) -> whole blocks that cover a picture of this width."""
-    cols = -(-width // _BLOCK_PX)
-    plane = blocks.reshape(-1, cols, _BLOCK_PX, _BLOCK_PX).transpose(0, 2, 1, 3)
-    return plane.reshape(-1, cols * _BLOCK_PX)
 
 
 def _tie_ends(plane: Floats, height: int, width: int) -> Floats:
