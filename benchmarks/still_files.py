@@ -1,7 +1,8 @@
-"""What is gained on AVIF and HEIC files by interpolating their chroma, and by what they say of their quantiser.
+"""What is gained on AVIF, HEIC and JPEG files by what they say of their quantiser, and by interpolating chroma.
 
 Each picture is saved as a file (4:2:0) and enhanced three ways: with each sample of chroma repeated for 2x2 pixels, as
-libheif decodes; with chroma interpolated; and told what the file says, where it says something, as `sqe enhance` does.
+libheif decodes (AVIF and HEIC alone); with chroma interpolated; and told what the file says, where it says something,
+as `sqe enhance` does.
 
 python benchmarks/still_files.py PICTURES [--every N]
 """
@@ -25,8 +26,7 @@ from subjectiveqe.enhancing.look import with_file
 from subjectiveqe.images import RGB, list_images, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
-FILES = (("avif", 15), ("avif", 30), ("avif", 50), ("avif", 70), ("heic", 30), ("heic", 50), ("heic", 70))
-WAYS = ("repeated", "interpolated", "interpolated, told")
+FILES = {"avif": (15, 30, 50, 70), "heic": (30, 50, 70), "jpeg": (10, 30, 60, 85)}
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
+    parser.add_argument("--format", choices=FILES, help="of these files alone")
     options = parser.parse_args()
     pillow_heif.register_heif_opener()
     enhancer = Enhancer("fast", "onnxruntime")
@@ -46,9 +47,11 @@ def main() -> None:
         *(f"{judge} {end}" for judge in ("PSNR", "LPIPS", "SSIMULACRA2") for end in ("in", "out")),
     ]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for suffix, quality in FILES:
+    for suffix, quality in ((kind, quality) for kind in FILES for quality in FILES[kind]):
+        if options.format not in (None, suffix):
+            continue
         rows = [measure(gt, suffix, quality, enhancer) for gt in originals]
-        for way in WAYS:
+        for way in rows[0]:
             scores = [mean(values) for values in zip(*(row[way] for row in rows), strict=True)]
             texts = [f"{score:.4f}" if place in (2, 3) else f"{score:.2f}" for place, score in enumerate(scores)]
             print(f"| {suffix} {quality} | {way} | {' | '.join(texts)} |", flush=True)
@@ -58,9 +61,9 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
     """The columns of one picture, for each way."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"in.{suffix}"
-        options = {"subsampling": "4:2:0"} if suffix == "avif" else {"chroma": 420}
+        options = {"chroma": 420} if suffix == "heic" else {"subsampling": "4:2:0"}
         Image.fromarray(gt).save(path, quality=quality, **options)
-        repeated = pyvips.Image.new_from_file(str(path)).numpy() if suffix == "avif" else np.asarray(Image.open(path))
+        repeated = np.asarray(Image.open(path)) if suffix == "heic" else pyvips.Image.new_from_file(str(path)).numpy()
         interpolated, told = read_rgb(path), file_coarseness(path)
     look = enhancer.look(interpolated)
     outs = {
@@ -68,6 +71,8 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
         "interpolated": (interpolated, enhancer.with_look(interpolated, look)),
         "interpolated, told": (interpolated, enhancer.with_look(interpolated, with_file(look, told))),
     }
+    if suffix == "jpeg":
+        del outs["repeated"]
     return {
         way: [judge(image, gt) for judge in (psnr, lpips, ssimulacra2) for image in pair] for way, pair in outs.items()
     }

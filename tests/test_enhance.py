@@ -88,7 +88,7 @@ def test_every_runtime_gives_the_whole_picture_of_pytorch(unet_path, unet_onnx, 
     coarseness = enhancer.look(image).coarseness
     with torch.inference_mode():
         lq = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-        if max(size) < 192:
+        if 1 < max(size) < 192:  # a single pixel is a drawing of few colours
             assert np.allclose(coarseness, net.estimate(lq)[0, 0], atol=1e-4)
         exact = net(lq, torch.tensor([0.25]), torch.from_numpy(coarseness)[None])[0].permute(1, 2, 0)
         exact = (exact.numpy() * 255).clip(0, 255)
@@ -101,7 +101,7 @@ def test_every_runtime_gives_the_whole_picture_of_pytorch(unet_path, unet_onnx, 
 
 def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
     enhancer = Enhancer(unet_onnx, "onnxruntime")
-    image = np.zeros((800, 1000, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 200, (800, 1000, 3), np.uint8)
     image[:192, :192] = 255
 
     def estimate(lq):
@@ -182,6 +182,41 @@ def test_no_blocks_are_found_where_there_are_none(draw_image):
         assert Enhancer("fast", "onnxruntime").look(image).grid == (0, 0)
     soft = get_codec("webp").code(read_rgb(samples()[0]), 50).rgb
     assert Enhancer("fast", "onnxruntime").look(soft[3:, 5:]).grid == (0, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_drawings_of_few_colours_are_left_alone(dtype):
+    """Modules of a QR code, which the network takes for blocks of a JPEG."""
+    rng = np.random.default_rng(3)
+    level = np.iinfo(dtype).max // 255
+    code = np.repeat(np.repeat(rng.integers(0, 2, (40, 60)) * 255, 8, 0), 8, 1).astype(dtype) * level
+    drawing = np.repeat(code[..., None], 3, axis=2)
+    enhancer = Enhancer("fast", "onnxruntime")
+    look = enhancer.look(drawing)
+    assert look.coarseness.tolist() == [0] * 5
+    assert np.abs(enhancer(drawing).astype(int) - drawing).max() <= 2 * level
+    for count, told in ((16, True), (17, False)):
+        drawing[:16, :16] = (np.arange(256).reshape(16, 16) % (count - 2) * level + level)[..., None]
+        assert (not enhancer.look(drawing).coarseness.any()) == told
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_without_colour_gets_none(sample_paths, dtype):
+    """Channels may differ by a level, as conversions leave them; a single pixel of colour is one, wherever it is."""
+    enhancer = Enhancer("fast", "onnxruntime")
+    level = np.iinfo(dtype).max // 255
+    gray = (read_rgb(sample_paths["astronaut"])[:203, :150, :1] // 2 * 2).astype(dtype) * level + np.array(
+        (0, level, 0), dtype
+    )
+    out = enhancer(gray).astype(int)
+    assert np.ptp(out, axis=2).max() == 0
+    coloured = enhancer.with_look(gray, enhancer.look(gray)._replace(is_gray=False))
+    assert np.ptp(coloured.astype(int), axis=2).max() > level
+    assert np.array_equal(out[..., 0], (coloured.astype(int).sum(2) + 1) // 3)
+    for place in ((0, 0), (-1, -1)):
+        tinted = gray.copy()
+        tinted[place] += np.array((0, level, 0), dtype)
+        assert not enhancer.look(tinted).is_gray
 
 
 def test_sixteen_bits_go_through_the_network_as_they_are(unet_onnx, draw_image):

@@ -127,9 +127,14 @@ def test_progress_goes_on_from_page_to_page(tmp_path, enhancer):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_gray_is_the_rounded_mean_of_what_became_of_it():
-    channels = np.array([[[1, 1, 1], [1, 1, 2], [1, 2, 2], [65535, 65535, 65534]]], np.uint16)
-    assert files._mean_of_channels(channels)[0, :, 0].tolist() == [1, 1, 2, 65535]
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_gray_saved_as_colours_gets_none(tmp_path, sample_paths, name):
+    gray = Image.open(sample_paths["astronaut"]).convert("L").crop((0, 0, 200, 150))
+    Image.merge("RGB", [gray] * 3).save(tmp_path / name, quality=10)
+    [done] = enhance_files([tmp_path / name], tmp_path / "out.png", Enhancer("fast", "onnxruntime")).outcomes
+    out = read_rgb(tmp_path / "out.png").astype(int)
+    assert np.ptp(out, axis=2).max() == 0
+    assert done.status == "done"
 
 
 def test_an_error_of_a_library_stops_one_picture_alone(tmp_path, enhancer, draw_image, monkeypatch):

@@ -1,4 +1,4 @@
-"""What AVIF and HEIC files say of their quantiser, and when they are believed."""
+"""What AVIF, HEIC and JPEG files say of their quantiser, and when they are believed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save_heic(path, image, quality, chroma="420", **options):
     return path
 
 
-def save_avif(path, image, quality, **options):
+def save_pillow(path, image, quality, **options):
     Image.fromarray(image).save(path, quality=quality, **options)
     return path
 
@@ -34,7 +34,7 @@ def save_avif(path, image, quality, **options):
 @pytest.mark.parametrize("tune", ["iq", "ssim"])
 @pytest.mark.parametrize("quality", [10, 30, 50, 70, 90])
 def test_a_file_tells_the_quality_it_was_made_at(tmp_path, draw_image, quality, tune):
-    path = save_avif(tmp_path / "a.avif", draw_image((64, 80)), quality, advanced={"tune": tune})
+    path = save_pillow(tmp_path / "a.avif", draw_image((64, 80)), quality, advanced={"tune": tune})
     assert file_coarseness(path) == pytest.approx(coarseness("avif", quality), abs=0.01)
 
 
@@ -77,7 +77,7 @@ def test_alpha_and_another_name_do_not_hide_the_quantiser(tmp_path, draw_image):
 
 
 def test_threads_do_not_take_each_others_words(tmp_path, draw_image):
-    paths = [save_avif(tmp_path / f"{q}.avif", draw_image((64, 80)), q) for q in (10, 30, 50, 70)]
+    paths = [save_pillow(tmp_path / f"{q}.avif", draw_image((64, 80)), q) for q in (10, 30, 50, 70)]
     expected, told = [file_coarseness(path) for path in paths], {}
 
     def read(place):
@@ -94,19 +94,48 @@ def test_threads_do_not_take_each_others_words(tmp_path, draw_image):
 def test_ffmpeg_says_no_more_than_before(tmp_path, draw_image):
     level = av.logging.get_level()
     (tmp_path / "text.heic").write_text("no picture")
-    for path in (save_avif(tmp_path / "a.avif", draw_image((64, 80)), 30), tmp_path / "text.heic"):
+    for path in (save_pillow(tmp_path / "a.avif", draw_image((64, 80)), 30), tmp_path / "text.heic"):
         file_coarseness(path)
         assert av.logging.get_level() == level
 
 
 def test_other_files_and_damaged_ones_say_nothing(tmp_path, draw_image):
-    path = save_avif(tmp_path / "a.avif", draw_image((64, 80)), 30)
+    path = save_pillow(tmp_path / "a.avif", draw_image((64, 80)), 30)
     assert file_coarseness(path, 3) is None  # to a network that is told of three families, AVIF is none of them
     (tmp_path / "cut.avif").write_bytes(path.read_bytes()[:200])
+    Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.png")
     Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:30])
     (tmp_path / "empty").touch()
-    for name in ("cut.avif", "a.jpg", "empty", "missing"):
+    for name in ("cut.avif", "cut.jpg", "a.png", "empty", "missing"):
         assert file_coarseness(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 95, 100])
+def test_a_jpeg_file_tells_its_quality(tmp_path, draw_image, quality, mode):
+    image = Image.fromarray(draw_image((64, 80))).convert(mode)
+    image.save(tmp_path / "a.bin", "JPEG", quality=quality, progressive=quality > 50)
+    assert file_coarseness(tmp_path / "a.bin") == pytest.approx(coarseness("jpeg", quality))
+
+
+def test_tables_that_are_no_standard_say_nothing(tmp_path, draw_image):
+    image = Image.fromarray(draw_image((64, 80)))
+    image.save(tmp_path / "photoshop.jpg", quality="web_high")
+    image.save(tmp_path / "flat.jpg", qtables=[[16] * 64, [16] * 64])
+    assert [file_coarseness(path) for path in sorted(tmp_path.iterdir())] == [None, None]
+
+
+def test_a_jpeg_is_believed_unless_it_was_one_before():
+    said = coarseness("jpeg", 75)
+    for estimate, believed in (
+        ((0.3, 0.0, 0.2, 0.1, 0), True),  # as text is taken
+        ((0, 0.65, 0, 0, 0), True),
+        ((0, 0.7, 0, 0, 0), False),  # at quality 50 before
+        ((0.7, 0.3, 0, 0, 0), False),
+    ):
+        look = Look(np.array(estimate, np.float32))
+        assert (with_file(look, said) is not look) == believed
 
 
 def test_a_file_is_believed_unless_the_picture_shows_more():
@@ -136,12 +165,17 @@ def test_fine_heic_is_believed_though_it_is_taken_for_avif():
 
 
 @pytest.mark.parametrize(
-    ("save", "said"), [(save_avif, coarseness("avif", 50)), (save_heic, coarseness("hevc", 22, chroma="420"))]
+    ("save", "name", "said"),
+    [
+        (save_pillow, "a.avif", coarseness("avif", 50)),
+        (save_heic, "a.heic", coarseness("hevc", 22, chroma="420")),
+        (save_pillow, "a.jpg", coarseness("jpeg", 50)),
+    ],
 )
-def test_files_are_enhanced_as_they_say(tmp_path, sample_paths, save, said):
+def test_files_are_enhanced_as_they_say(tmp_path, sample_paths, save, name, said):
     """The bundled network estimates otherwise, and told of it does something else."""
     enhancer = Enhancer("fast", "onnxruntime")
-    source = save(tmp_path / ("a.avif" if save is save_avif else "a.heic"), read_rgb(sample_paths["coffee"]), 50)
+    source = save(tmp_path / name, read_rgb(sample_paths["coffee"]), 50)
     enhance_files([source], tmp_path / "a.png", enhancer)
     before = read_rgb(source)
     estimated = enhancer.look(before)
@@ -156,7 +190,7 @@ def test_a_jpeg_saved_as_avif_is_enhanced_as_it_looks(tmp_path, sample_paths):
     enhancer = Enhancer("fast", "onnxruntime")
     jpeg = io.BytesIO()
     Image.fromarray(photo).save(jpeg, "JPEG", quality=20)
-    source = save_avif(tmp_path / "a.avif", np.array(Image.open(jpeg)), 80)
+    source = save_pillow(tmp_path / "a.avif", np.array(Image.open(jpeg)), 80)
     enhance_files([source], tmp_path / "a.png", enhancer)
     before = read_rgb(source)
     assert np.array_equal(read_rgb(tmp_path / "a.png"), enhancer(before))

@@ -123,6 +123,25 @@ def test_frames_are_those_of_the_enhancer(tmp_path, enhancer):
         assert np.percentile(off, 99) <= 3
 
 
+def test_frames_without_colour_get_none(tmp_path):
+    """A film in black and white that begins with a title in colour."""
+    enhancer = Enhancer("fast", "onnxruntime")
+    source = make_clip(tmp_path / "a.mkv", count=4, codec="ffv1", pix_fmt="bgr0")
+    with av.open(str(source)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames[2:] = [np.repeat(frame[..., 1:2], 3, axis=2) for frame in frames[2:]]
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", 24, width=96, height=64, pix_fmt="bgr0")
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    enhance_video(source, tmp_path / "out.mkv", enhancer, Coding("ffv1"))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        spread = [np.ptp(frame.to_ndarray(format="rgb24"), axis=2).max() for frame in container.decode(video=0)]
+    assert min(spread[:2]) > 10
+    assert max(spread[2:]) <= 2  # as YUV leaves it
+
+
 def test_a_crf_of_0_is_lossless(tmp_path, enhancer):
     source = make_clip(tmp_path / "clip.mkv", count=2)
     for name, coding in (("exact", Coding("ffv1")), ("zero", Coding("x264", 0)), ("usual", Coding("x264"))):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from .files import atomic_path
 
-_START, _COMMENT, _SCAN = b"\xff\xd8", 0xFE, 0xDA
+_START, _COMMENT, _TABLES, _SCAN = b"\xff\xd8", 0xFE, 0xDB, 0xDA
 _APPLICATION = range(0xE0, 0xF0)
 """Markers of JFIF, EXIF, XMP and profiles, which readers want first."""
 
@@ -35,6 +35,22 @@ def read_application(path: Path, number: int, name: bytes) -> tuple[bytes, ...]:
     with path.open("rb") as file:
         contents = [segment[4:] for segment in _segments(file) if segment[1] == _APPLICATION[number]]
     return tuple(content[len(name) :] for content in contents if content.startswith(name))
+
+
+def quantisers(file: BinaryIO) -> dict[int, bytes]:
+    """The quantisation tables of a JPEG file by their numbers, each as its bytes; those before what is damaged.
+
+    Source: ITU-T T.81, section B.2.4.1.
+    """
+    tables = {}
+    for content in (segment[4:] for segment in _segments(file) if segment[1] == _TABLES):
+        place = 0
+        while place < len(content):
+            wide, number = divmod(content[place], 16)
+            end = place + 1 + 64 * (1 + wide)
+            tables[number] = content[place + 1 : end]
+            place = end
+    return tables
 
 
 def segment(marker: int, content: bytes) -> bytes:

@@ -1,15 +1,20 @@
-"""What AVIF and HEIC files say of how coarsely they were quantised."""
+"""What AVIF, HEIC and JPEG files say of how coarsely they were quantised."""
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import ImageError
+from ..images import sniff_format
+from ..jpegsegments import quantisers
 from .coarseness import FAMILIES, avif_step, coarseness, on_scale
 
 if TYPE_CHECKING:
@@ -31,19 +36,52 @@ _CHROMA = {1: "420", 2: "422", 3: "444"}
 
 
 def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] | None:
-    """Reads the quantiser out of a picture's first frame header, by FFmpeg's `trace_headers`.
+    """Reads the quantiser out of a picture's file.
 
-    In AVIF that is base_q_idx, in HEIC the QP of the first slice. Of a picture that consists of tiles, as those of
-    phones do, it is the mean over the tiles.
+    In AVIF that is base_q_idx of the first frame header, in HEIC the QP of the first slice. Of a picture that consists
+    of tiles, as those of phones do, it is the mean over the tiles. In JPEG it is the quality for which libjpeg makes
+    such tables; what others than the standard's examples do to a picture, no network has been told.
 
     Args:
-        path: an AVIF or HEIC file.
+        path: a picture; of other formats than these nothing is known.
         num: how many of `coarseness.FAMILIES` the network is told.
     Returns:
-        `num` numbers, as `coarseness.coarseness` gives them; None where the file cannot be read so.
+        `num` numbers, as `coarseness.coarseness` gives them; None where the file says nothing.
     """
+    try:
+        kind = sniff_format(path)
+    except ImageError:
+        return None
+    if kind == "jpeg":
+        quality = _jpeg_quality(path)
+        return None if quality is None else coarseness("jpeg", quality, num)
+    if kind not in ("avif", "heic"):
+        return None
     said = [told for fields in _frame_headers(path) if (told := _coarseness_of(fields, num))]
     return tuple(np.mean(said, axis=0).tolist()) if said else None
+
+
+def _jpeg_quality(path: Path) -> int | None:
+    with path.open("rb") as file:
+        return _standard_tables().get(_key(quantisers(file)))
+
+
+@cache
+def _standard_tables() -> dict[tuple[tuple[int, bytes], ...], int]:
+    """The qualities 1..100 by the tables that libjpeg makes for them, in colour and in gray."""
+    from PIL import Image
+
+    qualities = {}
+    for mode in ("RGB", "L"):
+        for quality in range(1, 101):
+            file = io.BytesIO()
+            Image.new(mode, (1, 1)).save(file, "JPEG", quality=quality)
+            qualities[_key(quantisers(file))] = quality
+    return qualities
+
+
+def _key(tables: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
+    return tuple(sorted(tables.items()))
 
 
 def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | None:

@@ -19,7 +19,7 @@ from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .look import LOOK_PX, Look, find_grid, look_places, whole_blocks
+from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, whole_blocks
 from .network import Floats, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
@@ -134,29 +134,20 @@ class Enhancer:
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
-        patches = []
-        seen, top = read(0), 0
-        for row in look_places(height):
-            stop = min(row + LOOK_PX, height)
-            while top + len(seen) < stop:  # in small strips, since most rows are passed over
-                rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
-                kept = seen[max(row - top, 0) :]
-                top += len(seen) - len(kept)
-                seen = np.concatenate((kept, rows))
-            patch = seen[row - top : stop - top]
-            patches += [patch[:, col : col + LOOK_PX].copy() for col in look_places(width)]
-        scale = np.float32(np.iinfo(seen.dtype).max)
+        patches, gray = _patches(read, height, width)
+        few_colours = has_few_colours(patches)
+        scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
         grid = find_grid(lq)
         if self._network.estimate is None:
-            return Look(None, grid)
+            return Look(None, grid, gray)
         if any(grid):
             lq = np.ascontiguousarray(whole_blocks(lq, grid))
         value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        return Look(mean, grid)
+        return Look(np.zeros_like(mean) if few_colours else mean, grid, gray)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...
@@ -202,7 +193,7 @@ class Enhancer:
             image = image.convert("LA")
         if image.mode.startswith("I;16"):
             levels = self(np.repeat(np.asarray(image, np.uint16)[..., None], 3, axis=2))
-            out = Image.fromarray(np.rint(levels.mean(2, dtype=np.float32)).astype(np.uint16))
+            out = Image.fromarray(np.ascontiguousarray(levels[..., 0]))
             info.pop("transparency", None)  # a level, which the result has elsewhere
         elif image.has_transparency_data:
             rgba = np.asarray(image.convert("RGBA"))
@@ -258,7 +249,7 @@ class Enhancer:
                 kept = strip[top:, left:]
                 top = max(top - len(strip), 0)
                 if len(kept):
-                    yield kept
+                    yield _without_colour(kept) if look.is_gray else kept
 
     def _strips(
         self,
@@ -383,6 +374,25 @@ def _read_on(seen: Pixels, read: Callable[[int], Pixels], count: int) -> Pixels:
     return rows
 
 
+def _patches(read: Callable[[int], Pixels], height: int, width: int) -> tuple[list[Pixels], bool]:
+    """Patches from all over a picture that comes in strips, and whether all of it is gray."""
+    patches = []
+    seen, top, gray = read(0), 0, True
+    for row in look_places(height):
+        stop = min(row + LOOK_PX, height)
+        while top + len(seen) < stop:  # in small strips, since most rows are passed over
+            rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
+            gray = gray and is_gray(rows)
+            kept = seen[max(row - top, 0) :]
+            top += len(seen) - len(kept)
+            seen = np.concatenate((kept, rows))
+        patch = seen[row - top : stop - top]
+        patches += [patch[:, col : col + LOOK_PX].copy() for col in look_places(width)]
+    if gray and (rest := height - top - len(seen)):  # fewer rows than patches begin on multiples of
+        gray = is_gray(read(rest))
+    return patches, gray
+
+
 def _is_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text
@@ -412,6 +422,12 @@ def _beginning_earlier(read: Callable[[int], Pixels], top: int, left: int) -> Ca
         return np.pad(rows, ((0, 0), (left, 0), (0, 0)), mode="edge")
 
     return read_on
+
+
+def _without_colour(strip: Pixels) -> Pixels:
+    """(n, W, 3), each channel the rounded mean of all."""
+    mean = ((strip.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(strip.dtype)
+    return np.repeat(mean, 3, axis=2)
 
 
 def _round(result: NDArray[np.uint16], dtype: np.dtype[Any]) -> Pixels:

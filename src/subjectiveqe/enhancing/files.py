@@ -325,7 +325,7 @@ def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Lo
         photo.close()
     if photo.timing:
         looks = [mean_look(looks)] * len(looks)
-    if looks[0].coarseness is None or sniff_format(source) not in ("avif", "heic"):
+    if looks[0].coarseness is None:
         return looks
     told = file_coarseness(source, len(looks[0].coarseness))
     return [with_file(look, told) for look in looks]
@@ -361,7 +361,7 @@ def enhance_photo(
         return _as_seen(photo, rows)
 
     for strip in _pages(photo, enhancer, read, looks, progress):
-        better = _mean_of_channels(strip) if photo.is_gray else strip
+        better = strip[..., :1] if photo.is_gray else strip
         if photo.has_alpha:
             rows = np.concatenate(waiting)
             waiting[:] = [rows[len(strip) :]]
@@ -385,9 +385,3 @@ def _pages(
                 progress(page * total + done, len(looks) * total)
 
         yield from enhancer.strips(read, photo.page_height, photo.width, look, advance)
-
-
-def _mean_of_channels(strip: Pixels) -> Pixels:
-    """(n, W, 3) -> (n, W, 1), rounded."""
-    mean: Pixels = ((strip.sum(axis=2, keepdims=True, dtype=np.uint32) + 1) // 3).astype(strip.dtype)
-    return mean

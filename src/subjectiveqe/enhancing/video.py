@@ -38,7 +38,7 @@ from .clip import (
 )
 from .enhancer import Enhancer
 from .joining import join, segment_path
-from .look import Look, mean_look
+from .look import Look, is_gray, mean_look
 from .steady import Steadier
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _make_segments(
         steadier.load(folder / f"{segments - 1:06d}.npz")
 
     def enhance(lq: Pixels) -> Pixels:
-        return steadier(lq, enhancer.with_look(lq, look))
+        return steadier(lq, enhancer.with_look(lq, look._replace(is_gray=is_gray(lq))))
 
     with open_video(source) as container:
         stream = picture_stream(container)
