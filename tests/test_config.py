@@ -57,7 +57,7 @@ def test_a_recipe_without_a_stage_is_refused(tmp_path):
 def test_a_stage_without_a_loss_is_refused(tmp_path):
     """LPIPS and the discriminator are nothing to the psnr stage."""
     psnr = {"steps": 5, "loss": {"pix": 0, "percep": 1}}
-    terms = "it takes pix, chroma, border, spectrum, ssim, estimate"
+    terms = "it takes pix, psnr, chroma, border, spectrum, ssim, estimate"
     with pytest.raises(ConfigError, match=f"stage 'psnr' has no loss above 0; {terms}"):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr}))
     with pytest.raises(ConfigError, match="no loss above 0"):  # at one end of the dial

@@ -21,6 +21,7 @@ from subjectiveqe.losses import (
     estimate_loss,
     grid_loss,
     harm_loss,
+    psnr_loss,
     relativistic_d_loss,
     relativistic_g_loss,
     spectrum_loss,
@@ -35,6 +36,15 @@ def test_charbonnier_of_equal_pictures_is_the_root_of_eps():
 
 def test_charbonnier_of_a_large_error_is_its_size():
     assert charbonnier(torch.full((1, 3, 2, 2), 0.5), torch.zeros(1, 3, 2, 2)).item() == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_psnr_loss_is_psnr(draw_image):
+    gt = draw_image((32, 40))
+    noise = np.random.default_rng(0).normal(0, 1, gt.shape)
+    noisy = [np.clip(np.rint(gt + scale * noise), 0, 255).astype(np.uint8) for scale in (5, 20)]
+    out, expected = (torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).float() / 255 for x in (noisy, [gt, gt]))
+    assert psnr_loss(out, expected).tolist() == pytest.approx([-metrics.psnr(image, gt) for image in noisy], abs=0.1)
+    assert psnr_loss(expected, expected).tolist() == pytest.approx([-50, -50])
 
 
 def test_relativistic_losses_are_ln_2_when_all_are_rated_alike():

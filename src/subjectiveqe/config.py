@@ -72,6 +72,7 @@ class LossConfig(Section):
     """Weights of the losses; one that is 0 costs nothing."""
 
     pix: Weight = Field(default=1.0, description="Charbonnier distance of pixels")
+    psnr: Weight = Field(default=0.0, description="PSNR in dB, negative: the same for fine pictures as for coarse ones")
     chroma: Weight = Field(default=0.0, description="Cb and Cr of pixels, beside all three colours in pix")
     border: Weight = Field(default=0.0, description="steps at the codec's block borders")
     grid: Weight = Field(default=0.0, description="a regular pattern of the network's own; gan stage")
@@ -87,7 +88,7 @@ class LossConfig(Section):
     )
     balance: Annotated[float, Field(ge=0, le=2)] = Field(
         default=0.0,
-        description="how far pix, chroma, spectrum, ssim and percep even out coarse and fine levels; 0: all alike",
+        description="how far pix, psnr, chroma, spectrum, ssim, percep even out coarse and fine levels; 0: all alike",
     )
     harm: Weight = Field(
         default=0.0,
@@ -101,7 +102,7 @@ class LossConfig(Section):
     )
 
 
-PIXEL_TERMS = ("pix", "chroma", "border", "spectrum", "ssim")
+PIXEL_TERMS = ("pix", "psnr", "chroma", "border", "spectrum", "ssim")
 """Losses of both stages on what the generator makes; `estimate` is of both too, on what it says of its input."""
 
 GAN_TERMS = ("grid", "percep", "adv")

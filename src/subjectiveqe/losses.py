@@ -28,6 +28,23 @@ def charbonnier(out: Tensor, gt: Tensor, eps: float = 1e-6) -> Tensor:
     return torch.sqrt((out - gt).square() + eps).flatten(1).mean(1)
 
 
+def psnr_loss(out: Tensor, gt: Tensor) -> Tensor:
+    """PSNR per picture, in dB and negative: what is asked for where means of PSNR are to rise.
+
+    Beside `charbonnier`, it asks for the mean of what may have been there and not for its median, and for as many dB of
+    a fine picture as of a coarse one.
+
+    Source: Chen et al., "HINet", CVPR 2021 workshops (arXiv:2105.06086), sec. 3.2.
+
+    Args:
+        out: (N, 3, H, W).
+        gt: the same shape.
+    Returns:
+        (N,); -50 where the two are equal.
+    """
+    return 10 * ((out - gt).square().flatten(1).mean(1) + 1e-5).log10()
+
+
 def chroma_loss(out: Tensor, gt: Tensor) -> Tensor:
     """Charbonnier distance of Cb and Cr (BT.601, full range).
 

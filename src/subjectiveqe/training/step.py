@@ -19,6 +19,7 @@ from ..losses import (
     estimate_loss,
     grid_loss,
     harm_loss,
+    psnr_loss,
     relativistic_d_loss,
     relativistic_g_loss,
     spectrum_loss,
@@ -28,7 +29,13 @@ from ..perceptual import PLAIN_VIEW, View, draw_view
 from .batches import Batch
 from .state import DivergedError, TrainState
 
-_DISTANCES = {"pix": charbonnier, "chroma": chroma_loss, "spectrum": spectrum_loss, "ssim": ssim_loss}
+_DISTANCES = {
+    "pix": charbonnier,
+    "psnr": psnr_loss,
+    "chroma": chroma_loss,
+    "spectrum": spectrum_loss,
+    "ssim": ssim_loss,
+}
 """Losses of both stages that compare each output with its original, by the names of their weights."""
 
 
