@@ -137,8 +137,9 @@ def _vanished(y: Floats, row: int, col: int) -> tuple[float, int]:
 
 def is_gray(rgb: Pixels) -> bool:
     """Tells whether the channels of (H, W, 3) differ by no more than a level of 8 bits, as conversions leave it."""
-    level = np.iinfo(rgb.dtype).max // 255
-    return bool((rgb.max(axis=2) - rgb.min(axis=2) <= level).all())
+    red, green, blue = np.moveaxis(rgb, 2, 0)
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return bool((spread <= np.iinfo(rgb.dtype).max // 255).all())
 
 
 _FEW_COLOURS = 16
