@@ -25,7 +25,7 @@ from subjectiveqe.codecs import get_codec
 from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.look import look_places, whole_blocks
+from subjectiveqe.enhancing.look import Look, look_places, mean_look, whole_blocks
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.images import read_rgb
@@ -198,6 +198,16 @@ def test_drawings_of_few_colours_are_left_alone(dtype):
     for count, told in ((16, True), (17, False)):
         drawing[:16, :16] = (np.arange(256).reshape(16, 16) % (count - 2) * level + level)[..., None]
         assert (not enhancer.look(drawing).coarseness.any()) == told
+
+
+def test_frames_of_few_colours_tell_nothing_among_others():
+    black = Look(np.zeros(2, np.float32), is_gray=True)
+    others = [Look(np.array((0.2, 0.4), np.float32)), Look(np.array((0.4, 0.2), np.float32), is_gray=True)]
+    assert mean_look([black, *others]).coarseness == pytest.approx([0.3, 0.3])
+    assert not mean_look([black, *others]).is_gray
+    assert mean_look([black, black]).coarseness.tolist() == [0, 0]
+    assert mean_look([black, black]).is_gray
+    assert mean_look([Look(None)] * 2) == Look(None)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -50,10 +50,12 @@ class Look(NamedTuple):
 def mean_look(looks: Sequence[Look]) -> Look:
     """One look for pictures that belong together: their mean coarseness, and where the blocks of most begin.
 
-    They are gray if all are.
+    Frames of few colours, which are taken for drawings, tell nothing among others: a film begins with black ones. They
+    are gray if all are.
     """
     known = [look.coarseness for look in looks if look.coarseness is not None]
-    mean: Floats | None = np.mean(known, axis=0, dtype=np.float32) if known else None
+    telling = [coarseness for coarseness in known if coarseness.any()] or known
+    mean: Floats | None = np.mean(telling, axis=0, dtype=np.float32) if telling else None
     [(grid, _)] = Counter(look.grid for look in looks).most_common(1)
     return Look(mean, grid, all(look.is_gray for look in looks))
 
