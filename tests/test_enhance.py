@@ -200,6 +200,17 @@ def test_drawings_of_few_colours_are_left_alone(dtype):
         assert (not enhancer.look(drawing).coarseness.any()) == told
 
 
+def test_enlarged_pictures_are_not_taken_for_the_coarsest(sample_paths):
+    """Smooth as they are, they look like WebP, whose own files are as coarse as they look."""
+    enhancer = Enhancer("fast", "onnxruntime")
+    photo = Image.open(sample_paths["chelsea"])
+    small = get_codec("jpeg").code(np.asarray(photo.resize((300, 200), Image.BICUBIC)), 50).rgb
+    enlarged = np.asarray(Image.fromarray(small).resize(photo.size, Image.BICUBIC))
+    assert enhancer.look(enlarged).coarseness[2] == pytest.approx(0.6)
+    for image in (enlarged, np.asarray(photo)):
+        assert enhancer.look(get_codec("webp").code(image, 20).rgb).coarseness[2] > 0.7
+
+
 def test_frames_of_few_colours_tell_nothing_among_others():
     black = Look(np.zeros(2, np.float32), is_gray=True)
     others = [Look(np.array((0.2, 0.4), np.float32)), Look(np.array((0.4, 0.2), np.float32), is_gray=True)]

@@ -19,7 +19,7 @@ from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, whole_blocks
+from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, spare_enlarged, whole_blocks
 from .network import Floats, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
@@ -142,12 +142,11 @@ class Enhancer:
         grid = find_grid(lq)
         if self._network.estimate is None:
             return Look(None, grid, gray)
-        if any(grid):
-            lq = np.ascontiguousarray(whole_blocks(lq, grid))
-        value, log_scale = self._run(self._network.estimate, lq).transpose(1, 0, 2)
+        blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
+        value, log_scale = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        return Look(np.zeros_like(mean) if few_colours else mean, grid, gray)
+        return Look(np.zeros_like(mean) if few_colours else spare_enlarged(mean, lq), grid, gray)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...
