@@ -46,7 +46,9 @@ class DataConfig(Section):
         default=0.0,
         description="standard deviation of what is added to the coarseness; networks will be told an estimate of it",
     )
-    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="processes that read patches; 0: none beside")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=2, description="processes that read patches, one a core at most; 0: none beside"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> DataConfig:

@@ -18,6 +18,7 @@ from ..data.patches import Patches
 from ..data.store import open_pairs
 from ..errors import SubjectiveQEError
 from ..images import RGB
+from ..machine import cpu_count
 
 
 class Batch(NamedTuple):
@@ -78,13 +79,14 @@ def stream(
     """
     sets = [open_pairs(path) for path in config.pairs]
     patches = Patches(sets, config.patch_px, seed, config.aligned, config.coarseness_noise, num_coarseness)
+    workers = min(config.workers, cpu_count())
     loader = DataLoader(
         _PatchDataset(patches, config.emphasis or [1.0] * len(sets)),
         batch_sampler=_ShareOfEachBatch(start_step, batch, rank, world_size),
-        num_workers=config.workers,
-        prefetch_factor=8 if config.workers else None,  # rides out reads that miss the page cache
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,  # rides out reads that miss the page cache
         pin_memory=device.type == "cuda",
-        multiprocessing_context=_way_to_start(sets) if config.workers else None,
+        multiprocessing_context=_way_to_start(sets) if workers else None,
     )
     for lq, gt, *rest in _told_plainly(loader):
         known = (tensor.to(device, non_blocking=True) for tensor in rest)
