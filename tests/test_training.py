@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from subjectiveqe.errors import ConfigError, ImageError, ModelError, SubjectiveQ
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
-from subjectiveqe.training import loop
+from subjectiveqe.training import batches, loop
 from subjectiveqe.training.batches import stream
 from subjectiveqe.training.before import Start
 from subjectiveqe.training.loop import STAGES, at_step, lr_at, start_state, train
@@ -136,11 +137,22 @@ def test_the_gan_stage_runs_without_its_adversary(recipe_path, tmp_path):
 
 def test_emphasis_tells_the_patches_of_one_store_from_those_of_another(store):
     recipe = {"pairs": [store, store], "emphasis": [3, 0.5], "patch_px": 16, "workers": 0}
-    batches = stream(DataConfig.model_validate(recipe), 3, 64, 0, 0, 1, torch.device("cpu"), 0)
+    endless = stream(DataConfig.model_validate(recipe), 3, 64, 0, 0, 1, torch.device("cpu"), 0)
     patches = Patches([open_pairs(store)] * 2, 16, seed=3)
     expected = [[3, 0.5][patches[k].number] for k in range(128)]
-    assert [*next(batches).emphasis.tolist(), *next(batches).emphasis.tolist()] == expected
+    assert [*next(endless).emphasis.tolist(), *next(endless).emphasis.tolist()] == expected
     assert 32 < expected.count(3) < 96
+
+
+def test_no_more_readers_start_than_there_are_cores(store, monkeypatch):
+    monkeypatch.setattr(batches, "cpu_count", lambda: 1)
+    config = DataConfig.model_validate({"pairs": [store], "patch_px": 16, "workers": 9})
+    endless = stream(config, 3, 4, 0, 0, 1, torch.device("cpu"), 0)
+    first = next(endless)
+    assert len(multiprocessing.active_children()) == 1
+    endless.close()
+    patches = Patches([open_pairs(store)], 16, seed=3)
+    assert torch.equal(first.lq[0], torch.from_numpy(patches[0].lq).permute(2, 0, 1) / 255)
 
 
 def test_emphasis_weighs_the_perceptual_loss_alone(recipe_path, tmp_path):
