@@ -20,15 +20,17 @@ Progress: TypeAlias = Callable[[float, int], None]
 
 
 @contextmanager
-def bar(what: str, is_drawn: bool = True) -> Iterator[Progress]:
-    """A progress bar on stderr, drawn only if that is a terminal."""
+def bar(what: str, is_drawn: bool = True, in_bytes: bool = False) -> Iterator[Progress]:
+    """A progress bar on stderr, drawn only if that is a terminal; bytes are shown as megabytes."""
     from rich import progress
     from rich.console import Console
 
-    columns = (progress.TextColumn(what), progress.BarColumn(), progress.MofNCompleteColumn())
+    count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
     console = Console(stderr=True)
     with progress.Progress(
-        *columns,
+        progress.TextColumn(what),
+        progress.BarColumn(),
+        count,
         progress.TimeRemainingColumn(),
         console=console,
         transient=True,

@@ -27,7 +27,7 @@ def fetch(name: Annotated[str, typer.Argument(help='A name of "sqe weights list"
     """Download weights and check them."""
     from ..weights import fetch_weights
 
-    with bar("bytes") as progress:
+    with bar(name, in_bytes=True) as progress:
         names = fetch_weights(name, progress)
     typer.echo(f"here now: {', '.join(names)}")
 
