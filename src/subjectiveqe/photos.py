@@ -177,64 +177,28 @@ def _describe(
 ) -> Photo:
     """What there is to know of a picture; `pages` and `density` are the file's, `lost` what is left out already."""
     attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out)
-    texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
-    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
-    lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
-    xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
-    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in xmp)
-    if kind == "jpeg" and GAIN_MAP not in lost:
-        lost += other_pictures(path)
-    warnings = [f"{what} is not kept" for what in dict.fromkeys(lost)]
-    if texts and format_out != kind:
-        what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
-        warnings.append(f"its {what} are not kept, {format_out} has none")
-        texts = ()
-    texts += further_xmp
-    warnings += said_of_attached
+    texts, said_of_texts = _texts(path, kind, format_out)
+    warnings = [*_said_of_lost(path, image, kind, lost), *said_of_texts, *said_of_attached]
     if kind == "png" and "icc-profile-data" not in attached and (gamma := read_gamma(path)):
         warnings.append(f"its gamma ({gamma:g}) is not kept")
-    code_points = tuple(map(int, image.get(CODE_POINTS).split("/"))) if image.get_typeof(CODE_POINTS) else ()
-    if code_points and format_out != "heic":
-        raise ImageError(
-            f"{path}: its colours are HDR or BT.2020 (code points {image.get(CODE_POINTS)}), "
-            "which are written as HEIC alone here; add --format heic"
-        )
-    image, profile, said = _plain(path, image, kind, format_out)
-    warnings += said
-    if attached and format_out in _BARE:
-        warnings.append(f"profile, EXIF and XMP are not kept, {format_out} has none")
-        attached = {}
-    elif profile is None:
-        attached.pop("icc-profile-data", None)
-    else:
-        attached["icc-profile-data"] = profile
-    takes = {"tiff": can_go_into_tiff, "avif": is_block}.get(format_out)
-    if takes and "exif-data" in attached and not takes(attached["exif-data"]):
-        warnings.append("EXIF is damaged and not kept")
-        del attached["exif-data"]
-    page_height = image.get_page_height()
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    code_points = _code_points(path, image, format_out)
+    timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
+    image, profile, said_of_colours = _plain(path, image, kind, format_out)
+    warnings += said_of_colours
+    page_height, bands = image.get_page_height(), image.bands
     if pages > image.height // page_height:
         warnings.append("only the first page is kept")
-    timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
     if format_out == "gif" != kind:
         warnings.append("gif has 256 colours, and pixels that are seen or not")
-    bands = image.bands
     if bands in (2, 4) and format_out in _WITHOUT_ALPHA:
         warnings.append(f"alpha is laid over white, {format_out} has none")
-    if orientation > 1 and format_out not in TURNED_BY_VIEWERS:
+    is_turned = orientation > 1 and format_out not in TURNED_BY_VIEWERS
+    changes_sides = is_turned and orientation > 4
+    if is_turned:
         image, page_height = _upright(image, page_height)
-        if orientation > 4:
-            density = density[::-1]
-            if "exif-data" in attached:
-                attached["exif-data"] = with_density_turned(attached["exif-data"])
         orientation = 1
-    if "exif-data" in attached:
-        attached["exif-data"] = with_orientation(attached["exif-data"], orientation)
-    for name, what, head in (("exif-data", "EXIF", 6), ("iptc-data", "IPTC", 0)):
-        num_bytes, most = len(bare_exif(attached.get(name, b""))), MOST_BYTES - head  # of 6 bytes, which name EXIF
-        if format_out == "jpeg" and num_bytes > most:
-            warnings.append(f"{what} of {num_bytes} bytes is not kept, jpeg has {most} for it")
-            del attached[name]
+    attached, said_of_carried = _carried(attached, profile, format_out, orientation, changes_sides)
     return Photo(
         image.height,
         image.width,
@@ -243,13 +207,69 @@ def _describe(
         np.uint16 if image.format == "ushort" else np.uint8,
         *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
         attached,
-        texts,
+        texts + further_xmp,
         code_points,
         timing=timing,
-        density=density,
+        density=density[::-1] if changes_sides else density,
         orientation=orientation,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *said_of_carried),
     )
+
+
+def _said_of_lost(path: Path, image: pyvips.Image, kind: str, lost: tuple[str, ...]) -> list[str]:
+    """What a file holds beside its picture that no result has, each once."""
+    lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
+    xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
+    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in xmp)
+    if kind == "jpeg" and GAIN_MAP not in lost:
+        lost += other_pictures(path)
+    return [f"{what} is not kept" for what in dict.fromkeys(lost)]
+
+
+def _texts(path: Path, kind: str, format_out: str) -> tuple[tuple[bytes, ...], list[str]]:
+    """Texts of a PNG or comments of a JPEG, which go into a result of the same format alone."""
+    texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
+    if not texts or format_out == kind:
+        return texts, []
+    what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
+    return (), [f"its {what} are not kept, {format_out} has none"]
+
+
+def _code_points(path: Path, image: pyvips.Image, format_out: str) -> tuple[int, ...]:
+    """Those of HDR or BT.2020, which HEIC alone takes here; ImageError where the result is another format."""
+    if not image.get_typeof(CODE_POINTS):
+        return ()
+    said: str = image.get(CODE_POINTS)
+    if format_out != "heic":
+        raise ImageError(
+            f"{path}: its colours are HDR or BT.2020 (code points {said}), "
+            "which are written as HEIC alone here; add --format heic"
+        )
+    return tuple(map(int, said.split("/")))
+
+
+def _carried(
+    attached: dict[str, bytes], profile: bytes | None, format_out: str, orientation: int, changes_sides: bool
+) -> tuple[dict[str, bytes], list[str]]:
+    """What goes along with a result's pixels, of what a file says beside its own, and what does not."""
+    if attached and format_out in _BARE:
+        return {}, [f"profile, EXIF and XMP are not kept, {format_out} has none"]
+    carried, said = {**attached, "icc-profile-data": profile or b""}, []
+    if not profile:
+        del carried["icc-profile-data"]
+    takes = {"tiff": can_go_into_tiff, "avif": is_block}.get(format_out)
+    if takes and "exif-data" in carried and not takes(carried["exif-data"]):
+        said.append("EXIF is damaged and not kept")
+        del carried["exif-data"]
+    if "exif-data" in carried:
+        exif = with_density_turned(carried["exif-data"]) if changes_sides else carried["exif-data"]
+        carried["exif-data"] = with_orientation(exif, orientation)
+    for name, what, head in (("exif-data", "EXIF", 6), ("iptc-data", "IPTC", 0)):
+        num_bytes, most = len(bare_exif(carried.get(name, b""))), MOST_BYTES - head  # of 6 bytes, which name EXIF
+        if format_out == "jpeg" and num_bytes > most:
+            said.append(f"{what} of {num_bytes} bytes is not kept, jpeg has {most} for it")
+            del carried[name]
+    return carried, said
 
 
 def _attached(
