@@ -37,11 +37,13 @@ def test_a_cut_and_what_moves_are_left_alone():
         assert np.array_equal(steady(picture, 255 - picture), 255 - picture)
 
 
-def test_a_slow_change_is_followed():
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_slow_change_is_followed(dtype):
+    scale = np.iinfo(dtype).max // 255
     steady = Steadier()
     for level in range(60, 90):
-        frame = np.full((16, 16, 3), level, np.uint8)
-        assert np.abs(steady(frame, frame + 5).astype(int) - (frame + 5)).max() == 0
+        frame = np.full((16, 16, 3), level * scale, dtype)
+        assert np.abs(steady(frame, frame + 5 * scale).astype(int) - (frame + 5 * scale)).max() == 0
 
 
 def test_it_goes_on_from_a_file(tmp_path):

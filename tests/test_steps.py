@@ -15,7 +15,7 @@ from subjectiveqe.config import DataConfig, LossConfig, StageConfig, ValidConfig
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import open_pairs
-from subjectiveqe.errors import ModelError
+from subjectiveqe.errors import ConfigError, ModelError
 from subjectiveqe.images import write_png
 from subjectiveqe.losses import (
     balance_weights,
@@ -26,7 +26,7 @@ from subjectiveqe.losses import (
     relativistic_g_loss,
 )
 from subjectiveqe.nets import UNet
-from subjectiveqe.nets.checkpoint import load_net
+from subjectiveqe.nets.checkpoint import load_net, save_net
 from subjectiveqe.nets.discriminator import PatchDiscriminator
 from subjectiveqe.perceptual import PLAIN_VIEW
 from subjectiveqe.training import loop
@@ -194,7 +194,7 @@ class Recorder(nn.Module):
 
     def forward(self, lq, dial, known):
         self.told.append((dial.tolist(), known.tolist()))
-        return (self.levels + 0.4 + 0 * lq) / 255
+        return (self.levels - 0.4 + 0 * lq) / 255
 
 
 def test_a_validation_judges_what_a_user_would_save(draw_image):
@@ -244,6 +244,38 @@ def test_the_averaged_weights_are_judged_and_the_best_and_last_of_them_kept(reci
     assert [strength for *_, strength in seen] == [0.25] * 3
     assert content["best"] == 22.0
     assert content["judged_step"] == 6
+
+
+def test_a_run_of_the_gan_stage_alone_is_not_overwritten(recipe_path, tmp_path):
+    recipe = read_recipe(recipe_path, ["psnr=null", "gan.steps=1", "gan.loss={pix: 1}", "valid=null"])
+    train(recipe, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run; add --resume"):
+        train(recipe, tmp_path / "run")
+
+
+def test_weights_are_refused_where_a_run_started_afresh(recipe_path, tmp_path, nets):
+    changes = ["gan=null", "psnr.steps=1", "valid=null"]
+    train(read_recipe(recipe_path, changes), tmp_path / "run")
+    save_net(tmp_path / "other.safetensors", nets[0], {})
+    with pytest.raises(ConfigError, match="its run started from other weights; leave it out"):
+        train(
+            read_recipe(recipe_path, [*changes, "psnr.steps=2"]), tmp_path / "run", True, tmp_path / "other.safetensors"
+        )
+
+
+def test_a_validation_that_was_stopped_is_made_up_for_once(recipe_path, tmp_path, monkeypatch):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=3", "valid.every=3"])
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "validate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run")
+    monkeypatch.undo()
+    for _ in range(3):
+        train(recipe, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "train.log").read_text().count(" valid PSNR ") == 1
 
 
 def test_a_stage_gets_its_learning_rates_and_patches_of_its_own(recipe_path, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
 from subjectiveqe.enhancing.clip import colour_tags, timed
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.steady import Steadier
 from subjectiveqe.enhancing.video import Coding, enhance_video
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import read_rgb
@@ -726,3 +727,117 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert isinstance(told.exception, ImageError)
     told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
     assert isinstance(told.exception, ConfigError)
+
+
+def stopped_at(number):
+    def stop(done, _):
+        if done == number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_times_rise_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
+    """Of a file without timestamps, too."""
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.h264", count=12)
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(6))
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer).resumed == 4
+    enhance_video(source, tmp_path / "whole.mkv", enhancer)
+    assert times_of(tmp_path / "better.mkv") == times_of(tmp_path / "whole.mkv")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Steadier, "save"), (video, "write_text")])
+def test_a_run_may_be_stopped_between_a_segment_and_its_note(tmp_path, enhancer, monkeypatch, owner, name):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.mkv", count=12)
+    write = getattr(owner, name)
+
+    def stop(*arguments):
+        if any("000001" in str(argument) for argument in arguments):
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"))
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
+    enhance_video(source, tmp_path / "whole.mkv", enhancer, Coding("ffv1"))
+    assert difference(tmp_path / "better.mkv", tmp_path / "whole.mkv") == 0
+
+
+def test_a_damaged_note_costs_its_segment(tmp_path, enhancer, monkeypatch):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.mkv", count=12)
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(6))
+    (tmp_path / ".better.mkv.parts" / "000000.json").write_text("")
+    assert enhance_video(source, tmp_path / "better.mkv", enhancer).resumed == 0
+
+
+def test_coarseness_is_of_the_whole_clip(tmp_path):
+    source = make_clip(tmp_path / "clip.mkv", count=60, gop_size=4)
+    seen = []
+
+    class Asked:
+        def look(self, picture):
+            seen.append(picture.copy())
+            return video.Look(np.array([0.5], np.float32))
+
+    assert video._estimate(source, Asked(), tmp_path / "note.json").tolist() == [0.5]
+    assert len(seen) == 8
+    assert len({picture.tobytes() for picture in seen}) > 4
+    rgb = [video.to_rgb(frame).tobytes() for frame in frames_of(source)]
+    keys = {k for k, frame in enumerate(frames_of(source)) if frame.key_frame}
+    assert not keys & {rgb.index(picture.tobytes()) for picture in seen}
+
+
+def test_a_link_to_the_source_is_the_source(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mp4", count=2)
+    before = source.read_bytes()
+    (tmp_path / "link.mp4").hardlink_to(source)
+    with pytest.raises(ConfigError, match="is the source"):
+        enhance_video(source, tmp_path / "link.mp4", enhancer, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_large_pictures_make_short_segments():
+    def form(height, width):
+        return video._Form(height, width, "yuv420p", Fraction(1), Fraction(25), TICK, {})
+
+    assert [form(*size).segment_frames for size in ((2160, 3840), (1080, 1920), (64, 96))] == [48, 192, 240]
+
+
+def test_timestamps_rise_where_ticks_are_longer_than_frames():
+    container = SimpleNamespace(format=SimpleNamespace(name="mpegts"))
+    stream = SimpleNamespace(container=container, time_base=Fraction(1, 25), average_rate=Fraction(30))
+    frames = [SimpleNamespace(pts=None) for _ in range(3)]
+    assert [frame.pts for frame in timed(iter(frames), stream)] == [0, 1, 2]
+
+
+def test_half_columns_of_a_turned_clip_are_kept_whole(tmp_path, enhancer):
+    source = displayed(
+        make_clip(tmp_path / "clip.mp4", count=2, pix_fmt="yuv422p"), [[0, 1, 0], [-1, 0, 0], [64, 0, 1]]
+    )
+    enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert frames_of(tmp_path / "better.mp4")[0].format.name == "yuv444p"
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path, enhancer):
+    plain, source = make_clip(tmp_path / "plain.mp4", sounds=1), tmp_path / "song.mp4"
+    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        sound = out.add_stream_from_template(given.streams.audio[0])
+        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
+        frame.pts, frame.time_base = 0, Fraction(1)
+        out.mux([*cover.encode(frame), *cover.encode(None)])
+        for packet in given.demux(audio=0):
+            if packet.size:
+                packet.stream = sound
+                out.mux(packet)
+    with pytest.raises(ImageError, match="has no picture stream"):
+        enhance_video(source, tmp_path / "better.mp4", enhancer)
