@@ -93,6 +93,14 @@ def difference(path, other):
     return np.mean([np.abs(a.to_ndarray(format="rgb24").astype(int) - b.to_ndarray(format="rgb24")) for a, b in pairs])
 
 
+def stopped_at(number):
+    def stop(done, _):
+        if done == number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 @pytest.mark.parametrize("codec", ["x264", "x265"])
 def test_times_sound_and_pictures_come_along(tmp_path, enhancer, suffix, codec):
@@ -443,20 +451,26 @@ def test_flags_and_fonts_of_matroska_are_kept(tmp_path, enhancer):
         assert "alpha_mode" not in {key.lower() for key in container.streams.video[0].metadata}
 
 
-def test_a_cover_is_kept(tmp_path, enhancer):
-    plain, source = make_clip(tmp_path / "plain.mp4"), tmp_path / "clip.mp4"
-    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
-        cover = out.add_stream("mjpeg", rate=1)  # before the clip, as some programs write it
+def with_cover(path, plain, kind):
+    """The first picture or sound stream of a file behind a cover, as some programs write it."""
+    with av.open(str(plain)) as given, av.open(str(path), "w") as out:
+        cover = out.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
         cover.disposition = Disposition.attached_pic
-        picture = out.add_stream_from_template(given.streams.video[0])
+        [first, *_] = (stream for stream in given.streams if stream.type == kind)
+        copied = out.add_stream_from_template(first)
         frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
         frame.pts, frame.time_base = 0, Fraction(1)
         out.mux([*cover.encode(frame), *cover.encode(None)])
-        for packet in given.demux(video=0):
+        for packet in given.demux(first):
             if packet.size:
-                packet.stream = picture
+                packet.stream = copied
                 out.mux(packet)
+    return path
+
+
+def test_a_cover_is_kept(tmp_path, enhancer):
+    source = with_cover(tmp_path / "clip.mp4", make_clip(tmp_path / "plain.mp4"), "video")
     assert enhance_video(source, tmp_path / "better.mp4", enhancer).warnings == ()
     with av.open(str(source)) as given, av.open(str(tmp_path / "better.mp4")) as container:
         covers = [
@@ -619,13 +633,8 @@ video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}
 def test_frames_are_the_same_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
     source = make_clip(tmp_path / "clip.mkv", count=12)
-
-    def stop(done, _):
-        if done == 6:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stop)
+        enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stopped_at(6))
     assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
     enhance_video(source, tmp_path / "whole.mkv", enhancer, Coding("ffv1"))
     assert difference(tmp_path / "better.mkv", tmp_path / "whole.mkv") == 0
@@ -729,14 +738,6 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert isinstance(told.exception, ConfigError)
 
 
-def stopped_at(number):
-    def stop(done, _):
-        if done == number:
-            raise KeyboardInterrupt
-
-    return stop
-
-
 def test_times_rise_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
     """Of a file without timestamps, too."""
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
@@ -826,18 +827,6 @@ def test_half_columns_of_a_turned_clip_are_kept_whole(tmp_path, enhancer):
 
 
 def test_a_song_with_a_cover_is_no_video(tmp_path, enhancer):
-    plain, source = make_clip(tmp_path / "plain.mp4", sounds=1), tmp_path / "song.mp4"
-    with av.open(str(plain)) as given, av.open(str(source), "w") as out:
-        cover = out.add_stream("mjpeg", rate=1)
-        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
-        sound = out.add_stream_from_template(given.streams.audio[0])
-        frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 90, np.uint8), "rgb24").reformat(format="yuvj420p")
-        frame.pts, frame.time_base = 0, Fraction(1)
-        out.mux([*cover.encode(frame), *cover.encode(None)])
-        for packet in given.demux(audio=0):
-            if packet.size:
-                packet.stream = sound
-                out.mux(packet)
+    source = with_cover(tmp_path / "song.mp4", make_clip(tmp_path / "plain.mp4", sounds=1), "audio")
     with pytest.raises(ImageError, match="has no picture stream"):
         enhance_video(source, tmp_path / "better.mp4", enhancer)
