@@ -254,9 +254,9 @@ def _carried(
     """What goes along with a result's pixels, of what a file says beside its own, and what does not."""
     if attached and format_out in _BARE:
         return {}, [f"profile, EXIF and XMP are not kept, {format_out} has none"]
-    carried, said = {**attached, "icc-profile-data": profile or b""}, []
-    if not profile:
-        del carried["icc-profile-data"]
+    carried, said = {name: value for name, value in attached.items() if name != "icc-profile-data"}, []
+    if profile is not None:
+        carried["icc-profile-data"] = profile
     takes = {"tiff": can_go_into_tiff, "avif": is_block}.get(format_out)
     if takes and "exif-data" in carried and not takes(carried["exif-data"]):
         said.append("EXIF is damaged and not kept")

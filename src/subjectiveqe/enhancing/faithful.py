@@ -21,8 +21,7 @@ from ..images import open_picture, sniff_format
 from ..metrics import LPIPS_MIN_PX, lpips
 from ..photos import TURNED_BY_VIEWERS, Pixels, becomes_srgb
 from .blocks import BLOCK_PX, dct, inverse_dct, to_blocks, to_plane
-
-Floats = NDArray[np.float32]
+from .network import Floats
 
 _JUDGED_PX = 512
 """Side of the picture's middle that LPIPS is taken of."""

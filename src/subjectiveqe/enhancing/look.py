@@ -11,7 +11,8 @@ import numpy as np
 from ..codecs.coarseness import FAMILIES
 from ..color import luma
 from ..photos import Pixels
-from .blocks import BLOCK_PX, Floats, dct, to_blocks
+from .blocks import BLOCK_PX, dct, to_blocks
+from .network import Floats
 
 LOOK_PX, _LOOKS = 192, 5
 """Side of the patches that are looked at, and how many there are along a side at most."""

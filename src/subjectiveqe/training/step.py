@@ -51,8 +51,8 @@ def psnr_step(
         lrs: learning rates of G and of D (unused here).
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, already weighted: pix, chroma, spectrum, ssim, border and estimate (they sum to the G loss),
-        and norm_g.
+        Detached scalars, already weighted: pix, psnr, chroma, spectrum, ssim, border and estimate (they sum to the G
+        loss), and norm_g.
     """
     del generator  # one signature for both stages
     losses: dict[str, Tensor | float] = {}
@@ -80,8 +80,8 @@ def gan_step(
         lrs: learning rates of G and of D.
         generator: drives random views; the same on every process.
     Returns:
-        Detached scalars, weighted: pix, chroma, spectrum, ssim, border, grid, percep, harm, adv and estimate (they
-        sum to the G loss), d, norm_g and norm_d.
+        Detached scalars, weighted: pix, psnr, chroma, spectrum, ssim, border, grid, percep, harm, adv and estimate
+        (they sum to the G loss), d, norm_g and norm_d.
     """
     net_d, weight = state.d.net if state.d else None, stage.loss
     losses: dict[str, Tensor | float] = {}
