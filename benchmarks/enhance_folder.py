@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def main() -> None:
         calls.append((lq.shape, coarseness))
         return network.run(lq, coarseness)
 
-    enhancer._network = dataclasses.replace(network, run=noted)
+    enhancer._networks[os.getpid()] = dataclasses.replace(network, run=noted)
     network_s, folder_s = [], {jobs: [] for jobs in options.jobs}
     with tempfile.TemporaryDirectory() as name:
         pictures = [Path(name) / f"{number}.jpg" for number in range(options.pictures)]

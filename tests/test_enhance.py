@@ -112,7 +112,7 @@ def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
         value = np.where(white[:, None], [0.5, 0.25], 1e3 * np.eye(2)[np.arange(20) % 2] - 500)
         return np.stack((value, np.where(white[:, None], -9.2, 0.0) * [1, 1]), axis=1).astype(np.float32)
 
-    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, estimate=estimate))
+    monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(enhancer._network, estimate=estimate))
     assert enhancer.look(image).coarseness == pytest.approx([0.5, 0.25], abs=0.1)
     assert Enhancer(unet_onnx, "onnxruntime").look(image).coarseness.dtype == np.float32
 
@@ -297,10 +297,10 @@ def test_a_tile_that_does_not_fit_into_memory_is_cut_again(unet_onnx, monkeypatc
             raise RuntimeError(message) if message else MemoryError
         return network.run(lq, *rest)
 
-    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(network, run=short_of_memory))
+    monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(network, run=short_of_memory))
     assert np.abs(enhancer(image).astype(int) - whole).max() <= 1
     assert max(sizes) > 40_000 > min(sizes)
-    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(network, run=lambda *_: [][:1].index(0)))
+    monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(network, run=lambda *_: [][:1].index(0)))
     with pytest.raises(ModelError, match="failed on a tile of 420x300 px"):
         enhancer(image)
 
@@ -310,7 +310,7 @@ def test_memory_that_never_suffices_is_one_line(unet_onnx, monkeypatch, draw_ima
         raise MemoryError
 
     enhancer = Enhancer(unet_onnx, "onnxruntime")
-    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, run=fail))
+    monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(enhancer._network, run=fail))
     with pytest.raises(ModelError, match=r"unet\.onnx: failed on a tile of \d+x\d+ px \(MemoryError\)"):
         enhancer(draw_image((300, 420)))
 
@@ -323,7 +323,7 @@ def test_tiles_are_small_where_memory_is(unet_onnx, monkeypatch, draw_image):
         areas.append(lq.shape[2] * lq.shape[3])
         return run(lq, *rest)
 
-    monkeypatch.setattr(enhancer, "_network", dataclasses.replace(enhancer._network, run=watch))
+    monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(enhancer._network, run=watch))
     bytes_px = enhancer._network.bytes_px + 36
     monkeypatch.setattr("subjectiveqe.enhancing.enhancer.memory_bytes", lambda: 4 * 80_000 * bytes_px)
     enhancer(draw_image((400, 500)))
@@ -338,7 +338,7 @@ def test_tiles_are_small_where_memory_is(unet_onnx, monkeypatch, draw_image):
 def test_an_estimate_that_is_no_number_is_caught(unet_onnx, monkeypatch, draw_image):
     enhancer = Enhancer(unet_onnx, "onnxruntime")
     nothing = dataclasses.replace(enhancer._network, estimate=lambda lq: np.full((len(lq), 2, 2), np.nan, np.float32))
-    monkeypatch.setattr(enhancer, "_network", nothing)
+    monkeypatch.setitem(enhancer._networks, os.getpid(), nothing)
     with pytest.raises(ModelError, match="values that are not numbers"):
         enhancer(draw_image((40, 40)))
 
@@ -633,6 +633,21 @@ def test_threads_that_begin_at_once_do_not_wait_for_each_other(tiny_model, runti
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def _printed_by(code):
+    """What a process prints, and those that it forks; all of them end here."""
+    arguments = [sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", code]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, start_new_session=True) as ran:
+        try:
+            return ran.communicate(timeout=120)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(ran.pid, signal.SIGABRT)  # each says what its threads wait for
+            time.sleep(5)
+            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(ran.pid, signal.SIGKILL)
+
+
 def test_a_forked_process_does_not_wait_for_ever(tiny_model):
     """Neither with the parent's enhancer, which is compiling, nor with one of its own, which could not compile."""
     if importlib.util.find_spec("openvino") is None or not hasattr(os, "fork"):
@@ -646,7 +661,7 @@ def test_a_forked_process_does_not_wait_for_ever(tiny_model):
         enhancer = Enhancer({str(tiny_model)!r}, "openvino")
 
         def with_the_parents(image):
-            return enhancer(image).shape
+            return enhancer(image).shape, enhancer.runtime
 
         def engines(_):
             return [Enhancer({str(tiny_model)!r}, runtime).runtime for runtime in ("auto", "openvino")]
@@ -655,15 +670,31 @@ def test_a_forked_process_does_not_wait_for_ever(tiny_model):
             print(len(pool.map(enhancer, [image] * 2)), pool.map(with_the_parents, [image]), pool.map(engines, [0]))
         print(enhancer(image).shape, Enhancer({str(tiny_model)!r}, "openvino").runtime)
     """
-    ran = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        said, _ = ran.communicate(timeout=60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(ran.pid, signal.SIGKILL)  # its workers too
-    assert said == "2 [(16, 16, 3)] [['onnxruntime', 'onnxruntime']]\n(16, 16, 3) openvino\n"
+    engines = "[((16, 16, 3), 'onnxruntime')] [['onnxruntime', 'onnxruntime']]"
+    assert _printed_by(code) == f"2 {engines}\n(16, 16, 3) openvino\n"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
+def test_a_forked_process_goes_on_with_an_enhancer_that_has_worked(unet_path, unet_onnx, runtime):
+    if importlib.util.find_spec(runtime) is None or not hasattr(os, "fork"):
+        pytest.skip(f"{runtime} or fork is not here")
+    code = f"""if True:
+        import multiprocessing
+        import numpy as np
+        from subjectiveqe.enhancing.enhancer import Enhancer
+
+        image = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+        enhancer = Enhancer({str(unet_path if runtime == "torch" else unet_onnx)!r}, {runtime!r})
+        expected = enhancer(image).astype(int)
+
+        def farthest():
+            print(abs(enhancer(image) - expected).max() <= 1, flush=True)
+
+        forked = multiprocessing.get_context("fork").Process(target=farthest)
+        forked.start()
+        forked.join()
+    """
+    assert _printed_by(code) == "True\n"
 
 
 @pytest.mark.parametrize(("provider", "most"), [("CPUExecutionProvider", 2), ("DmlExecutionProvider", 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +21,7 @@ from ..photos import Pixels, seen_colours
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
 from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, spare_enlarged, whole_blocks
-from .network import Floats, place_of_dial
+from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
@@ -98,15 +99,31 @@ class Enhancer:
         self._arguments = (model, runtime, strength, tile_px, lock_colors)
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self.name = choose_model(runtime, strength) if model is None else str(model)
-        of_torch = Path(self.name).suffix.lower() in TORCH_SUFFIXES
-        self.runtime = choose_runtime(of_torch, runtime)
-        self._network = open_network(Path(self.name), self.runtime, strength)
+        self._networks: dict[int, Network] = {}
         self.strength = place_of_dial(Path(self.name), self._network.metadata, float(strength))
         """Where the dial is: where it was asked for, or where a network without one was trained."""
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""
         return type(self), self._arguments
+
+    @property
+    def runtime(self) -> str:
+        """The engine in this process."""
+        of_torch = Path(self.name).suffix.lower() in TORCH_SUFFIXES
+        return choose_runtime(of_torch, self._arguments[1])
+
+    @property
+    def _network(self) -> Network:
+        """That of this process: a forked one lacks the threads that its parent's network runs in.
+
+        The parent's stays, for to end it is to wait for those threads.
+        """
+        process = os.getpid()
+        if process not in self._networks:
+            strength = self._arguments[2]
+            self._networks.setdefault(process, open_network(Path(self.name), self.runtime, strength))
+        return self._networks[process]
 
     @property
     def metadata(self) -> Mapping[str, str]:

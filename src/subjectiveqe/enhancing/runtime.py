@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -152,11 +153,19 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
     return network_of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
+_torch_processes: list[int] = []
+"""The first process that opened a network in PyTorch; one forked from it finds another's number here."""
+
+
 def _open_torch(path: Path, strength: float) -> Network:
     import torch
 
     from ..nets.checkpoint import load_net
 
+    if not _torch_processes:
+        _torch_processes.append(os.getpid())
+    elif os.getpid() not in _torch_processes:
+        torch.set_num_threads(1)  # a forked process would wait for the threads that its parent has begun
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)
     place = place_of_dial(path, metadata, strength)
