@@ -29,10 +29,11 @@ from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
 from subjectiveqe.nets.discriminator import PatchDiscriminator
 from subjectiveqe.perceptual import PLAIN_VIEW
-from subjectiveqe.training import loop
+from subjectiveqe.training import loop, record
 from subjectiveqe.training.batches import Batch, stream
 from subjectiveqe.training.before import Start
-from subjectiveqe.training.loop import STAGES, Stage, start_state, train
+from subjectiveqe.training.loop import start_state, train
+from subjectiveqe.training.stage import STAGES, Stage
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 from subjectiveqe.training.step import autocast, gan_step, generate, psnr_step, view_for
 from subjectiveqe.training.validate import Known, Scores, choose_pairs, validate
@@ -229,7 +230,7 @@ def test_the_averaged_weights_are_judged_and_the_best_and_last_of_them_kept(reci
         seen.append((copy.deepcopy(net.state_dict()), [pair.coarseness for pair in pairs], strength))
         return Scores(next(scripted), 0.5), []
 
-    monkeypatch.setattr(loop, "validate", judge)
+    monkeypatch.setattr(record, "validate", judge)
     train(recipe, tmp_path / "run")
     folder = tmp_path / "run" / "psnr"
     content = torch.load(folder / "state.pt", weights_only=True)
@@ -269,7 +270,7 @@ def test_a_validation_that_was_stopped_is_made_up_for_once(recipe_path, tmp_path
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "validate", stop)
+    monkeypatch.setattr(record, "validate", stop)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "run")
     monkeypatch.undo()

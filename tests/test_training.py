@@ -25,10 +25,11 @@ from subjectiveqe.errors import ConfigError, ImageError, ModelError, SubjectiveQ
 from subjectiveqe.images import write_png
 from subjectiveqe.nets import UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
-from subjectiveqe.training import batches, loop
+from subjectiveqe.training import batches, record
 from subjectiveqe.training.batches import stream
 from subjectiveqe.training.before import Start
-from subjectiveqe.training.loop import STAGES, at_step, lr_at, start_state, train
+from subjectiveqe.training.loop import at_step, lr_at, start_state, train
+from subjectiveqe.training.stage import STAGES
 from subjectiveqe.training.state import DivergedError, Learner, TrainState
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -656,13 +657,13 @@ def test_what_was_learnt_is_kept_before_a_validation_which_is_made_up_for(recipe
     recipe = read_recipe(recipe_path, changes)
     train(recipe, tmp_path / "whole")
 
-    validate = loop.validate
+    validate = record.validate
     for number, step in ((1, 3), (2, 6)):  # which validation is stopped, and what had been learnt by then
-        monkeypatch.setattr(loop, "validate", StoppedAt(number, validate))
+        monkeypatch.setattr(record, "validate", StoppedAt(number, validate))
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "run", resume=number > 1)
         assert torch.load(tmp_path / "run" / "psnr" / "state.pt", weights_only=True)["step"] == step
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(record, "validate", validate)
     train(recipe, tmp_path / "run", resume=True)
     logs = [(tmp_path / run / "train.log").read_text() for run in ("whole", "run")]
     verdicts = [re.findall(r"psnr \d+ valid .*", log) for log in logs]

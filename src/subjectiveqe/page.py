@@ -62,6 +62,63 @@ class _StoppedError(Exception):
     """Nobody waits for this picture any more."""
 
 
+class _Desk:
+    """What the page asks for, done; `build` says what of it is arguments."""
+
+    def __init__(
+        self, model: Path | None, runtime: str, max_megapixels: float, folder: Path, stopping: threading.Event
+    ) -> None:
+        self._max_megapixels, self._folder, self._stopping = max_megapixels, folder, stopping
+        self._enhancer_of = lru_cache(maxsize=1)(lambda strength: Enhancer(model, runtime, strength))
+        self._enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
+        self._closed: set[str | None] = set()
+
+    def work(
+        self,
+        source: str | None,
+        strength: float,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio puts its own in by the default
+    ) -> Iterator[tuple[Any, ...]]:
+        """Enhances a picture; gives what to show, a table, the file to download, and of what that is the result."""
+        if source is None:
+            yield None, "", None, None
+            return
+        session = request.session_hash
+        self._closed.discard(session)
+
+        def report(share: float) -> None:
+            if self._stopping.is_set() or session in self._closed:
+                raise _StoppedError
+            progress(share, desc="enhancing")
+
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            try:
+                check_size(Path(source), self._max_megapixels, "the picture")
+                out, table = enhance(Path(source), Path(place), self._enhancer_of(strength), report)
+                shown = show(Path(source), out, Path(place))
+            except SubjectiveQEError as error:
+                raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
+            except _StoppedError:
+                yield (gr.skip(),) * 4
+                return
+            yield shown, table, out, [source, strength]
+
+    def compare(self, source: str | None, out: str | None, original: str | None) -> str:
+        """How far the picture and the result are from the original, as a table, where all three are there."""
+        if source is None or out is None or original is None:
+            return ""
+        try:
+            check_size(Path(original), self._max_megapixels, "the original")
+            return measure(Path(source), Path(out), Path(original))
+        except SubjectiveQEError as error:
+            return str(error).replace(f"{original}: ", "the original: ")
+
+    def leave(self, request: gr.Request) -> None:
+        """Ends what is at work for a page that was closed."""
+        self._closed.add(request.session_hash)
+
+
 def build(
     model: Path | None, runtime: str, max_megapixels: float, folder: Path, stopping: threading.Event
 ) -> gr.Blocks:
@@ -74,55 +131,7 @@ def build(
         folder: where results are put until Gradio has copied them.
         stopping: what is at work ends when it is set.
     """
-    closed: set[str | None] = set()
-
-    @lru_cache(maxsize=1)
-    def enhancer_of(strength: float) -> Enhancer:
-        return Enhancer(model, runtime, strength)
-
-    enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
-
-    def work(
-        source: str | None,
-        strength: float,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio puts its own in by the default
-    ) -> Iterator[tuple[Any, ...]]:
-        if source is None:
-            yield None, "", None, None
-            return
-        session = request.session_hash
-        closed.discard(session)
-
-        def report(share: float) -> None:
-            if stopping.is_set() or session in closed:
-                raise _StoppedError
-            progress(share, desc="enhancing")
-
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            try:
-                check_size(Path(source), max_megapixels, "the picture")
-                out, table = enhance(Path(source), Path(place), enhancer_of(strength), report)
-                shown = show(Path(source), out, Path(place))
-            except SubjectiveQEError as error:
-                raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
-            except _StoppedError:
-                yield (gr.skip(),) * 4
-                return
-            yield shown, table, out, [source, strength]
-
-    def compare(source: str | None, out: str | None, original: str | None) -> str:
-        if source is None or out is None or original is None:
-            return ""
-        try:
-            check_size(Path(original), max_megapixels, "the original")
-            return measure(Path(source), Path(out), Path(original))
-        except SubjectiveQEError as error:
-            return str(error).replace(f"{original}: ", "the original: ")
-
-    def leave(request: gr.Request) -> None:
-        closed.add(request.session_hash)
-
+    desk = _Desk(model, runtime, max_megapixels, folder, stopping)
     with gr.Blocks(title="SubjectiveQE", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as blocks:
         gr.Markdown("# SubjectiveQE\nMakes compressed pictures look good again.")
         with gr.Row():
@@ -158,7 +167,7 @@ def build(
         gr.on([source.change, strength.change], None, outputs=download, js=_OFF)
         enhanced = gr.on(
             [source.change, strength.release],
-            work,
+            desk.work,
             inputs=[source, strength],
             outputs=[pictures, table, download, made],
             concurrency_id="work",
@@ -167,8 +176,8 @@ def build(
         )
         settled = enhanced.then(None, [source, strength, made, download], download, js=_ON)
         for listen in (settled.then, original.change):
-            listen(compare, inputs=[source, download, original], outputs=measures, concurrency_id="work")
-        blocks.unload(leave)
+            listen(desk.compare, inputs=[source, download, original], outputs=measures, concurrency_id="work")
+        blocks.unload(desk.leave)
     queued: gr.Blocks = blocks.queue()
     return queued
 

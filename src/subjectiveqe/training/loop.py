@@ -15,50 +15,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch import nn
 
-from .. import __version__, distributed
+from .. import distributed
 from ..config import Recipe, StageConfig
-from ..dial import TRAINED_AT
 from ..files import held
 from ..nets import DISCRIMINATORS, NETS
-from ..nets.checkpoint import save_net
 from ..perceptual import make_perceptual
-from .batches import Batch, stream
+from .batches import stream
 from .before import START, STATE, Start, build, check, logged, prepare_run_dir, same_start, weights_from
+from .record import BEST, LAST, StageRecord
+from .stage import STAGES, Stage
 from .state import DivergedError, Learner, TrainState
-from .step import gan_step, psnr_step
-from .validate import Scores, Triple, open_validation, validate
 
 log = logging.getLogger(__name__)
-
-BEST = "best.safetensors"
-LAST = "last.safetensors"
-
-Step = Callable[[TrainState, Batch, StageConfig, tuple[float, float], torch.Generator], dict[str, Tensor | float]]
-
-
-class Stage(NamedTuple):
-    """What tells the stages apart: their step, and which validation score is better."""
-
-    name: str
-    step: Step
-    goal: Callable[[Scores], float]  # higher is better
-
-
-STAGES = (
-    Stage("psnr", psnr_step, lambda scores: scores.psnr_db),
-    Stage("gan", gan_step, lambda scores: -scores.lpips),
-)
 
 
 def train(
@@ -118,65 +94,28 @@ def run_stage(
 ) -> Path:
     """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
     folder = run_dir / stage.name
-    goes_on = (folder / STATE).exists()
     state = _begin_stage(recipe, stage, config, folder, start, device, writes)
-    if config.precision == "bfloat16" and device.type == "cpu" and _emulates_bfloat16():
-        log.warning(
-            "%s: this processor has no bfloat16 instructions, a step takes several times as long as in float32; "
-            "--set %s.precision=float32",
-            *(stage.name, stage.name),
-        )
-
-    rank, world_size = distributed.rank(), distributed.world_size()
+    _warn_of_emulation(stage, config, device)
     told: Any = state.g.net.num_coarseness
-    validation = open_validation(recipe.valid, told) if recipe.valid and writes else []
     # The gan stage draws other patches than the psnr stage did.
-    batches = stream(
-        recipe.data, 2 * recipe.seed + (stage.name == "gan"), config.batch, state.step, rank, world_size, device, told
-    )
-    board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step + 1) if writes else None
-    progress = _Progress(stage.name, state, config)
-
-    def is_due(every: int) -> bool:
-        return state.step % every == 0 or state.step == config.steps
-
-    def judge() -> None:
-        """Validates, and keeps the weights if they are the best so far."""
-        assert board is not None
-        scores, shown = validate(state.ema_g, validation, config.strength, show=4)
-        _report_validation(stage.name, state.step, scores, shown, board)
-        state.judged_step = state.step
-        if state.best is None or stage.goal(scores) > state.best:
-            state.best = stage.goal(scores)
-            save_weights(folder / BEST, recipe, stage.name, state, scores)
-
-    if goes_on and writes and recipe.valid and is_due(recipe.valid.every) and state.judged_step < state.step:
-        judge()  # which was stopped the last time
-        state.save(folder / STATE)
-    while state.step < config.steps:
-        generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
-        lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
-        try:
-            losses = stage.step(state, next(batches), at_step(config, generator), lrs, generator)
-        except DivergedError as error:
-            again = "goes on from its last checkpoint" if (folder / STATE).exists() else "starts the stage anew"
-            hint = f"--resume {again}: give it a lower {stage.name}.lr, or another clip_norm or spike_factor"
-            raise DivergedError(f"{stage.name}: {error}; {hint}") from None
-        state.step += 1
-
-        if not writes or board is None:
-            continue
-        if is_due(recipe.log_every):
-            progress.report(losses, lrs, board)
-        if is_due(recipe.checkpoint_every):  # before a validation, which may take hours
-            save_weights(folder / LAST, recipe, stage.name, state, None)
-            state.save(folder / STATE)
-        if recipe.valid and is_due(recipe.valid.every):
-            judge()
-            if is_due(recipe.checkpoint_every):
-                state.save(folder / STATE)
-    if board is not None:
-        board.close()
+    seed = 2 * recipe.seed + (stage.name == "gan")
+    rank, world_size = distributed.rank(), distributed.world_size()
+    batches = stream(recipe.data, seed, config.batch, state.step, rank, world_size, device, told)
+    with StageRecord(recipe, stage, config, run_dir, state) if writes else nullcontext() as record:
+        if record:
+            record.make_up()
+        while state.step < config.steps:
+            generator = torch.Generator().manual_seed(hash_step(recipe.seed, state.step))
+            lrs = lr_at(config, config.lr, state.step), lr_at(config, config.lr_d or config.lr, state.step)
+            try:
+                losses = stage.step(state, next(batches), at_step(config, generator), lrs, generator)
+            except DivergedError as error:
+                again = "goes on from its last checkpoint" if (folder / STATE).exists() else "starts the stage anew"
+                hint = f"--resume {again}: give it a lower {stage.name}.lr, or another clip_norm or spike_factor"
+                raise DivergedError(f"{stage.name}: {error}; {hint}") from None
+            state.step += 1
+            if record:
+                record.add(losses, lrs)
     distributed.wait_for_all()
     return folder / BEST if (folder / BEST).exists() else folder / LAST
 
@@ -201,10 +140,17 @@ def _begin_stage(
     return state
 
 
-def _emulates_bfloat16() -> bool:
-    """Whether this processor is known to be without bfloat16 instructions."""
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return known.get("architecture") == "x86_64" and not (known["avx512_bf16"] or known["amx_bf16"])
+def _warn_of_emulation(stage: Stage, config: StageConfig, device: torch.device) -> None:
+    """Says what bfloat16 costs on a processor that is known to be without instructions for it."""
+    if config.precision != "bfloat16" or device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return
+    known = torch.cpu.get_capabilities()
+    if known.get("architecture") == "x86_64" and not (known["avx512_bf16"] or known["amx_bf16"]):
+        log.warning(
+            "%s: this processor has no bfloat16 instructions, a step takes several times as long as in float32; "
+            "--set %s.precision=float32",
+            *(stage.name, stage.name),
+        )
 
 
 def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start, device: torch.device) -> TrainState:
@@ -250,24 +196,6 @@ def hash_step(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
-def save_weights(path: Path, recipe: Recipe, stage: str, state: TrainState, scores: Scores | None) -> None:
-    """Writes the averaged generator with a header that says how it came to be."""
-    config: StageConfig = getattr(recipe, stage)
-    metadata = {
-        **recipe.metadata,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "stage": stage,
-        "step": str(state.step),
-        "subjectiveqe": __version__,
-    }
-    if config.faithful_loss is None:
-        metadata[TRAINED_AT] = str(config.strength)
-    if scores is not None:
-        metadata |= {"valid_psnr_db": f"{scores.psnr_db:.3f}", "valid_lpips": f"{scores.lpips:.4f}"}
-    save_net(path, state.ema_g, metadata)
-
-
 def _learner(net: nn.Module, config: StageConfig, device: torch.device) -> Learner:
     net = channels_last(net.to(device)).train()
     return Learner(net, torch.optim.Adam(net.parameters(), lr=config.lr, betas=config.betas))
@@ -276,36 +204,3 @@ def _learner(net: nn.Module, config: StageConfig, device: torch.device) -> Learn
 def channels_last(net: nn.Module) -> nn.Module:
     """Lays the weights out as the batches are, which doubles bfloat16 training on a CPU."""
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-class _Progress:
-    """Prints and plots the losses, with the speed since the last time and the time that is left."""
-
-    def __init__(self, name: str, state: TrainState, config: StageConfig) -> None:
-        self.name, self.state, self.config = name, state, config
-        self.last_step, self.last_s = state.step, time.monotonic()
-
-    def report(self, losses: dict[str, Tensor | float], lrs: tuple[float, float], board: SummaryWriter) -> None:
-        """Call at the end of a step."""
-        state, now_s = self.state, time.monotonic()
-        step_s = (now_s - self.last_s) / max(1, state.step - self.last_step)
-        self.last_step, self.last_s = state.step, now_s
-        left_min = step_s * (self.config.steps - state.step) / 60
-        learners = {"g": state.g, "d": state.d} if state.d else {"g": state.g}
-        skipped = sum(learner.num_skipped for learner in learners.values())
-        values = {name: float(value) for name, value in losses.items()}
-        scalars = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        log.info(
-            "%s %d/%d %s lr %.2g skipped %d (%.3f s a step, %.0f min left)",
-            *(self.name, state.step, self.config.steps, scalars, lrs[0], skipped, step_s, left_min),
-        )
-        for name, value in {**values, "lr": lrs[0], "skipped": skipped, "seconds_per_step": step_s}.items():
-            board.add_scalar(f"train/{name}", value, state.step)
-
-
-def _report_validation(name: str, step: int, scores: Scores, shown: list[Triple], board: SummaryWriter) -> None:
-    log.info("%s %d valid PSNR %.3f dB, LPIPS %.4f", name, step, scores.psnr_db, scores.lpips)
-    board.add_scalar("valid/psnr_db", scores.psnr_db, step)
-    board.add_scalar("valid/lpips", scores.lpips, step)
-    for number, triple in enumerate(shown):
-        board.add_image(f"valid/{number} lq out gt", np.concatenate(triple, axis=1), step, dataformats="HWC")
