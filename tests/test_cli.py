@@ -334,6 +334,14 @@ def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
+def test_what_is_assumed_reaches_the_network(sqe, tmp_path, sample_paths):
+    ran = sqe("enhance", sample_paths["coffee"], "-o", tmp_path / "a.png", "--assume", "hevc:37", "--json")
+    assert json.loads(ran.out)["taken_for"] == "hevc:37"
+    ran = sqe("enhance", sample_paths["coffee"], "-o", tmp_path / "b.png", "--assume", "jpeg:0")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert '"jpeg:0" is nothing that can be assumed' in ran.err
+
+
 def test_a_file_that_nobody_may_read_is_named_and_the_others_are_done(sqe, clean, tiny_model, tmp_path, monkeypatch):
     locked, access, open_file = clean / "0.png", os.access, Path.open
 

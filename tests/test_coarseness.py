@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subjectiveqe.codecs.coarseness import FAMILIES, coarseness, read_less, told
+from subjectiveqe.codecs.coarseness import FAMILIES, as_assumed, coarseness, read_assumed, read_less, told
 from subjectiveqe.errors import ConfigError
 
 
@@ -47,3 +47,20 @@ def test_the_finest_level_has_a_coarseness(codec, level):
     value = max(coarseness(codec, level))
     assert 0 <= value < 0.3
     assert value == sum(coarseness(codec, level))
+
+
+def test_what_is_assumed_has_the_coarseness_of_its_codec_and_level():
+    assert read_assumed("jpeg:30") == coarseness("jpeg", 30)
+    assert read_assumed("hevc-420:37") == coarseness("hevc", 37, chroma="420")
+    for text in ("jpeg:90", "webp:20", "avif:33", "hevc:37", "hevc-420:22", "jpeg:1", "avif:1"):
+        assert read_assumed(as_assumed(read_assumed(text))) == read_assumed(text)
+    assert as_assumed((0.01, 0.5, 0.3)) == "jpeg:86"
+    assert as_assumed((0.01, 0.05, 0.03)) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "jpeg", "jpeg:", "jpeg:0", "jpeg:101", "jpeg:-3", "jpeg:3.5", "hm:37", "hevc:52", "webp:0"]
+)
+def test_what_cannot_be_assumed_is_named(text):
+    with pytest.raises(ConfigError, match=rf'^"{text}" is nothing that can be assumed; .*hevc-420:0 to 51$'):
+        read_assumed(text)

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from subjectiveqe import doctor
 from subjectiveqe.codecs import get_codec
+from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
@@ -115,6 +116,27 @@ def test_a_picture_is_estimated_by_its_certain_parts(unet_onnx, monkeypatch):
     monkeypatch.setitem(enhancer._networks, os.getpid(), dataclasses.replace(enhancer._network, estimate=estimate))
     assert enhancer.look(image).coarseness == pytest.approx([0.5, 0.25], abs=0.1)
     assert Enhancer(unet_onnx, "onnxruntime").look(image).coarseness.dtype == np.float32
+
+
+def test_what_is_assumed_is_told_whatever_a_picture_looks_like(unet_onnx, draw_image):
+    image = draw_image((64, 80))
+    flat = np.zeros_like(image)  # which otherwise is told nothing
+    for text, told in (("jpeg:30", coarseness("jpeg", 30, 2)), ("hevc:0", coarseness("hevc", 0, 2))):
+        enhancer = pickle.loads(pickle.dumps(Enhancer(unet_onnx, "onnxruntime", assume=text)))
+        for picture in (image, flat):
+            assert enhancer.look(picture).coarseness == pytest.approx(told)
+        expected = enhancer.with_look(image, Look(np.array(told, np.float32)))
+        np.testing.assert_array_equal(enhancer(image), expected)
+        assert enhancer.identity["assumed"] == text
+    assert "assumed" not in Enhancer(unet_onnx, "onnxruntime").identity
+
+
+def test_nothing_is_assumed_that_a_network_was_not_trained_for(unet_onnx, tiny_model):
+    for model, text in ((unet_onnx, "webp:20"), (tiny_model, "jpeg:30")):
+        with pytest.raises(ConfigError, match=f"{model.name}: was not trained to be told {text}"):
+            Enhancer(model, "onnxruntime", assume=text)
+    with pytest.raises(ConfigError, match=r'"jpg:30" is nothing that can be assumed; known are .*jpeg:1 to 100'):
+        Enhancer(unet_onnx, "onnxruntime", assume="jpg:30")
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 5), (7, 0), (1, 7)])

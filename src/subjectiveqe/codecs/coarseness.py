@@ -85,6 +85,36 @@ def avif_step(index: float) -> float:
 _STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step, "hevc-420": _hevc_step}
 
 
+_LEVELS = {family: range(52) if family.startswith("hevc") else range(1, 101) for family in FAMILIES}
+"""The QPs or QFs that there are."""
+
+_LEAST = 0.1
+"""What is less coarse than this, of JPEG QF 98 and finer, is next to nothing."""
+
+
+def read_assumed(text: str) -> tuple[float, ...]:
+    """Reads FAMILY:LEVEL, as jpeg:30 or hevc-420:37, into what `coarseness` gives; ConfigError says what is wrong."""
+    family, _, number = text.partition(":")
+    level = int(number) if number.isdecimal() else -1
+    if family not in FAMILIES or level not in _LEVELS[family]:
+        known = ", ".join(f"{name}:{levels[0]} to {levels[-1]}" for name, levels in _LEVELS.items())
+        raise ConfigError(f'"{text}" is nothing that can be assumed; known are {known}')
+    value = on_scale(_STEPS[family](level))
+    return tuple(value if name == family else 0.0 for name in FAMILIES)
+
+
+def as_assumed(values: Sequence[float]) -> str:
+    """What `read_assumed` would take for this, the nearest; "" where there is next to nothing.
+
+    Args:
+        values: one of each family, the first ones of `FAMILIES`.
+    """
+    value, family = max(zip(values, FAMILIES, strict=False))
+    if value < _LEAST:
+        return ""
+    return f"{family}:{min(_LEVELS[family], key=lambda level: abs(on_scale(_STEPS[family](level)) - value))}"
+
+
 Less = Mapping[str, Sequence[tuple[float, float]]]
 """How much less than the truth to tell of a family: (coarseness, less) at some places, straight lines between them, and
 beyond them as at the last one."""

@@ -44,6 +44,10 @@ def enhance(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Keep to what a JPEG says of luma, to the last coefficient.")
     ] = False,
+    assume: Annotated[
+        str | None,
+        typer.Option(help="What it was compressed by, if you know better: jpeg:30, webp:20, avif:30, hevc:37."),
+    ] = None,
     video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
     crf: Annotated[
         int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
@@ -87,7 +91,7 @@ def enhance(
     of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
 
     def make_enhancer() -> Enhancer:  # behind all that is refused: it takes a second
-        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile)
+        enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile, assume=assume)
         if not quiet:
             warn_of_no_dial(enhancer, strength)
         return enhancer

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs.coarseness import read_assumed
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
@@ -68,6 +69,8 @@ class Enhancer:
         strength: 0..1, from the most faithful to the most pleasing; networks without the dial ignore it.
         tile_px: side of what is kept of a tile; 0 for whole pictures at once; None for what keeps memory low.
         lock_colors: keep the input's colours as seen from afar (`ColorLock`); False for the network's bare output.
+        assume: what the picture was compressed by, where that is known better than its looks and its file say:
+            "jpeg:30", "webp:20", "avif:30", "hevc:37" or, for 4:2:0 such as HEIC's, "hevc-420:37", with the QF or QP.
     Raises:
         ConfigError: an argument out of range, or a runtime that is not installed.
         ModelError: a file that is missing, damaged or no network of this package.
@@ -85,6 +88,7 @@ class Enhancer:
         strength: float = DEFAULT_STRENGTH,
         tile_px: int | None = None,
         lock_colors: bool = True,
+        assume: str | None = None,
     ) -> None:
         if model is not None and (not isinstance(model, str | Path) or model == ""):
             raise ConfigError(f"model {model!r} is no model, expected a name, a file or None for the default")
@@ -96,12 +100,13 @@ class Enhancer:
             raise ConfigError(f"tile_px {tile_px!r} is no whole number, expected 0 (whole picture) or more")
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
-        self._arguments = (model, runtime, strength, tile_px, lock_colors)
+        self._arguments = (model, runtime, strength, tile_px, lock_colors, assume)
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self.name = choose_model(runtime, strength) if model is None else str(model)
         self._networks: dict[int, Network] = {}
         self.strength = place_of_dial(Path(self.name), self._network.metadata, float(strength))
         """Where the dial is: where it was asked for, or where a network without one was trained."""
+        self._assumed = None if assume is None else self._told_of(assume)
 
     def __reduce__(self) -> tuple[type[Enhancer], tuple[Any, ...]]:
         """A copy in another process loads the network anew."""
@@ -125,6 +130,15 @@ class Enhancer:
             self._networks.setdefault(process, open_network(Path(self.name), self.runtime, strength))
         return self._networks[process]
 
+    def _told_of(self, assume: str) -> Floats:
+        """What the network is told where that is assumed; ConfigError where it does not know such pictures."""
+        told = read_assumed(assume)
+        one_patch = np.zeros((1, 3, LOOK_PX, LOOK_PX), np.float32)
+        known = 0 if self._network.estimate is None else self._network.estimate(one_patch).shape[-1]
+        if any(told[known:]) or not known:
+            raise ConfigError(f"{self.name}: was not trained to be told {assume}; leave it out, or take another model")
+        return np.array(told[:known], np.float32)
+
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the model file says of itself: network, training data, licence, ..."""
@@ -139,6 +153,7 @@ class Enhancer:
             "strength": f"{self.strength:g}",
             "runtime": self.runtime,
             "colors": "locked" if self._lock_colors else "free",
+            **({} if (assume := self._arguments[-1]) is None else {"assumed": assume}),
         }
 
     def look(self, image: Pixels) -> Look:
@@ -157,6 +172,8 @@ class Enhancer:
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
         grid = find_grid(lq)
+        if self._assumed is not None:
+            return Look(self._assumed, grid, gray, is_assumed=True)
         if self._network.estimate is None:
             return Look(None, grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq

@@ -14,10 +14,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from ..codecs.coarseness import as_assumed
 from ..codecs.file_header import file_coarseness
 from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
 from ..files import let_go
@@ -52,6 +53,8 @@ class Outcome:
         megapixels: size of the picture.
         seconds: from opening to the finished file.
         faithfulness: what it took to keep to the file, where that was asked for.
+        taken_for: what it, or its first page, seems to have been compressed by, as `Enhancer` takes for `assume`; ""
+            where it seems hardly compressed, or the network does not ask.
     """
 
     job: Job
@@ -61,6 +64,7 @@ class Outcome:
     megapixels: float = 0.0
     seconds: float = 0.0
     faithfulness: Faithfulness | None = None
+    taken_for: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, as `sqe enhance --json` prints them."""
@@ -70,6 +74,7 @@ class Outcome:
             "status": self.status,
             "reason": self.reason,
             "warnings": list(self.warnings),
+            "taken_for": self.taken_for,
             "megapixels": round(self.megapixels, 6),
             "seconds": round(self.seconds, 3),
             **({"faithfulness": asdict(self.faithfulness)} if self.faithfulness else {}),
@@ -223,14 +228,14 @@ def enhance_stream(
             format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
             check_options(saving, {target: format_out})
             place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
-            photo, report = _enhance_file(source, place, enhancer, saving, format_out, faithful)
+            made = _enhance_file(source, place, enhancer, saving, format_out, faithful)
         except ImageError as error:  # of a file that nobody but this function knows
             let_go(error)  # of the file too, which is to be deleted
             raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
         if place != target:
             with place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
-    return _done(Job(Path(source.name) if read_in else source, target, format_out), photo, report, start_s)
+    return _done(Job(Path(source.name) if read_in else source, target, format_out), made, start_s)
 
 
 def _pictures_at_a_time() -> int:
@@ -269,17 +274,26 @@ def _enhance_one(
             raise ImageError(f"{kind} is read and not written, so it cannot be replaced; give --out or --suffix")
         format_out = job.format_out or saving.format_for(kind)
         check_lossless(saving, format_out, job.target)
-        photo, report = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
+        made = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
     except PICTURE_FAILED as error:
         return Outcome(job, "failed", reason_of(error).removeprefix(f"{job.source}: "))
     except Exception as error:  # of a library, by a file of a kind that nobody has met yet; the others are to be done
         return Outcome(job, "failed", f"cannot be enhanced ({type(error).__name__}: {first_line(error)})")
-    return _done(job, photo, report, start_s)
+    return _done(job, made, start_s)
 
 
-def _done(job: Job, photo: Photo, report: Faithfulness | None, start_s: float) -> Outcome:
+class _Made(NamedTuple):
+    """A file that was enhanced, and what there is to say of it."""
+
+    photo: Photo
+    report: Faithfulness | None
+    taken_for: str
+
+
+def _done(job: Job, made: _Made, start_s: float) -> Outcome:
+    photo, report, taken_for = made
     megapixels = photo.height * photo.width / 1e6
-    return Outcome(job, "done", "", photo.warnings, megapixels, time.perf_counter() - start_s, report)
+    return Outcome(job, "done", "", photo.warnings, megapixels, time.perf_counter() - start_s, report, taken_for)
 
 
 def _enhance_file(
@@ -290,7 +304,7 @@ def _enhance_file(
     format_out: str,
     faithful: bool,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Photo, Faithfulness | None]:
+) -> _Made:
     intervals = LumaIntervals(source, format_out) if faithful else None
     looks = _look_at_pages(source, format_out, enhancer)
     photo = open_photo(source, format_out)
@@ -299,7 +313,8 @@ def _enhance_file(
     if intervals and report:
         strips = intervals.keep(strips, report)
     write_photo(target, photo, strips, saving, format_out)
-    return photo, report
+    coarseness = looks[0].coarseness
+    return _Made(photo, report, "" if coarseness is None else as_assumed(coarseness.tolist()))
 
 
 def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Look]:
