@@ -159,6 +159,6 @@ def test_the_file_says_what_it_is_and_where_it_comes_from():
     header = Enhancer(runtime="onnxruntime").metadata
     assert header["net"] == "unet"
     ends = (header["recipe"], header["faithful_recipe"])
-    assert ends == ("fast-long-ssim", "fast-long-faithful")
+    assert ends == ("fast-long-ssim", "fast-psnr-faithful")
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
