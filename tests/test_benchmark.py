@@ -130,7 +130,9 @@ def test_a_killed_command_goes_on(photos, tmp_path):
 
 def test_rows_of_another_model_are_refused(photos, tmp_path):
     benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "one"})
-    with pytest.raises(ConfigError, match=r"rows\.jsonl: has rows of another benchmark; give another --out"):
+    with pytest.raises(
+        ConfigError, match=r"another benchmark, by its model: .*'one'.*, not .*'two'.*; give another --out"
+    ):
         benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "two"})
 
 

@@ -77,7 +77,7 @@ def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypat
 def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
     with pytest.raises(ModelError, match=r"faithful.safetensors: holds another estimator than .*pleasing.safetensors"):
         calibrate_estimator(save_ends(tmp_path, seeds=(0, 1)), pairs, tmp_path / "out")
-    with pytest.raises(ModelError, match=r"pleasing.safetensors: holds a network without an estimator"):
+    with pytest.raises(ModelError, match=r"pleasing.safetensors: its network has no estimator; train one with"):
         calibrate_estimator(save_ends(tmp_path, num_coarseness=0), pairs, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"resaved.lmdb: no picture of at least 208x208 px that was compressed once"):
         calibrate_estimator(save_ends(tmp_path), pairs[1:], tmp_path / "out")

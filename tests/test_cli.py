@@ -23,7 +23,11 @@ from PIL import Image
 
 from subjectiveqe import __version__
 from subjectiveqe.cli import app, main
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.files import enhance_stream
+from subjectiveqe.errors import ConfigError
 from subjectiveqe.images import read_rgb, write_png
+from subjectiveqe.saving import Saving
 
 LIMITS_FILES = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 HEAVY = ("torch", "onnxruntime", "onnx", "av", "pyvips", "PIL", "lmdb", "openvino")
@@ -287,6 +291,7 @@ def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
         (["-o", "x.png", "--format", "jpeg"], 'is named .png but --format asks for "jpeg"'),
         (["-o", "x.jpg", "--lossless"], "JPEG has no lossless mode here"),
         (["-o", "x.jp2"], "cannot write .jp2; known: jpeg, png"),
+        (["-o", "folder"], "folder: name the file for standard input, as folder"),
     ],
 )
 def test_streams_refuse_what_would_do_nothing(sqe, clean, tiny_model, tmp_path, monkeypatch, options, said):
@@ -307,6 +312,34 @@ def test_streams_say_what_is_not_kept(sqe, tiny_model, tmp_path, monkeypatch):
     ):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(deep)))
         assert sqe(*words, *options) == (0, "", "".join(f"warning: standard input: {line}\n" for line in said))
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"), [("stdin", ["-", "-o", "x.png"]), ("stdout", ["a.png", "-o", "-"])], ids=["in", "out"]
+)
+def test_a_closed_stream_is_named(tiny_model, monkeypatch, stream, words):
+    monkeypatch.setattr(sys, stream, None)  # as it is where the shell has closed it
+    with pytest.raises(ConfigError, match=r"^-: this standard stream is closed; give a file"):
+        enhance_stream(Path(words[0]), Path(words[2]), Enhancer(tiny_model, "onnxruntime"), Saving())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_standard_output_is_named(clean, tiny_model):
+    command = [
+        sys.executable,
+        "-m",
+        "subjectiveqe",
+        "enhance",
+        str(clean / "0.png"),
+        "-o",
+        "-",
+        "--model",
+        str(tiny_model),
+    ]
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert ran.stderr.startswith("error: standard output: No space left on device")
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"text", "cannot be read as a picture")])

@@ -719,6 +719,96 @@ def test_a_forked_process_goes_on_with_an_enhancer_that_has_worked(unet_path, un
     assert _printed_by(code) == "True\n"
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_forked_process_may_drop_what_its_parent_made_and_end(tiny_model, runtime):
+    if importlib.util.find_spec(runtime) is None or not hasattr(os, "fork"):
+        pytest.skip(f"{runtime} or fork is not here")
+    code = f"""if True:
+        import multiprocessing, os
+        import numpy as np
+        from subjectiveqe.enhancing.enhancer import Enhancer
+
+        image = np.zeros((300, 300, 3), np.uint8)
+
+        def start(strength):
+            global enhancer
+            enhancer = Enhancer({str(tiny_model)!r}, {runtime!r}, strength)  # in place of the parent's
+
+        def work(image):
+            return enhancer(image).shape
+
+        start(1.0)
+        work(image)
+        with multiprocessing.get_context("fork").Pool(1, start, (0.5,)) as pool:
+            print(pool.map(work, [image]), flush=True)
+        child = os.fork()
+        if child:
+            print(os.waitpid(child, 0)[1])
+    """
+    assert _printed_by(code) == "[(300, 300, 3)]\n0\n"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_work_that_outlives_the_main_thread_is_done(tiny_model, runtime, tmp_path):
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"{runtime} is not installed")
+    code = f"""if True:
+        import threading
+        from pathlib import Path
+        import numpy as np
+        from subjectiveqe.enhancing.enhancer import Enhancer
+        from subjectiveqe.enhancing.files import enhance_files
+        from subjectiveqe.images import write_png
+
+        image, place = np.zeros((100, 300, 3), np.uint8), Path({str(tmp_path)!r})
+        write_png(place / "a.png", image)
+
+        def work():
+            threading.main_thread().join()
+            enhancer = Enhancer({str(tiny_model)!r}, {runtime!r}, tile_px=64)
+            outcomes = enhance_files([place], place / "b", enhancer).outcomes
+            print(enhancer(image).shape, [outcome.status for outcome in outcomes])
+
+        threading.Thread(target=work).start()
+    """
+    assert _printed_by(code) == "(100, 300, 3) ['done']\n"
+    assert (tmp_path / "b" / "a.png").is_file()
+
+
+def test_a_picture_in_a_process_forked_from_one_that_read_pictures_is_refused(tmp_path):
+    if not hasattr(os, "fork"):
+        pytest.skip("fork is not here")
+    code = f"""if True:
+        import multiprocessing
+        from pathlib import Path
+        import numpy as np
+        from subjectiveqe.errors import ImageError
+        from subjectiveqe.images import read_rgb, write_png
+
+        path = Path({str(tmp_path / "a.png")!r})
+
+        def work():
+            for act in (lambda: write_png(path, image), lambda: read_rgb(path)):
+                try:
+                    act()
+                except ImageError as error:
+                    print(error, flush=True)
+
+        def fork():
+            forked = multiprocessing.get_context("fork").Process(target=work)
+            forked.start()
+            forked.join()
+
+        image = np.zeros((30, 30, 3), np.uint8)
+        fork()  # no picture was read yet
+        write_png(path, image)
+        fork()
+    """
+    lines = _printed_by(code).splitlines()
+    assert len(lines) == 2
+    assert all("in a process forked from one that has done so" in line for line in lines)
+
+
 @pytest.mark.parametrize(("provider", "most"), [("CPUExecutionProvider", 2), ("DmlExecutionProvider", 1)])
 def test_a_session_of_directml_runs_for_one_thread_at_a_time(tiny_model, monkeypatch, provider, most):
     import onnxruntime as ort

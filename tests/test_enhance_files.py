@@ -329,6 +329,9 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
         enhance_files([one], None, enhancer)
     with pytest.raises(ConfigError, match="--in-place takes neither"):
         enhance_files([one], tmp_path / "out", enhancer, in_place=True)
+    for existing in ("skip", "overwrite"):  # what an earlier run has finished cannot be told
+        with pytest.raises(ConfigError, match=r"--in-place replaces all, .* leave them out"):
+            enhance_files([one], None, enhancer, in_place=True, existing=existing)
     for name in ("out.png", "out.PNG"):
         with pytest.raises(ConfigError, match="needs a folder"):
             enhance_files([one, two], tmp_path / name, enhancer)

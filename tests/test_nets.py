@@ -282,6 +282,17 @@ def test_another_network_is_refused(tmp_path):
         load_net(tmp_path / "other.pt")
 
 
+def test_what_is_no_checkpoint_gets_no_advice_to_read_it_unsafely(tmp_path):
+    for name, said in (
+        ("a.onnx", r"expected a checkpoint, \.safetensors, \.pt or \.pth; ONNX files only run"),
+        ("a.pt", "plain"),
+    ):
+        (tmp_path / name).write_bytes(b"something else")
+        with pytest.raises(ModelError, match=said) as caught:
+            load_net(tmp_path / name)
+        assert "weights_only" not in str(caught.value)
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

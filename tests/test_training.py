@@ -343,6 +343,12 @@ def test_two_processes_equal_one_at_the_same_global_batch(recipe_path, tmp_path)
     assert max((one[key] - start_net[key]).abs().max().item() for key in one) > 2e-5  # the bound says something
     log = (tmp_path / "two" / "train.log").read_text()
     assert log.count("gan 4/4") == 1  # rank 0 alone writes
+    again = start(recipe_path, "--run-dir", tmp_path / "two", *sets, launcher=launcher)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode
+    assert "two: holds a run; add --resume" in said
+    assert "error: another process has ended; its own message says why" in said
+    assert 'loop.py", line' not in said, "a traceback of ours"
 
 
 def test_accumulation_equals_one_large_batch(recipe_path, tmp_path):
@@ -358,6 +364,14 @@ def test_a_run_folder_is_not_overwritten(recipe_path, tmp_path):
     train(recipe, tmp_path / "run")
     with pytest.raises(ConfigError, match="holds a run; add --resume"):
         train(recipe, tmp_path / "run")
+
+
+def test_a_folder_without_a_run_to_go_on_with_is_told(recipe_path, tmp_path, caplog):
+    recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])
+    for resumed, told in (("mistyped", True), ("mistyped", False)):
+        caplog.clear()
+        train(recipe, tmp_path / resumed, resume=True)
+        assert ("holds no run to go on with" in caplog.text) == told
 
 
 def test_a_run_folder_is_for_one_process_at_a_time(recipe_path, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -149,6 +150,23 @@ def test_frames_without_colour_get_none(tmp_path):
         spread = [np.ptp(frame.to_ndarray(format="rgb24"), axis=2).max() for frame in container.decode(video=0)]
     assert min(spread[:2]) > 10
     assert max(spread[2:]) <= 2  # as YUV leaves it
+
+
+def test_frames_do_not_pile_up_until_python_looks_for_cycles(tmp_path, enhancer):
+    source, alive = make_clip(tmp_path / "a.mp4", 60, size=(16, 32)), []
+
+    def count(*_):
+        alive.append(sum(type(thing) is av.VideoFrame for thing in gc.get_objects()))
+
+    gc.collect()
+    before = sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+    gc.disable()
+    try:
+        enhance_video(source, tmp_path / "b.mp4", enhancer, Coding("x264"), progress=count)
+    finally:
+        gc.enable()
+    assert len(alive) >= 60
+    assert max(alive) - before < 45
 
 
 def test_a_crf_of_0_is_lossless(tmp_path, enhancer):

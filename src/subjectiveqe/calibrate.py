@@ -114,7 +114,7 @@ def calibrate_estimator(
 def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     for path, net in zip(paths, nets, strict=True):
         if not net.num_coarseness:
-            raise ModelError(f"{path}: holds a network without an estimator")
+            raise ModelError(f"{path}: its network has no estimator; train one with net_g.hparams.num_coarseness")
         states = (net.estimator.look.state_dict(), nets[0].estimator.look.state_dict())
         if net.num_coarseness != nets[0].num_coarseness:
             raise ModelError(f"{path}: estimates {net.num_coarseness} families, {paths[0]} {nets[0].num_coarseness}")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from .errors import SubjectiveQEError
 
 LONGEST_WAIT = datetime.timedelta(days=1)
 """For each other: while the first process validates, which may take hours, the others wait."""
@@ -45,8 +47,22 @@ def mean_over_processes(value: Tensor) -> Tensor:
     """Mean of a scalar over all processes; gradients flow back to each of them."""
     if world_size() == 1:
         return value
-    mean: Tensor = all_reduce(value) / world_size()  # type: ignore[no-untyped-call]
+    mean: Tensor = _Sum.apply(value) / world_size()  # type: ignore[no-untyped-call]
     return mean
+
+
+class _Sum(torch.autograd.Function):
+    """Over all processes, forwards and backwards."""
+
+    @staticmethod
+    def forward(_: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(_, gradient)
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
@@ -64,4 +80,7 @@ def average_gradients(params: Iterable[nn.Parameter]) -> None:
 def wait_for_all() -> None:
     """Returns when every process has come here, e.g. while rank 0 validates and writes."""
     if dist.is_initialized():
-        dist.barrier()
+        try:
+            dist.barrier()
+        except RuntimeError:
+            raise SubjectiveQEError("another process has ended; its own message says why") from None

@@ -112,7 +112,8 @@ def export_onnx(
         if not difference < MAX_DIFFERENCE:
             raise ModelError(
                 f"{checkpoint}: the ONNX file differs from PyTorch by {difference:.1e}, expected below "
-                f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large?"
+                f"{MAX_DIFFERENCE:g}; nothing was written; are the weights very large, or was the estimator "
+                "calibrated by a few pictures?"
             )
     return difference
 

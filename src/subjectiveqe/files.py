@@ -33,7 +33,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Half of what a name may be long in bytes, with the rights of any new file, which `tempfile` does not give.
     aside = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{path.suffix}")
-    aside.touch(exist_ok=False)
+    try:
+        aside.touch(exist_ok=False)
+    except OSError as error:
+        error.filename = str(path)  # whose name people know
+        raise
     try:
         yield aside
         with aside.open("rb+") as file:

@@ -14,6 +14,7 @@ from .color import LUMA, luma
 from .errors import ImageError, ShapeError, first_line, not_written
 from .files import atomic_path, list_files
 from .pngchunks import read_chunk
+from .processes import check_vips
 
 if TYPE_CHECKING:
     import pyvips
@@ -118,6 +119,7 @@ def open_picture(path: Path) -> pyvips.Image:
     """
     import pyvips
 
+    check_vips()
     pyvips.cache_set_max(
         0
     )  # what libvips remembers of a picture keeps its file open, and Windows replaces no open file
@@ -347,6 +349,7 @@ def write_png(path: Path, rgb: RGB) -> None:
     check_name(path)
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ShapeError(f"{path}: expected a picture of uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
+    check_vips()
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgb), interpretation="srgb")
     try:
         with atomic_path(path) as aside:

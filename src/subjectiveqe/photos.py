@@ -35,6 +35,7 @@ from .iptc import iptc_for, iptc_records
 from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
 from .pngchunks import keyword, read_gamma, read_texts
+from .processes import check_vips
 
 if TYPE_CHECKING:
     import pyvips
@@ -394,6 +395,7 @@ def seen_colours(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     import pyvips
 
+    check_vips()
     image = pyvips.Image.new_from_array(np.ascontiguousarray(rgba), interpretation="srgb")
     return np.ascontiguousarray(_with_seen_colours(image).numpy()[..., 4:])
 

@@ -110,7 +110,10 @@ def _fold(model: Path, strength: float, plain: Path) -> dict[str, str]:
     except Exception as error:  # onnxruntime has a class per cause and no common root of its own
         raise unreadable(model, error) from None
     if "coarseness" not in [value.name for value in session.get_inputs()]:
-        raise ModelError(f"{model}: expected a model of this package that is told how coarse its input is")
+        raise ModelError(
+            f"{model}: its network is not told how coarse its input is, which this needs; train one with "
+            "net_g.hparams.num_coarseness"
+        )
     header = dict(session.get_modelmeta().custom_metadata_map)
     if header.get("precision") == "int8":
         raise ModelError(f"{model}: is in integers already; quantize the model that it was made of")

@@ -111,7 +111,7 @@ def train(
     from ..training.loop import train as run_recipe
 
     plan = read_recipe(recipe, changes or ())
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")  # of libraries, warnings alone
     weights = run_recipe(plan, run_dir or Path("runs") / plan.name, resume, init_from, estimator_from)
     if os.environ.get("RANK", "0") == "0":  # set by torchrun
         typer.echo(f"weights: {weights}")

@@ -36,7 +36,7 @@ def exit_by(failed: Sequence[object], total: int) -> None:
 def close(summary: str, num_done: int, failed: Sequence[tuple[Path, str]]) -> None:
     """Lists what failed, prints the summary and ends with the exit code that fits."""
     for path, reason in failed:
-        typer.echo(f"failed: {path}: {reason}", err=True)
+        typer.echo(f"failed: {path}: {reason.removeprefix(f'{path}: ')}", err=True)
     typer.echo(summary)
     exit_by(failed, num_done + len(failed))
 

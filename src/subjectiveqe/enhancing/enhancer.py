@@ -19,6 +19,7 @@ from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
+from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
 from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, spare_enlarged, whole_blocks
@@ -120,14 +121,12 @@ class Enhancer:
 
     @property
     def _network(self) -> Network:
-        """That of this process: a forked one lacks the threads that its parent's network runs in.
-
-        The parent's stays, for to end it is to wait for those threads.
-        """
+        """That of this process: a forked one lacks the threads that its parent's network runs in."""
         process = os.getpid()
         if process not in self._networks:
             strength = self._arguments[2]
-            self._networks.setdefault(process, open_network(Path(self.name), self.runtime, strength))
+            network = self._networks.setdefault(process, open_network(Path(self.name), self.runtime, strength))
+            keep_after_fork(network)  # to end it is to wait for its threads
         return self._networks[process]
 
     def _told_of(self, assume: str) -> Floats:
@@ -342,7 +341,7 @@ class Enhancer:
                 seen, top = _read_on(seen[rows.start - top :], read, min(rows.stop, height) - rows.start), rows.start
                 trim_memory()
                 for tile in band:
-                    out = network.submit(self._enhance, tile.read(seen), coarseness)
+                    out = submit(network, self._enhance, tile.read(seen), coarseness)
                     if ahead:
                         yield ahead
                     ahead = seen[rows.keep_start - rows.start :], out

@@ -39,7 +39,7 @@ _WIDEST_MARGIN = 0.45
 def check_jpeglib() -> None:
     """Raises ConfigError where what reads the coefficients is not installed."""
     if importlib.util.find_spec("jpeglib") is None:
-        raise ConfigError('--faithful needs jpeglib: "pip install subjectiveqe[faithful]"')
+        raise ConfigError('--faithful needs jpeglib; run: pip install "subjectiveqe[faithful]"')
 
 
 @dataclass

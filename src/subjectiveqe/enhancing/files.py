@@ -25,6 +25,7 @@ from ..files import let_go
 from ..images import sniff_format
 from ..machine import memory_bytes
 from ..photos import FORMATS, Photo, Pixels, open_photo
+from ..processes import submit
 from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
@@ -146,6 +147,11 @@ def enhance_files(
     saving, progress = saving or Saving(), progress or BatchProgress()
     if existing not in get_args(Existing):
         raise ConfigError(f'existing: expected one of {", ".join(get_args(Existing))}, got "{existing}"')
+    if in_place and existing != "refuse":
+        raise ConfigError(
+            "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing say "
+            "nothing; leave them out"
+        )
     if faithful:
         check_jpeglib()
     todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
@@ -177,7 +183,7 @@ def enhance_files(
     # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
     with ThreadPoolExecutor(max_workers=_pictures_at_a_time() if jobs is None else max(jobs, 1)) as pool:
         running: set[Future[Outcome]] = {
-            pool.submit(_enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
+            submit(pool, _enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
             for job in waiting
         }
         try:
@@ -217,15 +223,23 @@ def enhance_stream(
     """
     if target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
+    for path, stream in ((source, sys.stdin), (target, sys.stdout)):
+        if path == Path("-") and stream is None:
+            raise ConfigError(f"{path}: this standard stream is closed; give a file")
     start_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sqe-", ignore_cleanup_errors=True) as folder:
         read_in = source == Path("-")
         if read_in:
             source = Path(folder) / "standard input"
-            with source.open("wb") as file:
+            with _errors_name(source), source.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         try:
-            format_out = named_format(target, saving) or saving.format_for(sniff_format(source))
+            named = named_format(target, saving) or saving.format
+            if named is None and read_in and target != Path("-"):  # which may be meant for a folder
+                raise ConfigError(
+                    f"{target}: name the file for standard input, as {target / 'better.png'}, or its --format"
+                )
+            format_out = named or saving.format_for(sniff_format(source))
             check_options(saving, {target: format_out})
             place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
             made = _enhance_file(source, place, enhancer, saving, format_out, faithful)
@@ -233,9 +247,20 @@ def enhance_stream(
             let_go(error)  # of the file too, which is to be deleted
             raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
         if place != target:
-            with place.open("rb") as file:
+            with _errors_name(Path("standard output")), place.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
     return _done(Job(Path(source.name) if read_in else source, target, format_out), made, start_s)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Names the file to errors of copying, which do not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def _pictures_at_a_time() -> int:

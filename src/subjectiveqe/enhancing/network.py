@@ -20,7 +20,7 @@ DEFAULT_BYTES_PX = 2048
 """Working memory per pixel of a tile where the file does not say: what the seed's network takes in PyTorch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A loaded network and what tiling has to know of it.
 

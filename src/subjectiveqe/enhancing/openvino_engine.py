@@ -16,15 +16,13 @@ import numpy as np
 from ..dial import turn
 from ..files import cache_folder
 from ..machine import cpu_count
+from ..processes import keep_after_fork, submit, uses
 from .network import Floats, Network, network_of_onnx, unreadable
 
 COMPILED_BYTES = 64 * 1024**2
 """The most that a start leaves of compiled networks; `fast` takes 8 MB, `best` 25, at each place of the dial."""
 
 _MAKING_CORE = threading.Lock()
-
-_core_processes: list[int] = []
-"""The process that made the core, if one did; a process forked from it finds another's number here."""
 
 _SETTING_LOCALE = threading.Lock()
 """Held while OpenVINO reads or compiles: it sets the locale of the process to C and back, and two that do so at once
@@ -43,11 +41,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
         before=_before_fork, after_in_parent=_SETTING_LOCALE.release, after_in_child=_SETTING_LOCALE.release
     )
-
-
-def is_forked_from_openvino() -> bool:
-    """Whether this process comes from one that has used OpenVINO, whose threads it does not have."""
-    return bool(_core_processes) and os.getpid() not in _core_processes
 
 
 def openvino_core() -> Any:
@@ -76,8 +69,10 @@ def _make_openvino_core() -> Any:
     """
     ov = _openvino()
     ov.Tensor(np.zeros(1, np.float32), shared_memory=True).data  # noqa: B018
-    _core_processes.append(os.getpid())
-    return ov.Core()
+    uses("openvino")
+    core = ov.Core()
+    keep_after_fork(core)
+    return core
 
 
 def open_openvino(path: Path, strength: float) -> Network:
@@ -111,7 +106,7 @@ def open_openvino(path: Path, strength: float) -> Network:
             return core.compile_model(outputs[name], "CPU", settings | precision)
 
     compiling = ThreadPoolExecutor(1)  # a picture can be read meanwhile; an estimate is wanted first
-    parts = {name: compiling.submit(compile_part, name) for name in sorted(outputs)}
+    parts = {name: submit(compiling, compile_part, name) for name in sorted(outputs)}
     for part in parts.values():
         _compiling.add(part)
         part.add_done_callback(_compiling.discard)

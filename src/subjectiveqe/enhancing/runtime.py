@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,8 +16,9 @@ from ..dial import DEFAULT_STRENGTH, turn
 from ..errors import ConfigError, ModelError
 from ..files import sha256_of
 from ..machine import cpu_count, cpu_info
+from ..processes import is_forked_from, uses
 from .network import DEFAULT_BYTES_PX, Floats, Network, network_of_onnx, place_of_dial, unreadable
-from .openvino_engine import is_forked_from_openvino, open_openvino
+from .openvino_engine import open_openvino
 
 MODELS = {"fast": "sqe-fast.onnx", "fast-int8": "sqe-fast-int8.onnx", "best": "sqe-best.onnx"}
 """The models that come with the package, and their files. In 8-bit integers the dial is fixed at `DEFAULT_STRENGTH`."""
@@ -95,13 +95,13 @@ def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:
         CPUs, twice so with bfloat16 instructions), else ONNX Runtime. ONNX Runtime for OpenVINO, too, in a process
         forked from one that has used it: there its threads are gone, and it would compile for ever.
     """
-    if runtime == "openvino" and is_forked_from_openvino():
+    if runtime == "openvino" and is_forked_from("openvino"):
         return "onnxruntime"
     if runtime != "auto":
         return runtime
     if of_torch:
         return "torch"
-    if importlib.util.find_spec("openvino") is None or is_forked_from_openvino() or gpu_providers():
+    if importlib.util.find_spec("openvino") is None or is_forked_from("openvino") or gpu_providers():
         return "onnxruntime"
     return "openvino"
 
@@ -153,18 +153,13 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
     return network_of_onnx(path, compute, strength, inputs, outputs, dict(session.get_modelmeta().custom_metadata_map))
 
 
-_torch_processes: list[int] = []
-"""The first process that opened a network in PyTorch; one forked from it finds another's number here."""
-
-
 def _open_torch(path: Path, strength: float) -> Network:
     import torch
 
     from ..nets.checkpoint import load_net
 
-    if not _torch_processes:
-        _torch_processes.append(os.getpid())
-    elif os.getpid() not in _torch_processes:
+    uses("torch")
+    if is_forked_from("torch"):
         torch.set_num_threads(1)  # a forked process would wait for the threads that its parent has begun
     loaded, metadata = load_net(path)
     net: Any = loaded.requires_grad_(False)

@@ -6,6 +6,7 @@ with the first segment that is missing. At the end the segments' packets are put
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -328,6 +329,11 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
     return np.array(json.loads(note.read_text()), np.float32)
 
 
+_FRAMES_KEPT = 16
+"""How many frames may wait for Python to find that nobody needs them: one whose side data were read refers to itself,
+and holds its pixels and two threads."""
+
+
 def _write_segment(
     path: Path,
     frames: Iterator[av.VideoFrame],
@@ -345,6 +351,8 @@ def _write_segment(
             out = turn_of(frame).upright(enhance(to_rgb(frame)))
             container.mux(encoder.encode(to_frame(out, frame, encoder.codec_context)))
             done += 1
+            if done % _FRAMES_KEPT == 0:
+                gc.collect()
             yield done
         container.mux(encoder.encode(None))
 

@@ -225,6 +225,16 @@ def _digest(path: Path) -> str:
         return ""
 
 
+def _other(first: str, plan: Mapping[str, Any]) -> str:
+    """What tells the benchmark whose rows begin with this line from the one that is asked for."""
+    try:
+        kept = json.loads(first)
+        name = next(name for name in plan if kept[name] != plan[name])
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return "has rows of another benchmark"
+    return f"has rows of another benchmark, by its {name}: {kept[name]}, not {plan[name]}"
+
+
 def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str, Any], Row]]:
     """Rows of an earlier run and their origins, the last of each key; starts the file where there is none.
 
@@ -237,7 +247,7 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
         return {}
     first, *lines = path.read_text(encoding="utf-8").split("\n")
     if first != head:
-        raise ConfigError(f"{path}: has rows of another benchmark; give another --out, or delete it to begin anew")
+        raise ConfigError(f"{path}: {_other(first, plan)}; give another --out, or delete it to begin anew")
     if lines[-1]:  # the line a killed run was writing
         write_text(path, "\n".join([first, *lines[:-1]]) + "\n")
     rows = {}

@@ -39,14 +39,15 @@ def make_tables(summary: Summary) -> list[Table]:
 
 
 def headline(summary: Summary) -> list[Table]:
-    """Means and BD-rates by the measures that are asked for first, as many as a terminal is wide for."""
+    """Means and BD-rates by the measures that matter most, and by those that are taken only where asked for."""
     measured = list(summary.rows[0].before)
-    names = [name for name in _FIRST if name in measured] or measured
+    names = [name for name in measured if name not in _IN_FILES_ALONE] or measured
     savings = {key: {name: of[name] for name in names if name in of} for key, of in summary.savings.items()}
     return [_means(summary, names), *_savings({key: of for key, of in savings.items() if of})]
 
 
-_FIRST = ("psnr_db", "lpips", "dists", "ssimulacra2", "blockiness")
+_IN_FILES_ALONE = ("psnr_y_db", "ssim", "lpips_legacy")
+"""Usual measures that a terminal has no room for."""
 
 
 def _means(summary: Summary, names: Sequence[str]) -> Table:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError, first_line
+from ..errors import ConfigError, ModelError
 from ..files import atomic_path, refuse_input
 from . import NETS
 from .grow import grow
@@ -175,10 +175,12 @@ def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in (".pt", ".pth"):
+        raise ModelError(f"{path}: expected a checkpoint, .safetensors, .pt or .pth; ONNX files only run")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises all kinds for damaged files
-        reason = first_line(error)
+        reason = type(error).__name__  # torch's text explains how to read unsafe files
         raise ModelError(f"{path}: not a PyTorch checkpoint of plain tensors ({reason})") from None
     for key in ("state_dict_g", "state_dict", "params_ema", "params"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

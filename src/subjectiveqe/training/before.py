@@ -31,6 +31,8 @@ from ..perceptual import MAX_SHIFT_PX, SMALLEST_PATCH_PX, make_perceptual
 from .step import generate
 from .validate import choose_pairs
 
+log = logging.getLogger(__name__)
+
 START = "start.json"
 STATE = "state.pt"
 
@@ -204,6 +206,8 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         if any((run_dir / stage / STATE).exists() for stage in ("psnr", "gan")):
             raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
         (run_dir / START).unlink(missing_ok=True)
+    elif not kept.exists():
+        log.warning("%s: holds no run to go on with, so this one begins at its first step", run_dir)
     values = recipe.model_dump(mode="json")
     if kept.exists() and resume:
         before, now = _flat(read_recipe(kept).model_dump(mode="json")), _flat(values)  # what was not there is as usual

@@ -128,11 +128,13 @@ def _begin_stage(
     state = start_state(recipe, stage, config, Start() if goes_on else start, device)
     if goes_on:
         state.load(folder / STATE)
-        log.info("%s: going on from step %d", stage.name, state.step)
+        if writes:
+            log.info("%s: going on from step %d", stage.name, state.step)
         return state
-    if writes:  # of a run that was stopped before its first checkpoint, perhaps by another recipe
-        for name in (BEST, LAST):
-            (folder / name).unlink(missing_ok=True)
+    if not writes:
+        return state
+    for name in (BEST, LAST):  # of a run that was stopped before its first checkpoint, perhaps by another recipe
+        (folder / name).unlink(missing_ok=True)
     if start.net is not None:
         log.info("%s: starting from %s", stage.name, start.net)
     if start.estimator is not None:
