@@ -103,7 +103,7 @@ def test_both_stages_learn_and_leave_a_whole_run_folder(recipe_path, tmp_path):
     _, header = load_net(best)
     assert (header["recipe"], header["stage"], header["recipe_sha256"]) == ("small", "gan", recipe.sha256)
     assert float(header["valid_lpips"]) > 0
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["torch"] == torch.__version__
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())[0]["torch"] == torch.__version__
     assert read_recipe(tmp_path / "run" / "recipe.yaml") == recipe
     for stage in ("psnr", "gan"):
         assert list((tmp_path / "run" / "tensorboard" / stage).glob("events*"))
@@ -396,6 +396,7 @@ def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path,
         train(read_recipe(recipe_path, [*changes, "psnr.betas=[0.8, 0.9]"]), tmp_path / "run", resume=True)
     best = train(read_recipe(recipe_path, [*changes, "psnr.steps=4"]), tmp_path / "run", resume=True)
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
+    assert len(json.loads((tmp_path / "run" / "environment.json").read_text())) == 2  # but not of what was refused
 
 
 def test_a_run_goes_on_at_another_learning_rate(recipe_path, tmp_path):

@@ -229,7 +229,9 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": sys.argv,
     }
-    write_text(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+    noted = run_dir / "environment.json"
+    before_this = json.loads(noted.read_text(encoding="utf-8")) if resume and noted.exists() else []
+    write_text(noted, json.dumps([*before_this, environment], indent=2) + "\n")
 
 
 def _is_free(key: str) -> bool:

@@ -3,7 +3,7 @@
 A run folder holds:
 
     recipe.yaml          all values of the recipe, defaults included
-    environment.json     versions, hardware, command
+    environment.json     versions, hardware, command, of each time it was started
     start.json           weights it started from, with their checksums
     train.log            what was printed
     tensorboard/STAGE/   scalars and lq | out | gt pictures
