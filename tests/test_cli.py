@@ -292,6 +292,7 @@ def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):
         (["-o", "x.jpg", "--lossless"], "JPEG has no lossless mode here"),
         (["-o", "x.jp2"], "cannot write .jp2; known: jpeg, png"),
         (["-o", "folder"], "folder: name the file for standard input, as folder"),
+        (["-o", "."], "is a folder; name the file in it, as better.png"),
     ],
 )
 def test_streams_refuse_what_would_do_nothing(sqe, clean, tiny_model, tmp_path, monkeypatch, options, said):
@@ -365,6 +366,20 @@ def test_enhance_goes_on_after_a_bad_file(sqe, clean, broken, tiny_model, tmp_pa
     assert ran.code == 1
     assert ran.err.startswith(f"failed: {broken}: ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_file_named_as_the_stream_does_not_stand_in_its_way(clean, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_text("a file")
+    out = SimpleNamespace(buffer=io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", out)
+    enhance_stream(clean / "0.png", Path("-"), Enhancer(tiny_model, "onnxruntime"))
+    assert out.buffer.getvalue().startswith(b"\x89PNG")
+
+
+def test_a_dry_run_refuses_what_the_run_does(sqe, clean):
+    for options in (["--in-place", "--skip-existing"], ["--in-place", "--overwrite"]):
+        assert "--in-place replaces all" in sqe("enhance", clean, *options, "--dry-run").error
 
 
 def test_what_is_assumed_reaches_the_network(sqe, tmp_path, sample_paths):

@@ -135,6 +135,8 @@ def test_nothing_is_assumed_that_a_network_was_not_trained_for(unet_onnx, tiny_m
     for model, text in ((unet_onnx, "webp:20"), (tiny_model, "jpeg:30")):
         with pytest.raises(ConfigError, match=f"{model.name}: was not trained to be told {text}"):
             Enhancer(model, "onnxruntime", assume=text)
+    with pytest.raises(ConfigError, match=r"assume 30 is no text"):
+        Enhancer(unet_onnx, "onnxruntime", assume=30)
     with pytest.raises(ConfigError, match=r'"jpg:30" is nothing that can be assumed; known are .*jpeg:1 to 100'):
         Enhancer(unet_onnx, "onnxruntime", assume="jpg:30")
 

@@ -282,6 +282,16 @@ def test_another_network_is_refused(tmp_path):
         load_net(tmp_path / "other.pt")
 
 
+def test_the_end_of_a_name_may_be_in_capitals(tmp_path):
+    net = UNet(num_feat=(4, 4), num_block=(1, 1))
+    save_net(tmp_path / "a.safetensors", net)
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.SAFETENSORS")
+    assert load_net(tmp_path / "a.SAFETENSORS")[1]["net"] == "unet"
+    torch.save({"weight": torch.ones(2)}, tmp_path / "a.PT")
+    with pytest.raises(ModelError, match=r"^((?!expected a checkpoint).)*$"):  # it is read, and is no network
+        load_net(tmp_path / "a.PT")
+
+
 def test_what_is_no_checkpoint_gets_no_advice_to_read_it_unsafely(tmp_path):
     for name, said in (
         ("a.onnx", r"expected a checkpoint, \.safetensors, \.pt or \.pth; ONNX files only run"),

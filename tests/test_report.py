@@ -87,6 +87,8 @@ def test_the_terminal_gets_the_measures_that_are_asked_for_first(tmp_path):
 def test_the_terminal_gets_what_is_measured_only_where_asked_for(tmp_path):
     [means] = headline(write(tmp_path, [row(ms_ssim=0.9, ssim=0.8, lpips_legacy=0.1)])[0])
     assert means.headings == ["pairs", "pictures", "bpp", "PSNR dB", "MS-SSIM", "s per MP"]
+    [means] = headline(write(tmp_path, [row(ms_ssim=0.9, ssim=0.8, lpips_legacy=0.1)])[0], ["lpips_legacy"])
+    assert "LPIPS legacy" in means.headings
 
 
 def test_one_equal_picture_does_not_bend_the_curve():

@@ -396,7 +396,12 @@ def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path,
         train(read_recipe(recipe_path, [*changes, "psnr.betas=[0.8, 0.9]"]), tmp_path / "run", resume=True)
     best = train(read_recipe(recipe_path, [*changes, "psnr.steps=4"]), tmp_path / "run", resume=True)
     assert load_net(best.with_name("last.safetensors"))[1]["step"] == "4"
-    assert len(json.loads((tmp_path / "run" / "environment.json").read_text())) == 2  # but not of what was refused
+    noted = tmp_path / "run" / "environment.json"
+    assert len(json.loads(noted.read_text())) == 2  # but not of what was refused
+    for earlier, count in (('{"torch": "2.0"}', 2), ('[{"torch":', 1)):  # of a version before, and damaged
+        noted.write_text(earlier)
+        train(read_recipe(recipe_path, [*changes, "psnr.steps=4"]), tmp_path / "run", resume=True)
+        assert len(json.loads(noted.read_text())) == count
 
 
 def test_a_run_goes_on_at_another_learning_rate(recipe_path, tmp_path):

@@ -17,7 +17,7 @@ from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
 from .errors import ConfigError, ShapeError, SubjectiveQEError
 from .evaluating.measures import MEASURES
-from .images import RGB, open_picture, read_rgb, write_png
+from .images import middle, open_picture, read_rgb, write_png
 from .metrics import Original
 from .photos import count_pages
 from .pngchunks import add_chunks, png_chunk
@@ -166,18 +166,12 @@ def show(source: Path, out: Path, folder: Path) -> tuple[Path, Path]:
     """Both pictures as PNG, which every browser shows, with their profiles."""
     shown = folder / "before.png", folder / "after.png"
     for path, place in zip((source, out), shown, strict=True):
-        write_png(place, _middle(read_rgb(path)))
+        write_png(place, middle(read_rgb(path), SHOWN_PX))
         image = open_picture(path)
         profile = bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else b""
         if profile[16:20] == b"RGB ":
             add_chunks(place, [png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile))])
     return shown
-
-
-def _middle(picture: RGB) -> RGB:
-    """The middle of a picture, at most `SHOWN_PX` a side."""
-    top, left = (max(side - SHOWN_PX, 0) // 2 for side in picture.shape[:2])
-    return picture[top : top + SHOWN_PX, left : left + SHOWN_PX]
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

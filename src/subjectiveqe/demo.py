@@ -13,7 +13,7 @@ from .errors import ShapeError
 from .evaluating.evaluate import evaluate
 from .evaluating.measures import MEASURES
 from .evaluating.results import Row, Summary
-from .images import RGB, read_rgb
+from .images import RGB, middle, read_rgb
 from .samples import samples
 
 if TYPE_CHECKING:
@@ -66,10 +66,8 @@ class DemoPairs:
 
 
 def _middle(path: Path) -> RGB:
-    image = read_rgb(path)
-    top, left = (max(side - LONGEST_PX, 0) // 2 for side in image.shape[:2])
     try:
-        return crop_to_multiple(image[top : top + LONGEST_PX, left : left + LONGEST_PX], 8)
+        return crop_to_multiple(middle(read_rgb(path), LONGEST_PX), 8)
     except ShapeError as error:
         raise ShapeError(f"{path}: {error}") from None
 

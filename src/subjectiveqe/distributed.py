@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +44,14 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+@contextmanager
+def _others_needed() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise SubjectiveQEError("another process has ended; its own message says why") from error
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """Mean of a scalar over all processes; gradients flow back to each of them."""
     if world_size() == 1:
@@ -57,7 +66,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(_: Any, value: Tensor) -> Tensor:
         total = value.clone()
-        dist.all_reduce(total)
+        with _others_needed():
+            dist.all_reduce(total)
         return total
 
     @staticmethod
@@ -71,7 +81,8 @@ def average_gradients(params: Iterable[nn.Parameter]) -> None:
         return
     grads = [param.grad for param in params if param.grad is not None]
     flat = torch.cat([grad.flatten() for grad in grads])
-    dist.all_reduce(flat)
+    with _others_needed():
+        dist.all_reduce(flat)
     flat /= world_size()
     for grad, mean in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
         grad.copy_(mean.view_as(grad))
@@ -80,7 +91,5 @@ def average_gradients(params: Iterable[nn.Parameter]) -> None:
 def wait_for_all() -> None:
     """Returns when every process has come here, e.g. while rank 0 validates and writes."""
     if dist.is_initialized():
-        try:
+        with _others_needed():
             dist.barrier()
-        except RuntimeError:
-            raise SubjectiveQEError("another process has ended; its own message says why") from None

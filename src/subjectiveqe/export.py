@@ -57,7 +57,7 @@ def export_onnx(
         faithful: a checkpoint of the same network for strength 0; `checkpoint` is then strength 1, and the dial is no
             input but a constant that mixes the weights of both, see `dial`. The estimator is that of `checkpoint`.
         less: where the network does better when it is told less than how coarse the picture is, see
-            `codecs.coarseness.read_less`; the file says so, and `enhancing.runtime` goes by it.
+            `codecs.coarseness.read_less`; the file says so, and `enhancing.network` goes by it.
     Returns:
         The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
     Raises:

@@ -334,6 +334,12 @@ def read_rgb(path: Path) -> RGB:
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def middle(rgb: RGB, most_px: int) -> RGB:
+    """The middle of a picture, at most so many pixels a side; a view."""
+    top, left = (max(side - most_px, 0) // 2 for side in rgb.shape[:2])
+    return rgb[top : top + most_px, left : left + most_px]
+
+
 def write_png(path: Path, rgb: RGB) -> None:
     """Writes a lossless PNG; the final name appears only when the file is complete.
 

@@ -63,7 +63,7 @@ class _StoppedError(Exception):
 
 
 class _Desk:
-    """What the page asks for, done; `build` says what of it is arguments."""
+    """Does what the page asks for; arguments as of `build`."""
 
     def __init__(
         self, model: Path | None, runtime: str, max_megapixels: float, folder: Path, stopping: threading.Event

@@ -21,9 +21,6 @@ from . import weights
 from .errors import ConfigError
 from .losses import charbonnier
 
-PerceptualLoss: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""(out, gt, generator) -> (N,); out and gt float32 (N, 3, H, W) in [0, 1]. The generator drives random views."""
-
 Source: TypeAlias = Literal["pretrained", "random"]
 """Weights as `sqe weights` keeps them, or drawn from a seed, for tests."""
 
@@ -207,7 +204,10 @@ def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:
         kind: "vgg19" (the seed's conv5_4), "vgg16" (relu1_2, relu2_2, relu3_3), "lpips-vgg", "lpips-alex-randomised".
         source: see `Source`.
         seed: draws the random weights.
+    Returns:
+        (out, gt, generator) -> (N,); out and gt float32 (N, 3, H, W) in [0, 1]. The generator drives random views.
     Raises:
+        ConfigError: an unknown name.
         WeightsError: the weights are not on this machine.
     """
     if kind not in PERCEPTUAL:

@@ -40,8 +40,12 @@ def coarseness(codec: str, level: int, num: int = len(FAMILIES), chroma: str = "
         family = "hevc-420"
     if family not in FAMILIES[:num]:
         return (math.nan,) * num
-    value = on_scale(_STEPS[family](level))
-    return tuple(value if name == family else 0.0 for name in FAMILIES[:num])
+    return of_family(family, _STEPS[family](level), num)
+
+
+def of_family(family: str, step: float, num: int = len(FAMILIES)) -> tuple[float, ...]:
+    """Such a step of one family, none of the others, as networks are told it."""
+    return tuple(on_scale(step) if name == family else 0.0 for name in FAMILIES[:num])
 
 
 def on_scale(step: float) -> float:
@@ -89,7 +93,7 @@ _LEVELS = {family: range(52) if family.startswith("hevc") else range(1, 101) for
 """The QPs or QFs that there are."""
 
 _LEAST = 0.1
-"""What is less coarse than this, of JPEG QF 98 and finer, is next to nothing."""
+"""What is less coarse than this, as JPEG at QF 99 is, is next to nothing."""
 
 
 def read_assumed(text: str) -> tuple[float, ...]:
@@ -99,19 +103,18 @@ def read_assumed(text: str) -> tuple[float, ...]:
     if family not in FAMILIES or level not in _LEVELS[family]:
         known = ", ".join(f"{name}:{levels[0]} to {levels[-1]}" for name, levels in _LEVELS.items())
         raise ConfigError(f'"{text}" is nothing that can be assumed; known are {known}')
-    value = on_scale(_STEPS[family](level))
-    return tuple(value if name == family else 0.0 for name in FAMILIES)
+    return of_family(family, _STEPS[family](level))
 
 
-def as_assumed(values: Sequence[float]) -> str:
-    """What `read_assumed` would take for this, the nearest; "" where there is next to nothing.
+def as_assumed(values: Sequence[float]) -> str | None:
+    """What `read_assumed` would take for this, the nearest; None where there is next to nothing.
 
     Args:
         values: one of each family, the first ones of `FAMILIES`.
     """
     value, family = max(zip(values, FAMILIES, strict=False))
     if value < _LEAST:
-        return ""
+        return None
     return f"{family}:{min(_LEVELS[family], key=lambda level: abs(on_scale(_STEPS[family](level)) - value))}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ImageError
 from ..images import sniff_format
 from ..jpegsegments import quantisers
-from .coarseness import FAMILIES, avif_step, coarseness, on_scale
+from .coarseness import FAMILIES, avif_step, coarseness, of_family
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -91,7 +91,7 @@ def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | N
         index = float(fields["base_q_idx"])
         if fields.get("using_qmatrix"):
             index = float(np.interp(index, _TUNED, _NOMINAL))
-        return tuple(on_scale(avif_step(index)) if name == "avif" else 0.0 for name in FAMILIES[:num])
+        return of_family("avif", avif_step(index), num)
     if "slice_qp_delta" in fields and "init_qp_minus26" in fields:
         qp = 26 + fields["init_qp_minus26"] + fields["slice_qp_delta"]
         return coarseness("hevc", qp, num, _CHROMA.get(fields.get("chroma_format_idc", 0), ""))

@@ -70,13 +70,15 @@ def enhance(
     sources, or the one that the name of --out or --format says.
     """
     from ..enhancing.enhancer import Enhancer
-    from ..enhancing.files import enhance_files, enhance_stream
+    from ..enhancing.files import IN_PLACE_IS_ALL, enhance_files, enhance_stream
     from ..enhancing.video import Coding, check_target, is_video, list_videos
     from ..files import is_folder
     from ..saving import Saving
 
     if overwrite and skip_existing:
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
+    if in_place and (overwrite or skip_existing):
+        raise ConfigError(IN_PLACE_IS_ALL)
     saving = Saving(format_out, quality, chroma, lossless, strip)
     of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
     of_pictures = {

@@ -153,7 +153,7 @@ def evaluate(
         summary = evaluate_pairs(
             enhancer, sets, out, measures=measures, save_images=save_images, facts=facts, progress=progress
         )
-    tell_of_tables(headline(summary))
+    tell_of_tables(headline(summary, also or ()))
     close(f"report: {summary.html}", len(summary.rows), summary.failed)
 
 
@@ -195,7 +195,7 @@ def benchmark(
             facts=facts,
             progress=progress,
         )
-    tell_of_tables(headline(summary))
+    tell_of_tables(headline(summary, also or ()))
     close(f"report: {summary.html}", len(summary.rows), summary.failed)
 
 

@@ -45,7 +45,7 @@ class PairInfo:
 
 
 class PairSet(Protocol):
-    """Pairs by number, whatever they are stored in; picklable, and safe to use after a fork."""
+    """Pairs by number, whatever they are stored in; picklable."""
 
     @property
     def infos(self) -> Sequence[PairInfo]:
@@ -170,7 +170,7 @@ class FilePairs:
 
 
 def _read_file(path: Path) -> RGB:
-    """Reads a picture with Pillow where it gives the same pixels: libvips waits for ever in a forked worker process."""
+    """Reads a picture with Pillow where it gives the same pixels: libvips is not for a forked worker process."""
     from PIL import ExifTags, Image, UnidentifiedImageError
 
     try:

@@ -86,7 +86,11 @@ class Turn(NamedTuple):
 
 
 def turn_of(frame: av.VideoFrame) -> Turn:
-    """By the matrix of the frame, which says where x and y go (ISO/IEC 14496-12, "tkhd" box); the nearest quarter."""
+    """By the matrix of the frame, which says where x and y go (ISO/IEC 14496-12, "tkhd" box); the nearest quarter.
+
+    Ask it of one frame: who has read its side data has made it refer to itself, and it holds its pixels and threads
+    until Python looks for such cycles.
+    """
     for data in cast(Any, frame.side_data):
         if data.type.name == "DISPLAYMATRIX":
             xx, xy, _, yx, yy = (float(value) for value in np.frombuffer(bytes(data), np.int32)[:5])

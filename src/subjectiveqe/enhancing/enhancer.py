@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.coarseness import read_assumed
+from ..codecs.coarseness import as_assumed, read_assumed
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
@@ -101,7 +101,10 @@ class Enhancer:
             raise ConfigError(f"tile_px {tile_px!r} is no whole number, expected 0 (whole picture) or more")
         if tile_px is not None and tile_px < 0:
             raise ConfigError(f"tile_px {tile_px} is out of range, expected 0 (whole picture) or more")
-        self._arguments = (model, runtime, strength, tile_px, lock_colors, assume)
+        if not isinstance(assume, str | None):
+            raise ConfigError(f'assume {assume!r} is no text, expected as "jpeg:30" or None')
+        self._arguments = (model, runtime, strength, tile_px, lock_colors, assume)  # of a copy
+        self._runtime, self._asked_strength, self._assume = runtime, strength, assume
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self.name = choose_model(runtime, strength) if model is None else str(model)
         self._networks: dict[int, Network] = {}
@@ -117,23 +120,20 @@ class Enhancer:
     def runtime(self) -> str:
         """The engine in this process."""
         of_torch = Path(self.name).suffix.lower() in TORCH_SUFFIXES
-        return choose_runtime(of_torch, self._arguments[1])
+        return choose_runtime(of_torch, self._runtime)
 
     @property
     def _network(self) -> Network:
         """That of this process: a forked one lacks the threads that its parent's network runs in."""
         process = os.getpid()
         if process not in self._networks:
-            strength = self._arguments[2]
-            network = self._networks.setdefault(process, open_network(Path(self.name), self.runtime, strength))
-            keep_after_fork(network)  # to end it is to wait for its threads
+            network = open_network(Path(self.name), self.runtime, self._asked_strength)
+            keep_after_fork(self._networks.setdefault(process, network))  # to end it is to wait for its threads
         return self._networks[process]
 
     def _told_of(self, assume: str) -> Floats:
         """What the network is told where that is assumed; ConfigError where it does not know such pictures."""
-        told = read_assumed(assume)
-        one_patch = np.zeros((1, 3, LOOK_PX, LOOK_PX), np.float32)
-        known = 0 if self._network.estimate is None else self._network.estimate(one_patch).shape[-1]
+        told, known = read_assumed(assume), self._network.num_coarseness
         if any(told[known:]) or not known:
             raise ConfigError(f"{self.name}: was not trained to be told {assume}; leave it out, or take another model")
         return np.array(told[:known], np.float32)
@@ -152,7 +152,7 @@ class Enhancer:
             "strength": f"{self.strength:g}",
             "runtime": self.runtime,
             "colors": "locked" if self._lock_colors else "free",
-            **({} if (assume := self._arguments[-1]) is None else {"assumed": assume}),
+            **({} if self._assume is None else {"assumed": self._assume}),
         }
 
     def look(self, image: Pixels) -> Look:
@@ -162,6 +162,12 @@ class Enhancer:
             image: as of `__call__`.
         """
         return self.look_at_strips(_reader(image), *image.shape[:2])
+
+    def taken_for(self, look: Look) -> str | None:
+        """What a picture of that look is taken for, as `assume` has it; None where that is next to nothing."""
+        if self._assume is not None or look.coarseness is None:
+            return self._assume
+        return as_assumed(look.coarseness.tolist())
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""

@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..codecs.coarseness import as_assumed
 from ..codecs.file_header import file_coarseness
 from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
 from ..files import let_go
@@ -42,6 +41,12 @@ _PASSED_ROWS = 64
 """Rows of a page that are passed over at a time."""
 
 
+IN_PLACE_IS_ALL = (
+    "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing say nothing; "
+    "leave them out"
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one picture.
@@ -54,8 +59,8 @@ class Outcome:
         megapixels: size of the picture.
         seconds: from opening to the finished file.
         faithfulness: what it took to keep to the file, where that was asked for.
-        taken_for: what it, or its first page, seems to have been compressed by, as `Enhancer` takes for `assume`; ""
-            where it seems hardly compressed, or the network does not ask.
+        taken_for: what it, or its first page, seems to have been compressed by, or is assumed to have been, as
+            `Enhancer` takes it; None where it seems hardly compressed, or the network does not ask.
     """
 
     job: Job
@@ -65,7 +70,7 @@ class Outcome:
     megapixels: float = 0.0
     seconds: float = 0.0
     faithfulness: Faithfulness | None = None
-    taken_for: str = ""
+    taken_for: str | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, as `sqe enhance --json` prints them."""
@@ -148,10 +153,7 @@ def enhance_files(
     if existing not in get_args(Existing):
         raise ConfigError(f'existing: expected one of {", ".join(get_args(Existing))}, got "{existing}"')
     if in_place and existing != "refuse":
-        raise ConfigError(
-            "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing say "
-            "nothing; leave them out"
-        )
+        raise ConfigError(IN_PLACE_IS_ALL)
     if faithful:
         check_jpeglib()
     todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
@@ -204,7 +206,12 @@ def enhance_files(
 
 
 def enhance_stream(
-    source: Path, target: Path, enhancer: Enhancer, saving: Saving, faithful: bool = False, overwrite: bool = False
+    source: Path,
+    target: Path,
+    enhancer: Enhancer,
+    saving: Saving | None = None,
+    faithful: bool = False,
+    overwrite: bool = False,
 ) -> Outcome:
     """Enhances one picture from or to a standard stream, for which "-" stands.
 
@@ -221,7 +228,10 @@ def enhance_stream(
         ConfigError: the target is there, or its format is none that can be written or not what was asked for.
         ImageError: see `open_photo` and `write_photo`.
     """
-    if target.exists() and not overwrite:
+    saving = saving or Saving()
+    if target != Path("-") and target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name the file in it, as {target / 'better.png'}")
+    if target != Path("-") and target.exists() and not overwrite:
         raise ConfigError(f"{target}: exists already; add --overwrite or give another name")
     for path, stream in ((source, sys.stdin), (target, sys.stdout)):
         if path == Path("-") and stream is None:
@@ -312,7 +322,7 @@ class _Made(NamedTuple):
 
     photo: Photo
     report: Faithfulness | None
-    taken_for: str
+    taken_for: str | None
 
 
 def _done(job: Job, made: _Made, start_s: float) -> Outcome:
@@ -338,8 +348,7 @@ def _enhance_file(
     if intervals and report:
         strips = intervals.keep(strips, report)
     write_photo(target, photo, strips, saving, format_out)
-    coarseness = looks[0].coarseness
-    return _Made(photo, report, "" if coarseness is None else as_assumed(coarseness.tolist()))
+    return _Made(photo, report, enhancer.taken_for(looks[0]))
 
 
 def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Look]:

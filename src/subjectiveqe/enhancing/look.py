@@ -60,7 +60,7 @@ def mean_look(looks: Sequence[Look]) -> Look:
     telling = [coarseness for coarseness in known if coarseness.any()] or known
     mean: Floats | None = np.mean(telling, axis=0, dtype=np.float32) if telling else None
     [(grid, _)] = Counter(look.grid for look in looks).most_common(1)
-    return Look(mean, grid, *(all(flags) for flags in zip(*(look[2:] for look in looks), strict=True)))
+    return Look(mean, grid, all(look.is_gray for look in looks), all(look.is_assumed for look in looks))
 
 
 _DOUBT, _DOUBT_OF_JPEG = 0.15, 0.05

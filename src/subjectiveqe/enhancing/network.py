@@ -30,6 +30,7 @@ class Network:
         estimate: float32 (M, 3, H, W), patches of a picture -> float32 (1, 2, K): coarseness, and log of the scale of
             its error, or (M, 2, K), those of each patch; None for a network that is not told the coarseness.
         reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
+        num_coarseness: of how many families it is told the coarseness, K; 0 where `estimate` is None.
         stride_px: shifts by multiples of this shift the output alike.
         bytes_px: working memory per pixel of a tile.
         metadata: what the file says of itself.
@@ -37,6 +38,7 @@ class Network:
 
     run: Callable[[Floats, Floats | None], Floats]
     estimate: Callable[[Floats], Floats] | None
+    num_coarseness: int
     reach_px: int
     stride_px: int
     bytes_px: int
@@ -85,6 +87,7 @@ def network_of_onnx(
     return Network(
         run,
         estimate if "patches" in inputs else None,
+        int(inputs["coarseness"][1]) if "coarseness" in inputs else 0,
         int(reach_px) if (reach_px := metadata.get("reach_px", "")).isdecimal() else int(metadata["receptive_px"]),
         stride_px,
         int(bytes_px) if bytes_px.isdecimal() else DEFAULT_BYTES_PX,

@@ -180,7 +180,9 @@ def _open_torch(path: Path, strength: float) -> Network:
             return out
 
     estimator = estimate if net.num_coarseness else None
-    return Network(run, estimator, int(net.receptive_px), int(net.stride_px), DEFAULT_BYTES_PX, metadata)
+    return Network(
+        run, estimator, net.num_coarseness, int(net.receptive_px), int(net.stride_px), DEFAULT_BYTES_PX, metadata
+    )
 
 
 _OPENERS: dict[str, tuple[str, Callable[[Path, float], Network]]] = {

@@ -6,7 +6,6 @@ with the first segment that is missing. At the end the segments' packets are put
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from ..files import LOCK, atomic_path, held, list_files, write_text
 from ..photos import Pixels
 from .clip import (
     Damage,
+    Turn,
     colour_tags,
     decode,
     name_for,
@@ -286,16 +286,18 @@ class _Form:
     rate: Fraction
     time_base: Fraction
     tags: dict[str, int]
+    turn: Turn
 
     @classmethod
     def of(cls, frame: av.VideoFrame, stream: Any) -> _Form:
         height, width = frame.height, frame.width
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        if turn_of(frame).swaps_sides:
+        turn = turn_of(frame)
+        if turn.swaps_sides:
             height, width, aspect = width, height, 1 / aspect
         rate = Fraction(stream.average_rate or 25)
         return cls(
-            height, width, pixel_format(frame), aspect, rate, stream.time_base, colour_tags(stream.codec_context)
+            height, width, pixel_format(frame), aspect, rate, stream.time_base, colour_tags(stream.codec_context), turn
         )
 
     @property
@@ -329,11 +331,6 @@ def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float3
     return np.array(json.loads(note.read_text()), np.float32)
 
 
-_FRAMES_KEPT = 16
-"""How many frames may wait for Python to find that nobody needs them: one whose side data were read refers to itself,
-and holds its pixels and two threads."""
-
-
 def _write_segment(
     path: Path,
     frames: Iterator[av.VideoFrame],
@@ -348,11 +345,9 @@ def _write_segment(
     with av.open(name_for(path), "w", format="nut") as container:
         encoder = _add_encoder(container, form, coding)
         for frame in frames:
-            out = turn_of(frame).upright(enhance(to_rgb(frame)))
+            out = form.turn.upright(enhance(to_rgb(frame)))
             container.mux(encoder.encode(to_frame(out, frame, encoder.codec_context)))
             done += 1
-            if done % _FRAMES_KEPT == 0:
-                gc.collect()
             yield done
         container.mux(encoder.encode(None))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_text
-from ..images import RGB
+from ..images import RGB, middle
+from ..processes import check_vips
 
 SHOWN_PX = 1024
 """Longest side of a picture in a report; of larger ones the middle is shown, since scaling hides blocks."""
@@ -85,11 +86,8 @@ def compare(title: str, caption: str, lq: RGB, out: RGB | None, gt: RGB) -> Comp
         out: enhanced picture, or None where there is no model.
         gt: original picture.
     """
+    before, after, original = (None if image is None else _data_uri(middle(image, SHOWN_PX)) for image in (lq, out, gt))
     height, width = (min(side, SHOWN_PX) for side in gt.shape[:2])
-    top, left = ((side - shown) // 2 for side, shown in zip(gt.shape[:2], (height, width), strict=True))
-    before, after, original = (
-        None if image is None else _data_uri(image[top : top + height, left : left + width]) for image in (lq, out, gt)
-    )
     is_cropped = (height, width) != gt.shape[:2]
     return Comparison(title, caption, width, height, is_cropped, before or "", after, original or "")
 
@@ -128,6 +126,7 @@ def write_report(
 def _data_uri(image: RGB) -> str:
     import pyvips
 
+    check_vips()
     picture = pyvips.Image.new_from_array(np.ascontiguousarray(image), interpretation="srgb")
     data = picture.webpsave_buffer(lossless=True, effort=2)
     return "data:image/webp;base64," + base64.b64encode(data).decode()

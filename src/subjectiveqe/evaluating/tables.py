@@ -38,10 +38,10 @@ def make_tables(summary: Summary) -> list[Table]:
     ]
 
 
-def headline(summary: Summary) -> list[Table]:
-    """Means and BD-rates by the measures that matter most, and by those that are taken only where asked for."""
+def headline(summary: Summary, asked: Sequence[str] = ()) -> list[Table]:
+    """Means and BD-rates by the measures that matter most, and by those that were asked for."""
     measured = list(summary.rows[0].before)
-    names = [name for name in measured if name not in _IN_FILES_ALONE] or measured
+    names = [name for name in measured if name in asked or name not in _IN_FILES_ALONE] or measured
     savings = {key: {name: of[name] for name in names if name in of} for key, of in summary.savings.items()}
     return [_means(summary, names), *_savings({key: of for key, of in savings.items() if of})]
 

@@ -87,7 +87,7 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         state, metadata = read_safetensors(path)
         net = build(path, metadata)
     else:
@@ -175,7 +175,7 @@ def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:
-    if path.suffix not in (".pt", ".pth"):
+    if path.suffix.lower() not in (".pt", ".pth"):
         raise ModelError(f"{path}: expected a checkpoint, .safetensors, .pt or .pth; ONNX files only run")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)

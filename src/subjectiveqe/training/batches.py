@@ -97,7 +97,7 @@ def _way_to_start(sets: Sequence[PairSet]) -> str | None:
     """How workers start; None for the usual way.
 
     Forked from a process that has used libvips they could not read picture files, which are libvips' business but for
-    plain PNG: they would wait for its threads for ever.
+    plain PNG.
     """
     has_files = any(isinstance(pairs, FilePairs) for pairs in sets)
     return "forkserver" if has_files and "forkserver" in multiprocessing.get_all_start_methods() else None

@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,8 +230,15 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         "command": sys.argv,
     }
     noted = run_dir / "environment.json"
-    before_this = json.loads(noted.read_text(encoding="utf-8")) if resume and noted.exists() else []
-    write_text(noted, json.dumps([*before_this, environment], indent=2) + "\n")
+    write_text(noted, json.dumps([*(_noted_before(noted) if resume else []), environment], indent=2) + "\n")
+
+
+def _noted_before(noted: Path) -> list[Any]:
+    """Environments of earlier starts; nothing of a note that is damaged."""
+    with suppress(OSError, ValueError):
+        kept = json.loads(noted.read_text(encoding="utf-8"))
+        return kept if isinstance(kept, list) else [kept]
+    return []
 
 
 def _is_free(key: str) -> bool:
@@ -244,13 +251,15 @@ def logged(run_dir: Path) -> Iterator[None]:
     """What is logged inside goes into the folder's `train.log` too."""
     handler = logging.FileHandler(run_dir / "train.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    root = logging.getLogger("subjectiveqe")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    ours = logging.getLogger("subjectiveqe")
+    level = ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        ours.setLevel(level)
+        ours.removeHandler(handler)
         handler.close()
 
 

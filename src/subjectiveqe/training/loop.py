@@ -95,7 +95,8 @@ def run_stage(
     """Runs one stage from its last checkpoint, or from its beginning, to its end; gives its best weights."""
     folder = run_dir / stage.name
     state = _begin_stage(recipe, stage, config, folder, start, device, writes)
-    _warn_of_emulation(stage, config, device)
+    if writes:
+        _warn_of_emulation(stage, config, device)
     told: Any = state.g.net.num_coarseness
     # The gan stage draws other patches than the psnr stage did.
     seed = 2 * recipe.seed + (stage.name == "gan")

@@ -56,7 +56,7 @@ class StageRecord:
 
     def make_up(self) -> None:
         """Validates what a run that was stopped meanwhile did not; call before the first step."""
-        if (self._folder / STATE).exists() and self._is_to_be_judged() and self._state.judged_step < self._state.step:
+        if self._is_to_be_judged() and self._state.judged_step < self._state.step:
             self._judge()
             self._save_state()
 
