@@ -165,7 +165,7 @@ def test_luma_that_is_coarser_than_colours_is_refused(tmp_path):
 
 def test_without_the_library_the_command_says_what_to_install(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"pip install subjectiveqe\[faithful\]"):
+    with pytest.raises(ConfigError, match=r'run: pip install "subjectiveqe\[faithful\]"$'):
         enhance_files([tmp_path], tmp_path / "out", enhancer, faithful=True)
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
-from subjectiveqe.enhancing.clip import colour_tags, timed
+from subjectiveqe.enhancing.clip import Turn, colour_tags, timed
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.steady import Steadier
 from subjectiveqe.enhancing.video import Coding, enhance_video
@@ -824,7 +824,7 @@ def test_a_link_to_the_source_is_the_source(tmp_path, enhancer):
 
 def test_large_pictures_make_short_segments():
     def form(height, width):
-        return video._Form(height, width, "yuv420p", Fraction(1), Fraction(25), TICK, {})
+        return video._Form(height, width, "yuv420p", Fraction(1), Fraction(25), TICK, {}, Turn())
 
     assert [form(*size).segment_frames for size in ((2160, 3840), (1080, 1920), (64, 96))] == [48, 192, 240]
 
