@@ -131,6 +131,20 @@ def test_what_is_assumed_is_told_whatever_a_picture_looks_like(unet_onnx, draw_i
     assert "assumed" not in Enhancer(unet_onnx, "onnxruntime").identity
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_network_that_hides_how_many_families_it_is_told_gets_one_line(unet_onnx, tmp_path, draw_image, runtime):
+    pytest.importorskip(runtime)
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(unet_onnx)
+    [told] = [value for value in model.graph.input if value.name == "coarseness"]
+    told.type.tensor_type.shape.dim[1].dim_param = "families"
+    onnx.save(model, tmp_path / "free.onnx")
+    with pytest.raises(ConfigError, match="was not trained to be told jpeg:30"):
+        Enhancer(tmp_path / "free.onnx", runtime, assume="jpeg:30")
+    with pytest.raises(ModelError, match=r"free\.onnx: "):
+        Enhancer(tmp_path / "free.onnx", runtime)(draw_image((64, 64)))
+
+
 def test_nothing_is_assumed_that_a_network_was_not_trained_for(unet_onnx, tiny_model):
     for model, text in ((unet_onnx, "webp:20"), (tiny_model, "jpeg:30")):
         with pytest.raises(ConfigError, match=f"{model.name}: was not trained to be told {text}"):

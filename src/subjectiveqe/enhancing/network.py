@@ -80,6 +80,7 @@ def network_of_onnx(
         }
         return compute("estimate", {"lq": _NOTHING, "patches": patches, **rest})
 
+    families = inputs["coarseness"][1] if "coarseness" in inputs else 0
     stride_px = int(metadata["stride_px"])
     if stride_px < 1:
         raise ModelError(f"{path}: the metadata say stride_px {stride_px}, expected 1 or more")
@@ -87,7 +88,7 @@ def network_of_onnx(
     return Network(
         run,
         estimate if "patches" in inputs else None,
-        int(inputs["coarseness"][1]) if "coarseness" in inputs else 0,
+        families if isinstance(families, int) else 0,  # in a file of others' making it may be a name
         int(reach_px) if (reach_px := metadata.get("reach_px", "")).isdecimal() else int(metadata["receptive_px"]),
         stride_px,
         int(bytes_px) if bytes_px.isdecimal() else DEFAULT_BYTES_PX,
