@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .codecs import crop_to_multiple, get_codec
-from .data.pairs import PairInfo
+from .data.pairs import PairInfo, rectangle
 from .enhancing.enhancer import Enhancer
 from .errors import ShapeError
 from .evaluating.evaluate import evaluate
@@ -60,9 +60,7 @@ class DemoPairs:
 
     def crop(self, index: int, top: int, left: int, height: int, width: int) -> tuple[RGB, RGB]:
         """Views of the same part of lq and gt."""
-        lq, gt = self._pairs[index]
-        window = slice(top, top + height), slice(left, left + width)
-        return lq[window], gt[window]
+        return rectangle(self._pairs[index], top, left, height, width)
 
 
 def _middle(path: Path) -> RGB:

@@ -208,7 +208,7 @@ def relativistic_d_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return (lift_real + sink_fake) / 2
 
 
-def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = BLOCK_PX) -> Tensor:
+def border_loss(out: Tensor, gt: Tensor, grid: Tensor) -> Tensor:
     """How much more than the original an output steps at the codec's block borders.
 
     A step is the absolute difference of neighbouring pixels. Per picture and direction, the mean step across block
@@ -219,8 +219,7 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = BLOCK_PX)
     Args:
         out: (N, 3, H, W); carries the gradient.
         gt: the same shape.
-        grid: int, (N, 2): rows y with (y - grid[0]) % block_px == 0 start a block, columns likewise with grid[1].
-        block_px: side of a block.
+        grid: int, (N, 2): rows y with (y - grid[0]) % 8 == 0 start a block, columns likewise with grid[1].
     Returns:
         Scalar; 0 where the borders stand out no more than in the original, 0.59 where twice as much.
     """
@@ -228,7 +227,7 @@ def border_loss(out: Tensor, gt: Tensor, grid: Tensor, block_px: int = BLOCK_PX)
     slack = 0.1  # two patches of one texture differ by less; without it the loss would flatten all texture at the grid
     for axis, first in ((2, grid[:, 0]), (3, grid[:, 1])):
         place = torch.arange(1, out.shape[axis], device=out.device)
-        is_border = ((place[None] - first[:, None]) % block_px == 0).to(out.dtype)  # (N, H - 1) or (N, W - 1)
+        is_border = ((place[None] - first[:, None]) % BLOCK_PX == 0).to(out.dtype)  # (N, H - 1) or (N, W - 1)
         steps_out, steps_gt = (x.diff(dim=axis).abs().mean(dim=5 - axis) for x in (out, gt))  # (N, 3, L)
         ratio_out, ratio_gt = (_log_border_ratio(steps, is_border) for steps in (steps_out, steps_gt))
         terms.append(F.relu(ratio_out - ratio_gt - slack).mean())
@@ -273,22 +272,21 @@ def estimate_loss(estimate: Tensor, truth: Tensor, too_coarse: float = 1.0) -> T
     return (terms * known).sum() / known.sum().clamp(min=1)
 
 
-def grid_loss(out: Tensor, gt: Tensor, period_px: int = BLOCK_PX) -> Tensor:
+def grid_loss(out: Tensor, gt: Tensor) -> Tensor:
     """How strong a regular pattern the network has left in the difference from the original, wherever it is.
 
     Pixel shuffles and strides make it easy to write a checkerboard, perceptual losses and discriminators may reward it,
-    and a distance between pictures hardly sees it. The difference is folded to one period, which cancels what is not
-    regular; the absolute value of what is left, but for its mean, is the loss. The larger a patch, the less texture is
-    taken for a pattern.
+    and a distance between pictures hardly sees it. The difference is folded to 8 px, which cancels what has another
+    period than that or what divides it; the absolute value of what is left, but for its mean, is the loss. The larger a
+    patch, the less texture is taken for a pattern.
 
     Args:
-        out: (N, 3, H, W), H and W multiples of `period_px`, on the network's own grid; carries the gradient.
+        out: (N, 3, H, W), H and W multiples of 8, on the network's own grid; carries the gradient.
         gt: the same shape.
-        period_px: longest period; those that divide it count too.
     Returns:
         Scalar in units of the range; about the amplitude of a pattern that covers the picture.
     """
-    height, width = (side // period_px for side in out.shape[-2:])
-    cells = (out - gt).reshape(len(out), -1, height, period_px, width, period_px)
+    height, width = (side // BLOCK_PX for side in out.shape[-2:])
+    cells = (out - gt).reshape(len(out), -1, height, BLOCK_PX, width, BLOCK_PX)
     pattern: Tensor = cells.mean((2, 4))  # (N, 3, 8, 8)
     return (pattern - pattern.mean((2, 3), keepdim=True)).abs().mean()

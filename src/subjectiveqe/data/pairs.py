@@ -60,6 +60,13 @@ class PairSet(Protocol):
         """The same rectangle of `lq` and `gt`, read-only; on LMDB two views on the memory map, without a copy."""
 
 
+def rectangle(pair: tuple[RGB, RGB], top: int, left: int, height: int, width: int) -> tuple[RGB, RGB]:
+    """Views on the same part of both."""
+    lq, gt = pair
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    return lq[rows, columns], gt[rows, columns]
+
+
 def centre(pairs: PairSet, index: int, crop_px: int | None) -> tuple[RGB, RGB]:
     """The middle of a compressed picture and of its original, on the codec's grid, as a whole file would be.
 
@@ -164,9 +171,7 @@ class FilePairs:
 
     def crop(self, index: int, top: int, left: int, height: int, width: int) -> tuple[RGB, RGB]:
         """Reads both pictures and gives the same rectangle of `lq` and `gt`."""
-        lq, gt = self.read(index)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        return lq[rows, columns], gt[rows, columns]
+        return rectangle(self.read(index), top, left, height, width)
 
 
 def _read_file(path: Path) -> RGB:

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import ImageError, StoreError
 from ..files import write_text
 from ..images import RGB
-from .pairs import FilePairs, PairInfo, PairSet, pair_folders
+from .pairs import FilePairs, PairInfo, PairSet, pair_folders, rectangle
 
 FORMAT = "subjectiveqe-pairs"
 VERSION = 1
@@ -233,9 +233,7 @@ class LmdbPairs:
 
     def crop(self, index: int, top: int, left: int, height: int, width: int) -> tuple[RGB, RGB]:
         """Gives views on the same rectangle of `lq` and `gt`, read-only."""
-        lq, gt = self.read(index)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        return lq[rows, columns], gt[rows, columns]
+        return rectangle(self.read(index), top, left, height, width)
 
 
 class _Map:
