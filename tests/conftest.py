@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,23 @@ def own_cache(tmp_path_factory):
 def draw_image():
     """The function `draw_image((height, width), seed=0)`."""
     return _draw_image
+
+
+@pytest.fixture(scope="session")
+def draw_store(tmp_path_factory) -> Callable[[int, tuple[int, int]], Path]:
+    """The function `draw_store(count, (height, width))`: a store of drawn pictures as JPEG at QF 10 and 40."""
+
+    def draw(count: int, size: tuple[int, int]) -> Path:
+        from subjectiveqe.data.prepare import prepare
+        from subjectiveqe.images import write_png
+
+        folder = tmp_path_factory.mktemp("drawn")
+        for seed in range(count):
+            write_png(folder / "pictures" / f"{seed}.png", _draw_image(size, seed))
+        prepare(folder / "pictures", folder / "store.lmdb", "jpeg", [10, 40], jobs=1)
+        return folder / "store.lmdb"
+
+    return draw
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,8 @@ from torch import nn
 from subjectiveqe import metrics
 from subjectiveqe.config import DataConfig, LossConfig, StageConfig, ValidConfig, read_recipe
 from subjectiveqe.data.patches import Patches
-from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import open_pairs
 from subjectiveqe.errors import ConfigError, ModelError
-from subjectiveqe.images import write_png
 from subjectiveqe.losses import (
     balance_weights,
     charbonnier,
@@ -52,13 +50,8 @@ checkpoint_every: 3
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, draw_image):
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed in range(5):
-        write_png(folder / f"{seed}.png", draw_image((64, 72), seed))
-    out = tmp_path_factory.mktemp("stores") / "tiny.lmdb"
-    prepare(folder, out, "jpeg", [10, 40], jobs=1)
-    return out
+def store(draw_store):
+    return draw_store(5, (64, 72))
 
 
 @pytest.fixture

@@ -57,13 +57,8 @@ checkpoint_every: 3
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, draw_image):
-    folder = tmp_path_factory.mktemp("pictures")
-    for seed in range(3):
-        write_png(folder / f"{seed}.png", draw_image((136, 144), seed))
-    out = tmp_path_factory.mktemp("stores") / "small.lmdb"
-    prepare(folder, out, "jpeg", [10, 40], jobs=1)
-    return out
+def store(draw_store):
+    return draw_store(3, (136, 144))
 
 
 @pytest.fixture

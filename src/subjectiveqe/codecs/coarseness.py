@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from . import CODECS
 
 FAMILIES = ("hevc", "jpeg", "webp", "avif", "hevc-420")
 """Whose coarseness a network can be told, in this order; a family added later goes to the end.
@@ -89,7 +90,11 @@ def avif_step(index: float) -> float:
 _STEPS = {"hevc": _hevc_step, "jpeg": _jpeg_step, "webp": _webp_step, "avif": _avif_step, "hevc-420": _hevc_step}
 
 
-_LEVELS = {family: range(52) if family.startswith("hevc") else range(1, 101) for family in FAMILIES}
+_LEVELS = {
+    family: range(low, high + 1)
+    for family in FAMILIES
+    for low, high in [CODECS[PARENTS.get(family, family)].level_range]
+}
 """The QPs or QFs that there are."""
 
 _LEAST = 0.1

@@ -104,7 +104,9 @@ class Enhancer:
         if not isinstance(assume, str | None):
             raise ConfigError(f'assume {assume!r} is no text, expected as "jpeg:30" or None')
         self._arguments = (model, runtime, strength, tile_px, lock_colors, assume)  # of a copy
-        self._runtime, self._asked_strength, self._assume = runtime, strength, assume
+        self._runtime, self._asked_strength = runtime, strength
+        self.assume = assume
+        """As it was given."""
         self._tile_px, self._lock_colors = tile_px, lock_colors
         self.name = choose_model(runtime, strength) if model is None else str(model)
         self._networks: dict[int, Network] = {}
@@ -152,7 +154,7 @@ class Enhancer:
             "strength": f"{self.strength:g}",
             "runtime": self.runtime,
             "colors": "locked" if self._lock_colors else "free",
-            **({} if self._assume is None else {"assumed": self._assume}),
+            **({} if self.assume is None else {"assumed": self.assume}),
         }
 
     def look(self, image: Pixels) -> Look:
@@ -165,8 +167,8 @@ class Enhancer:
 
     def taken_for(self, look: Look) -> str | None:
         """What a picture of that look is taken for, as `assume` has it; None where that is next to nothing."""
-        if self._assume is not None or look.coarseness is None:
-            return self._assume
+        if self.assume is not None or look.coarseness is None:
+            return self.assume
         return as_assumed(look.coarseness.tolist())
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
@@ -178,7 +180,7 @@ class Enhancer:
         trim_memory()
         grid = find_grid(lq)
         if self._assumed is not None:
-            return Look(self._assumed, grid, gray, is_assumed=True)
+            return Look(self._assumed, grid, gray)
         if self._network.estimate is None:
             return Look(None, grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq

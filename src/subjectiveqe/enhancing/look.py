@@ -41,13 +41,11 @@ class Look(NamedTuple):
         grid: row and column, 0..7, where the codec's blocks begin. Networks see pictures as if that were 0, as it is in
             all files but those cut out of others.
         is_gray: whether the picture has no colour anywhere, and is to get none.
-        is_assumed: whether the coarseness is what somebody says, whatever the picture and its file look like.
     """
 
     coarseness: Floats | None
     grid: tuple[int, int] = (0, 0)
     is_gray: bool = False
-    is_assumed: bool = False
 
 
 def mean_look(looks: Sequence[Look]) -> Look:
@@ -60,7 +58,7 @@ def mean_look(looks: Sequence[Look]) -> Look:
     telling = [coarseness for coarseness in known if coarseness.any()] or known
     mean: Floats | None = np.mean(telling, axis=0, dtype=np.float32) if telling else None
     [(grid, _)] = Counter(look.grid for look in looks).most_common(1)
-    return Look(mean, grid, all(look.is_gray for look in looks), all(look.is_assumed for look in looks))
+    return Look(mean, grid, all(look.is_gray for look in looks))
 
 
 _DOUBT, _DOUBT_OF_JPEG = 0.15, 0.05
@@ -88,7 +86,7 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
         look: at the picture.
         told: as `codecs.coarseness` gives it, for one codec; None where the file says nothing.
     """
-    if look.coarseness is None or look.is_assumed or told is None:
+    if look.coarseness is None or told is None:
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
     family = FAMILIES[int(said.argmax())]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ def run_stage(
     seed = 2 * recipe.seed + (stage.name == "gan")
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = stream(recipe.data, seed, config.batch, state.step, rank, world_size, device, told)
-    with StageRecord(recipe, stage, config, run_dir, state) if writes else nullcontext() as record:
+    with closing(StageRecord(recipe, stage, config, run_dir, state)) if writes else nullcontext() as record:
         if record:
             record.make_up()
         while state.step < config.steps:

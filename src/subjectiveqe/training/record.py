@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -46,12 +45,8 @@ class StageRecord:
         self._board = SummaryWriter(run_dir / "tensorboard" / stage.name, purge_step=state.step + 1)
         self._told_step, self._told_s = state.step, time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the plots."""
         self._board.close()
 
     def make_up(self) -> None:
@@ -70,7 +65,7 @@ class StageRecord:
         if self._is_due(self._recipe.log_every):
             self._tell(losses, lrs[0])
         if self._is_due(self._recipe.checkpoint_every):  # before a validation, which may take hours
-            save_weights(self._folder / LAST, self._recipe, self._stage.name, self._state, None)
+            self._save_weights(LAST, None)
             self._save_state()
         if self._is_to_be_judged():
             self._judge()
@@ -86,6 +81,22 @@ class StageRecord:
     def _save_state(self) -> None:
         self._state.save(self._folder / STATE)
 
+    def _save_weights(self, name: str, scores: Scores | None) -> None:
+        """Writes the averaged generator with a header that says how it came to be."""
+        metadata = {
+            **self._recipe.metadata,
+            "recipe": self._recipe.name,
+            "recipe_sha256": self._recipe.sha256,
+            "stage": self._stage.name,
+            "step": str(self._state.step),
+            "subjectiveqe": __version__,
+        }
+        if self._config.faithful_loss is None:
+            metadata[TRAINED_AT] = str(self._config.strength)
+        if scores is not None:
+            metadata |= {"valid_psnr_db": f"{scores.psnr_db:.3f}", "valid_lpips": f"{scores.lpips:.4f}"}
+        save_net(self._folder / name, self._state.ema_g, metadata)
+
     def _judge(self) -> None:
         """Validates, and keeps the weights if they are the best so far."""
         state = self._state
@@ -94,7 +105,7 @@ class StageRecord:
         state.judged_step = state.step
         if state.best is None or self._stage.goal(scores) > state.best:
             state.best = self._stage.goal(scores)
-            save_weights(self._folder / BEST, self._recipe, self._stage.name, state, scores)
+            self._save_weights(BEST, scores)
 
     def _tell(self, losses: dict[str, Tensor | float], lr: float) -> None:
         """Prints and plots the losses, with the speed since the last time and the time that is left."""
@@ -121,21 +132,3 @@ class StageRecord:
         for number, triple in enumerate(shown):
             picture = np.concatenate(triple, axis=1)
             self._board.add_image(f"valid/{number} lq out gt", picture, step, dataformats="HWC")
-
-
-def save_weights(path: Path, recipe: Recipe, stage: str, state: TrainState, scores: Scores | None) -> None:
-    """Writes the averaged generator with a header that says how it came to be."""
-    config: StageConfig = getattr(recipe, stage)
-    metadata = {
-        **recipe.metadata,
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "stage": stage,
-        "step": str(state.step),
-        "subjectiveqe": __version__,
-    }
-    if config.faithful_loss is None:
-        metadata[TRAINED_AT] = str(config.strength)
-    if scores is not None:
-        metadata |= {"valid_psnr_db": f"{scores.psnr_db:.3f}", "valid_lpips": f"{scores.lpips:.4f}"}
-    save_net(path, state.ema_g, metadata)
