@@ -21,7 +21,7 @@ PARENTS = {"hevc-420": "hevc"}
 """What a network knows of a family that it has not been told of before: as much as of this one."""
 
 
-def coarseness(codec: str, level: int, num: int = len(FAMILIES), chroma: str = "") -> tuple[float, ...]:
+def coarseness(codec: str, level: float, num: int = len(FAMILIES), chroma: str = "") -> tuple[float, ...]:
     """The quantiser's step on a logarithmic scale, at the place of the codec's family, and 0 for all others.
 
     Args:
@@ -54,24 +54,24 @@ def on_scale(step: float) -> float:
     return math.log2(step) / 8
 
 
-def _hevc_step(qp: int) -> float:
+def _hevc_step(qp: float) -> float:
     return max(1.0, float(2 ** ((qp - 4) / 6)))
 
 
-def _jpeg_step(qf: int) -> float:
+def _jpeg_step(qf: float) -> float:
     """Mean of the luma table that libjpeg makes for a quality factor, before it is rounded; at least 1."""
     percent = 5000 / qf if qf < 50 else 200 - 2 * qf
     return max(1.0, 57.625 * percent / 100)  # the mean of the standard's example table (ITU-T T.81, table K.1)
 
 
-def _webp_step(qf: int) -> float:
+def _webp_step(qf: float) -> float:
     """What libwebp makes of a quality factor before it looks at the picture: an index, and VP8's AC step for that."""
     share = qf / 100 * 2 / 3 if qf < 75 else 2 * qf / 100 - 1
     # The table of RFC 6386, section 14.1, consists of these pieces.
     return float(np.interp(127 * (1 - np.cbrt(share)), (0, 54, 83, 102, 116, 127), (4, 58, 116, 173, 229, 284)))
 
 
-def _avif_step(qf: int) -> float:
+def _avif_step(qf: float) -> float:
     """What libavif and libaom make of a quality factor: a quantiser of 64, and its index of 256."""
     return avif_step(4 * round((100 - qf) * 63 / 100))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
-import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from ..errors import ImageError
 from ..images import sniff_format
 from ..jpegsegments import quantisers
+from .bitstream import Headers, headers_logged
 from .coarseness import FAMILIES, avif_step, coarseness, of_family
 
 if TYPE_CHECKING:
@@ -24,12 +23,6 @@ _TUNED = (0, 16, 32, 48, 60, 76, 92, 108, 136, 148, 196, 216, 236, 249, 255)
 _NOMINAL = (0, 12, 24, 36, 52, 64, 76, 88, 112, 128, 176, 200, 228, 240, 255)
 """Where libaom is tuned for pictures ("iq", which libavif asks for) it writes a higher index than a quality stands for,
 and a matrix that is finer than flat for what is seen most. Read off files of libavif 1.4.2 at qualities 5 to 95."""
-
-_FIELD = re.compile(r"\d+ +(\w+) +[01]+ = (-?\d+)")
-"""Place in bits, name, bits and value, as `trace_headers` logs them."""
-
-_FFMPEG_LOG = threading.Lock()
-"""Its verbosity is one for all threads."""
 
 _CHROMA = {1: "420", 2: "422", 3: "444"}
 """What `chroma_format_idc` stands for."""
@@ -101,29 +94,21 @@ def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | N
 def _frame_headers(path: Path) -> list[dict[str, int]]:
     """Names and values of the fields, for each tile; nothing for what FFmpeg cannot read."""
     import av
-    import av.logging
-    from av.bitstream import BitStreamFilterContext
 
     headers: dict[int, dict[str, int]] = {}
-    with _FFMPEG_LOG:
-        level = av.logging.get_level()
-        av.logging.set_level(av.logging.INFO)
-        try:
-            with path.open("rb") as data, av.open(data, "r") as file:
-                tiles = _largest_picture(file.streams.video)
-                for packet in file.demux(tiles):
-                    if packet.stream.index in headers:
-                        continue
-                    with av.logging.Capture() as lines:
-                        BitStreamFilterContext("trace_headers", packet.stream).filter(packet)
-                    found = [field for _, _, text in lines if (field := _FIELD.fullmatch(text.strip()))]
-                    headers[packet.stream.index] = {field[1]: int(field[2]) for field in reversed(found)}
-                    if len(headers) == len(tiles):
-                        break
-        except (av.FFmpegError, OSError, ValueError, IndexError):
-            return []
-        finally:
-            av.logging.set_level(level)
+    try:
+        with headers_logged(), path.open("rb") as data, av.open(data, "r") as file:
+            tiles = {tile.index: tile for tile in _largest_picture(file.streams.video)}
+            for packet in file.demux(*tiles.values()):
+                if (index := packet.stream.index) in headers:
+                    continue
+                reader = Headers(tiles[index])
+                found = reader.of_stream + reader.of_packet(packet)
+                headers[index] = dict(reversed(found))
+                if len(headers) == len(tiles):
+                    break
+    except (av.FFmpegError, OSError, ValueError, IndexError):
+        return []
     return list(headers.values())
 
 

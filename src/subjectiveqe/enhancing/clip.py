@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..photos import Pixels
@@ -220,13 +221,35 @@ def _exact() -> int:
     return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
 
 
-def to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
-    """The way back from `to_rgb`, into the format that an encoder takes, at the time of the frame it was."""
+def to_frame(out: Pixels, lq: Pixels, frame: av.VideoFrame, turn: Turn, context: Any) -> av.VideoFrame:
+    """The way back from `to_rgb`, upright, into the format that an encoder takes, at the time of the frame it was.
+
+    Where that is the format of the frame, what has changed is added to it: what is left alone stays as it is, bit for
+    bit, and chroma is not interpolated and reduced again.
+
+    Args:
+        out: the result, uint8 or uint16, (H, W, 3).
+        lq: what `to_rgb` gave.
+        frame: the one that it is of.
+        turn: that of the clip.
+        context: the encoder's.
+    """
+    coded = _coded(turn.upright(out), frame, context)
+    if _lies_alike(frame, turn, context):
+        before = _coded(turn.upright(lq), frame, context)
+        largest = 2 ** frame.format.components[0].bits - 1
+        for plane, was, own in zip(_planes(coded), _planes(before), _planes(frame), strict=True):
+            changed = turn.upright(own[..., None])[..., 0].astype(np.int32) + plane - was
+            plane[...] = np.clip(changed, 0, largest)
+    coded.pts, coded.time_base = frame.pts, frame.time_base
+    return coded
+
+
+def _coded(rgb: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
     import av
 
-    name = "rgb48le" if out.dtype == np.uint16 else "rgb24"
-    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(out), name)
-    coded = rgb.reformat(
+    name = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), name).reformat(
         context.width,
         context.height,
         context.pix_fmt,
@@ -234,8 +257,19 @@ def to_frame(out: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
         dst_color_range=_range_of(frame),
         interpolation=_exact(),
     )
-    coded.pts, coded.time_base = frame.pts, frame.time_base
-    return coded
+
+
+def _lies_alike(frame: av.VideoFrame, turn: Turn, context: Any) -> bool:
+    """Whether planes of a frame, upright, are as those that an encoder takes."""
+    size = (frame.height, frame.width) if turn.swaps_sides else (frame.width, frame.height)
+    return size == (context.width, context.height) and frame.format.name.replace("yuvj", "yuv") == context.pix_fmt
+
+
+def _planes(frame: av.VideoFrame) -> list[NDArray[Any]]:
+    """Levels of luma and chroma, views of uint8 or uint16."""
+    dtype = np.dtype(np.uint16 if _is_deep(frame) else np.uint8)
+    planes = cast(Any, frame.planes)
+    return [np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width] for plane in planes]
 
 
 def pixel_format(frame: av.VideoFrame) -> str:

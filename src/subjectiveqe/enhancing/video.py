@@ -16,9 +16,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line
 from ..files import LOCK, atomic_path, held, list_files, write_text
 from ..photos import Pixels
@@ -37,9 +34,10 @@ from .clip import (
     to_rgb,
     turn_of,
 )
+from .clip_look import ClipLook, look_at_clip
 from .enhancer import Enhancer
 from .joining import join, segment_path
-from .look import Look, is_gray, mean_look
+from .look import Look, is_gray
 from .steady import Steadier
 
 if TYPE_CHECKING:
@@ -57,9 +55,6 @@ _ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 
 _SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 240)
 """What is lost at most when a run is killed: some minutes of work. Each segment begins with a key frame, at which what
 rests jumps by what coding costs it; x264 sets one after 250 frames by itself."""
-
-_SAMPLES = 8
-"""Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +86,14 @@ class Video:
         frames: of the result.
         resumed: how many of them an earlier run had finished.
         warnings: what of the source is not kept, one sentence each.
+        taken_for: what its frames seem to have been compressed by, or are assumed to have been, as
+            `Enhancer.taken_for` has it; where they differ, on the mean.
     """
 
     frames: int
     resumed: int
     warnings: tuple[str, ...]
+    taken_for: str | None
 
 
 def is_video(path: Path) -> bool:
@@ -158,13 +156,14 @@ def enhance_video(
     with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
         with _errors_of(source):
-            frames, resumed, damage = _make_segments(source, folder, form, enhancer, coding, total, progress)
+            look = _clip_look(source, enhancer, folder / "look.json")
+            frames, resumed, damage = _make_segments(source, folder, form, enhancer, look, coding, total, progress)
         with _errors_of(target), atomic_path(target) as part:
             warnings += damage + join(source, folder, part, target.suffix)
     shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
     if folder.exists():
         warnings.append(f"{folder} is left and can be deleted")
-    return Video(frames, resumed, tuple(warnings))
+    return Video(frames, resumed, tuple(warnings), enhancer.taken_for(Look(look.mean)))
 
 
 def _make_segments(
@@ -172,12 +171,12 @@ def _make_segments(
     folder: Path,
     form: _Form,
     enhancer: Enhancer,
+    look: ClipLook,
     coding: Coding,
     total: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[int, int, list[str]]:
     """Enhances what is not finished; gives all frames, those that were finished, and what could not be decoded."""
-    look = Look(_estimate(source, enhancer, folder / "coarseness.json"))
     finished = _count_finished(folder)
     resumed = frames = sum(finished)
     segments = len(finished)
@@ -185,8 +184,8 @@ def _make_segments(
     if segments:
         steadier.load(folder / f"{segments - 1:06d}.npz")
 
-    def enhance(lq: Pixels) -> Pixels:
-        return steadier(lq, enhancer.with_look(lq, look._replace(is_gray=is_gray(lq))))
+    def enhance(lq: Pixels, time_s: float) -> Pixels:
+        return steadier(lq, enhancer.with_look(lq, Look(look.at(time_s), is_gray=is_gray(lq))))
 
     with open_video(source) as container:
         stream = picture_stream(container)
@@ -307,35 +306,21 @@ class _Form:
         return min(max(int(_SEGMENT_PX / (self.height * self.width)), least), most)
 
 
-def _estimate(source: Path, enhancer: Enhancer, note: Path) -> NDArray[np.float32] | None:
-    """The mean over a few frames all over the clip, each behind a key frame, which may be better than the rest."""
+def _clip_look(source: Path, enhancer: Enhancer, note: Path) -> ClipLook:
+    """As `look_at_clip`; an earlier run's is taken as it was."""
     if note.exists():
-        with suppress(ValueError):
-            return np.array(json.loads(note.read_text()), np.float32)
-    import av
-
-    looks = []
-    for number in range(_SAMPLES):
-        with open_video(source) as container:
-            with suppress(av.FFmpegError):
-                container.seek(int((container.duration or 0) * number / _SAMPLES))
-            frames = list(islice(decode(container), 2))
-        if not frames:  # some files cannot be sought; then the first frames have to do
-            with open_video(source) as container:
-                frames = list(islice(decode(container), 2))
-        looks += [enhancer.look(to_rgb(frame)) for frame in frames[-1:]]
-    mean = mean_look(looks).coarseness if looks else None
-    if mean is None:
-        return None
-    write_text(note, json.dumps(mean.tolist()))
-    return np.array(json.loads(note.read_text()), np.float32)
+        with suppress(ValueError, TypeError):
+            return ClipLook.from_json(note.read_text())
+    look = look_at_clip(source, enhancer)
+    write_text(note, look.to_json())
+    return ClipLook.from_json(note.read_text())
 
 
 def _write_segment(
     path: Path,
     frames: Iterator[av.VideoFrame],
     form: _Form,
-    enhance: Callable[[Pixels], Pixels],
+    enhance: Callable[[Pixels, float], Pixels],
     coding: Coding,
     done: int,
 ) -> Iterator[int]:
@@ -345,8 +330,9 @@ def _write_segment(
     with av.open(name_for(path), "w", format="nut") as container:
         encoder = _add_encoder(container, form, coding)
         for frame in frames:
-            out = form.turn.upright(enhance(to_rgb(frame)))
-            container.mux(encoder.encode(to_frame(out, frame, encoder.codec_context)))
+            lq = to_rgb(frame)
+            out = enhance(lq, frame.time)
+            container.mux(encoder.encode(to_frame(out, lq, frame, form.turn, encoder.codec_context)))
             done += 1
             yield done
         container.mux(encoder.encode(None))

@@ -1,0 +1,214 @@
+"""How coarse a clip is taken to be: by its frames, and by what its file says of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+
+from subjectiveqe.codecs import clip_header
+from subjectiveqe.codecs.clip_header import clip_coarseness
+from subjectiveqe.codecs.coarseness import FAMILIES, coarseness
+from subjectiveqe.enhancing import clip_look, video
+from subjectiveqe.enhancing.clip import open_video, picture_stream
+from subjectiveqe.enhancing.clip_look import ClipLook, look_at_clip
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.look import Look
+from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.images import read_rgb
+from subjectiveqe.samples import samples
+
+NUM, PLACE = len(FAMILIES), FAMILIES.index("hevc-420")
+QUIET = {"x265-params": "log-level=error"}
+
+
+def make_clip(path, codec="libx264", count=24, pix_fmt="yuv420p", **options):
+    """A photo that moves by a pixel a frame, 10 of which are a second."""
+    photo = read_rgb(samples()[0])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        context = stream.codec_context
+        context.height, context.width, context.pix_fmt = 128, 192, pix_fmt
+        context.options = QUIET | {name.replace("_", "-"): str(value) for name, value in options.items()}
+        for k in range(count):
+            picture = np.ascontiguousarray(photo[k : k + 128, 60 : 60 + 192])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def said_by(path, num=NUM):
+    with open_video(path) as container:
+        return clip_coarseness(container, picture_stream(container), num)
+
+
+def mean_said(path):
+    return np.mean([told for _, told in said_by(path)], axis=0)
+
+
+def looks_like(value, family="avif", assume=None):
+    """An enhancer to which all pictures look alike."""
+    told = np.array([value * (name == family) for name in FAMILIES], np.float32)
+    return SimpleNamespace(look=lambda _: Look(told), assume=assume)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+@pytest.mark.parametrize(("codec", "options"), [("libx264", {"bf": 0}), ("libx265", {})])
+def test_a_clip_tells_its_qp(tmp_path, codec, options, suffix):
+    """Key frames are three finer than the others, and B-frames of x265 one coarser."""
+    options = {"x265-params": "log-level=error:qp=30:bframes=0"} if codec == "libx265" else {"qp": 30, **options}
+    told = mean_said(make_clip(tmp_path / f"clip{suffix}", codec, **options))
+    assert told == pytest.approx(coarseness("hevc", 30 - 8, chroma="420"), abs=0.01)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_frames_that_are_predicted_from_none_are_as_coarse_as_they_say(tmp_path, codec):
+    options = {"x265-params": "log-level=error:qp=30:keyint=1:ipratio=1"} if codec == "libx265" else {"qp": 30, "g": 1}
+    told = mean_said(make_clip(tmp_path / "clip.mkv", codec, **options))
+    assert told[PLACE] == pytest.approx(coarseness("hevc", 30)[0], abs=3.1 / 48)  # x264 takes three less for them
+    assert told[PLACE] > coarseness("hevc", 26)[0]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "libsvtav1"])
+def test_coarser_clips_say_so(tmp_path, codec, monkeypatch):
+    monkeypatch.setenv("SVT_LOG", "0")
+    values = [mean_said(make_clip(tmp_path / f"{crf}.mkv", codec, crf=crf))[PLACE] for crf in (20, 32, 44)]
+    assert values == sorted(values)
+    assert values[2] - values[0] > 0.2
+    assert 0 <= values[0] < 0.45
+    assert 0.4 < values[2] < 0.9
+
+
+def test_whole_chroma_is_another_family(tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", pix_fmt="yuv444p", qp=30, bf=0)
+    assert mean_said(path) == pytest.approx(coarseness("hevc", 22), abs=0.01)
+    path = make_clip(tmp_path / "halved.mkv", qp=30, bf=0)
+    assert np.mean([told for _, told in said_by(path, 2)], axis=0) == pytest.approx(coarseness("hevc", 22, 2), abs=0.01)
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p"), ("ffv1", "yuv420p")])
+def test_other_codecs_say_nothing(tmp_path, codec, pix_fmt):
+    assert said_by(make_clip(tmp_path / "clip.mkv", codec, pix_fmt=pix_fmt)) == []
+
+
+def test_a_clip_is_asked_all_over(tmp_path, monkeypatch):
+    """One that is coarse in its second half."""
+    monkeypatch.setattr(clip_header, "_PACKETS", 3)
+    path = make_clip(tmp_path / "clip.mkv", count=80, g=10, x264_params="zones=0,39,q=20/40,79,q=40")
+    said = said_by(path)
+    times_s, values = [time_s for time_s, _ in said], [told[PLACE] for _, told in said]
+    assert len(said) == 8
+    assert times_s == sorted(times_s)
+    assert times_s[0] < 1
+    assert times_s[-1] > 6.9
+    assert max(values[:4]) < 0.1  # x264 takes some frames to get there
+    assert min(values[6:]) > 0.5
+
+
+def test_damage_does_not_silence_the_rest(tmp_path):
+    path = make_clip(tmp_path / "clip.ts", count=60, g=10, qp=30, bf=0)
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(data) // 8, len(data), 60):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    assert mean_said(path)[PLACE] == pytest.approx(coarseness("hevc", 22)[0], abs=0.06)
+
+
+def test_the_level_of_ffmpegs_log_stays(tmp_path):
+    level = av.logging.get_level()
+    said_by(make_clip(tmp_path / "clip.mkv"))
+    said_by(make_clip(tmp_path / "other.mkv", "mpeg4"))
+    assert av.logging.get_level() == level
+
+
+def test_the_file_is_believed_unless_the_clip_looks_coarser_by_far(tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", qp=30, bf=0)
+    said = coarseness("hevc", 22)[0]
+    for value in (0.0, said, said + 0.2):
+        told = look_at_clip(path, looks_like(value)).coarseness
+        assert told[:, PLACE] == pytest.approx(said, abs=0.01)
+        assert not told[:, :PLACE].any()
+    for value in (said + 0.3, 1.0):  # it is taken for what it looks like, and not for much coarser than it says
+        told = look_at_clip(path, looks_like(value)).coarseness
+        assert told.shape == (1, len(FAMILIES))
+        assert told[0] == pytest.approx([(said + 0.25) * (name == "avif") for name in FAMILIES], abs=0.01)
+
+
+def test_what_is_assumed_counts_more_than_the_file(tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", qp=30)
+    assert look_at_clip(path, looks_like(0.7, "webp", assume="webp:20")).coarseness.max() == pytest.approx(0.7)
+
+
+def test_a_network_that_is_told_nothing_is_told_nothing(tmp_path):
+    enhancer = SimpleNamespace(look=lambda _: Look(None), assume=None)
+    look = look_at_clip(make_clip(tmp_path / "clip.mkv"), enhancer)
+    assert look.coarseness is None
+    assert look.at(0.5) is None
+
+
+def test_between_places_coarseness_is_between():
+    look = ClipLook((1.0, 3.0), np.array([[0.2, 0.0], [0.6, 0.1]], np.float32))
+    found = [look.at(time_s).tolist() for time_s in (0, 1, 2, 3, 9)]
+    assert np.allclose(found, [[0.2, 0], [0.2, 0], [0.4, 0.05], [0.6, 0.1], [0.6, 0.1]])
+    again = ClipLook.from_json(look.to_json())
+    assert again.times_s == look.times_s
+    assert (again.coarseness == look.coarseness).all()
+
+
+def test_frames_are_looked_at_all_over_the_clip(tmp_path):
+    source = make_clip(tmp_path / "clip.mkv", count=60, g=4)
+    seen = []
+
+    def look(picture):
+        seen.append(picture.tobytes())
+        return Look(np.array([0.5], np.float32))
+
+    found = look_at_clip(source, SimpleNamespace(look=look, assume="hevc:30"))
+    assert found.coarseness.tolist() == [[0.5]]
+    assert len(seen) == 8
+    assert len(set(seen)) > 4
+    with av.open(str(source)) as container:
+        frames = [(clip_look.to_rgb(frame).tobytes(), frame.key_frame) for frame in container.decode(video=0)]
+    assert not {rgb for rgb, is_key in frames if is_key} & set(seen)
+
+
+def test_frames_are_enhanced_by_what_the_file_says_of_their_time(tmp_path):
+    enhancer = Enhancer("fast", "onnxruntime")
+    source = make_clip(
+        tmp_path / "clip.mkv", count=60, pix_fmt="yuv444p", g=10, x264_params="zones=0,29,q=20/30,59,q=44"
+    )
+    asked = []
+
+    class Seen:
+        assume, identity = None, enhancer.identity
+        look, taken_for = staticmethod(enhancer.look), staticmethod(enhancer.taken_for)
+
+        def with_look(self, image, look):
+            asked.append(look.coarseness)
+            return image
+
+    result = enhance_video(source, tmp_path / "better.mkv", Seen(), Coding("ffv1"))
+    place = FAMILIES.index("hevc")
+    assert result.taken_for in {f"hevc:{qp}" for qp in range(12, 26)}
+    assert len(asked) == 60
+    assert asked[0][place] + 0.3 < asked[-1][place]
+    assert np.abs(np.diff([told[place] for told in asked])).max() < 0.1  # it does not jump
+
+
+def test_a_run_that_goes_on_is_told_what_the_first_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    enhancer = Enhancer("fast", "onnxruntime")
+    source = make_clip(tmp_path / "clip.mkv", count=12)
+
+    def stop(done, _):
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "look_at_clip", lambda *_: pytest.fail("looked again"))
+        assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
