@@ -367,7 +367,7 @@ def test_what_is_left_alone_stays_to_the_bit(tmp_path, pix_fmt):
     """In colours that RGB does not have, too."""
     source = tmp_path / "clip.mkv"
     with av.open(str(source), "w") as container:
-        stream = container.add_stream("ffv1", 24, width=96, height=64, pix_fmt=pix_fmt)
+        stream = container.add_stream("libx264", 24, width=96, height=64, pix_fmt=pix_fmt)
         rng = np.random.default_rng(0)
         for _ in range(3):
             frame = av.VideoFrame(96, 64, pix_fmt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line
 from ..files import LOCK, atomic_path, held, list_files, write_text
 from ..photos import Pixels
+from ..processes import submit
 from .clip import (
     Damage,
     Turn,
@@ -185,7 +187,7 @@ def _make_segments(
         steadier.load(folder / f"{segments - 1:06d}.npz")
 
     def enhance(lq: Pixels, time_s: float) -> Pixels:
-        return steadier(lq, enhancer.with_look(lq, Look(look.at(time_s), is_gray=is_gray(lq))))
+        return enhancer.with_look(lq, Look(look.at(time_s), is_gray=is_gray(lq)))
 
     with open_video(source) as container:
         stream = picture_stream(container)
@@ -197,7 +199,7 @@ def _make_segments(
             path = segment_path(folder, segments)
             with atomic_path(path) as part:
                 done = frames
-                for done in _write_segment(part, segment, form, enhance, coding, frames):
+                for done in _write_segment(part, segment, form, enhance, steadier, coding, frames):
                     if progress is not None:
                         progress(done, total)
             steadier.save(path.with_suffix(".npz"))
@@ -321,20 +323,29 @@ def _write_segment(
     frames: Iterator[av.VideoFrame],
     form: _Form,
     enhance: Callable[[Pixels, float], Pixels],
+    steadier: Steadier,
     coding: Coding,
     done: int,
 ) -> Iterator[int]:
-    """Enhances and codes frames into a file of their own; gives the number of frames done after each."""
+    """Enhances and codes frames into a file of their own; gives the number of frames done after each.
+
+    While the network works on a frame, the one before is coded and the next one decoded.
+    """
     import av
 
-    with av.open(name_for(path), "w", format="nut") as container:
+    with av.open(name_for(path), "w", format="nut") as container, ThreadPoolExecutor(1) as network:
         encoder = _add_encoder(container, form, coding)
-        for frame in frames:
-            lq = to_rgb(frame)
-            out = enhance(lq, frame.time)
-            container.mux(encoder.encode(to_frame(out, lq, frame, form.turn, encoder.codec_context)))
-            done += 1
-            yield done
+        working: list[tuple[av.VideoFrame, Pixels, Future[Pixels]]] = []
+        for frame in chain(frames, (None,)):
+            if frame is not None:
+                lq = to_rgb(frame)
+                working.append((frame, lq, submit(network, enhance, lq, frame.time)))
+            if len(working) > (frame is not None):
+                before, lq, better = working.pop(0)
+                out = steadier(lq, better.result())
+                container.mux(encoder.encode(to_frame(out, lq, before, form.turn, encoder.codec_context)))
+                done += 1
+                yield done
         container.mux(encoder.encode(None))
 
 
