@@ -48,7 +48,7 @@ CASES = (
 
 
 def main() -> None:
-    """Prints two rows for each case."""
+    """Prints a row for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
@@ -65,15 +65,16 @@ def main() -> None:
     clips = [*map(panned, map(read_rgb, pictures)), *map(halved, options.clip)]
     print(machine.describe())
     print(f"{len(clips)} clips of {FRAMES} frames, {enhancer.name}{', untold' if options.untold else ''}")
-    columns = ("coded as", "", "kbit/s", "PSNR dB", "LPIPS", "SSIMULACRA2", "changes off by")
+    columns = ("coded as", "kbit/s", "PSNR dB", "LPIPS", "SSIMULACRA2", "changes off by")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for case in options.case or CASES:
         results = [measure(clip, case, enhancer) for clip in clips]
-        rate = mean(rate for rate, _, _ in results)
-        for place, name in ((1, "source"), (2, "enhanced")):
-            scores = [mean(values) for values in zip(*(result[place] for result in results), strict=True)]
-            texts = f"{scores[0]:.2f} | {scores[1]:.4f} | {scores[2]:.2f} | {scores[3]:.3f}"
-            print(f"| {case} | {name} | {rate:.0f} | {texts} |", flush=True)
+        rate, before, after = ([*zip(*values, strict=True)] for values in zip(*results, strict=True))
+        texts = [
+            f"{mean(source):.{places}f} → {mean(enhanced):.{places}f}"
+            for source, enhanced, places in zip(before, after, (2, 4, 2, 3), strict=True)
+        ]
+        print(f"| {case} | {mean(*rate):.0f} | {' | '.join(texts)} |", flush=True)
 
 
 def panned(picture: RGB) -> list[RGB]:
@@ -101,7 +102,7 @@ def halved(path: Path) -> list[RGB]:
         ]
 
 
-def measure(clip: list[RGB], case: str, enhancer: Enhancer) -> tuple[float, list[float], list[float]]:
+def measure(clip: list[RGB], case: str, enhancer: Enhancer) -> tuple[list[float], list[float], list[float]]:
     """Kilobits a second, and the columns of the source and of the result."""
     with tempfile.TemporaryDirectory() as folder:
         frames = clip
@@ -111,7 +112,7 @@ def measure(clip: list[RGB], case: str, enhancer: Enhancer) -> tuple[float, list
             frames = [*decode(source)]
         rate = source.stat().st_size * 8 / 1000 * 25 / len(frames)
         enhance_video(source, target, enhancer, Coding("ffv1"))
-        return rate, judge(frames, clip), judge([*decode(target)], clip)
+        return [rate], judge(frames, clip), judge([*decode(target)], clip)
 
 
 def encode(path: Path, frames: list[RGB], name: str, crf: str) -> None:

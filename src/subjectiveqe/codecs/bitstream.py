@@ -24,10 +24,10 @@ _FFMPEG_LOG = threading.Lock()
 
 @contextmanager
 def headers_logged() -> Iterator[None]:
-    """Where `Headers` can be read."""
+    """Where `Headers` can be read; what else FFmpeg has to say there is dropped."""
     import av.logging
 
-    with _FFMPEG_LOG:
+    with _FFMPEG_LOG, av.logging.Capture():
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
         try:
