@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from subjectiveqe.codecs import clip_header
+from subjectiveqe.codecs import bitstream, clip_header
+from subjectiveqe.codecs.bitstream import SliceQps, headers_logged
 from subjectiveqe.codecs.clip_header import clip_coarseness
 from subjectiveqe.codecs.coarseness import FAMILIES, coarseness
 from subjectiveqe.enhancing import clip_look, video
-from subjectiveqe.enhancing.clip import open_video, picture_stream
+from subjectiveqe.enhancing.clip import open_video, picture_stream, span_s
 from subjectiveqe.enhancing.clip_look import ClipLook, look_at_clip
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import Look
@@ -41,7 +43,8 @@ def make_clip(path, codec="libx264", count=24, pix_fmt="yuv420p", **options):
 
 def said_by(path, num=NUM):
     with open_video(path) as container:
-        return clip_coarseness(container, picture_stream(container), num)
+        places_s = np.linspace(*span_s(container), 8, endpoint=False)
+        return clip_coarseness(container, picture_stream(container), places_s, num)
 
 
 def mean_said(path):
@@ -116,6 +119,115 @@ def test_damage_does_not_silence_the_rest(tmp_path, caplog):
     path.write_bytes(data)
     assert mean_said(path)[PLACE] == pytest.approx(coarseness("hevc", 22)[0], abs=0.06)
     assert not caplog.records  # FFmpeg's complaints are no user's
+
+
+def late(path, start_s, suffix=".mkv", can_seek=True):
+    """The same clip, beginning later."""
+    other = path.with_name(f"late{suffix}")
+    with (
+        av.open(str(path)) as given,
+        other.open("wb") as file,
+        av.open(
+            file if can_seek else OnlyForward(file), "w", format={".mkv": "matroska"}.get(suffix, suffix[1:])
+        ) as out,
+    ):
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                shift = int(start_s / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                out.mux(packet)
+    return other
+
+
+class OnlyForward:
+    """A file as a pipe is one."""
+
+    def __init__(self, file):
+        self.write = file.write
+
+
+@pytest.mark.parametrize(
+    ("start_s", "suffix", "can_seek"),
+    [(3600, ".mkv", True), (3600, ".mp4", True), (50, ".mpegts", True), (0, ".mkv", False)],
+)
+def test_clips_that_begin_late_or_do_not_say_their_length_are_asked_all_over(tmp_path, start_s, suffix, can_seek):
+    path = make_clip(tmp_path / "clip.mkv", count=80, g=10, bf=0, x264_params="zones=0,39,q=20/40,79,q=40")
+    path = late(path, start_s, suffix, can_seek)
+    with open_video(path) as container:
+        assert bool(container.duration) == can_seek
+        assert span_s(container) == pytest.approx((start_s, start_s + 7.9), abs=1.6)  # MPEG-TS adds 1.4
+    values = [told[PLACE] for _, told in said_by(path)]
+    assert len(values) == 8
+    assert values[0] + 0.3 < values[-1]
+    seen = []
+
+    def look(picture):
+        seen.append(picture.tobytes())
+        return Look(None)
+
+    look_at_clip(path, SimpleNamespace(look=look, assume=None))
+    assert len(set(seen)) > 4
+
+
+def test_parts_of_a_clip_may_have_parameters_of_their_own(tmp_path):
+    """Two pieces of MPEG-TS in one file; what QPs are counted from stands in the second one's beginning alone."""
+    fine, coarse = (make_clip(tmp_path / f"{qp}.ts", count=40, qp=qp, bf=0, g=100) for qp in (15, 40))
+    joined = tmp_path / "clip.ts"
+    joined.write_bytes(fine.read_bytes() + coarse.read_bytes())
+    assert max(told[PLACE] for _, told in said_by(joined)) == pytest.approx(coarseness("hevc", 32)[0], abs=0.02)
+
+
+def test_a_slice_names_what_its_qp_is_counted_from():
+    first = [
+        ("pic_parameter_set_id", 0),
+        ("pic_init_qp_minus26", 9),
+        ("pic_parameter_set_id", 5),
+        ("pic_init_qp_minus26", -25),
+    ]
+    qps = SliceQps(first)
+    assert qps.read([("pic_parameter_set_id", 0), ("slice_qp_delta", -2)]) == [33]
+    assert qps.read([("pic_parameter_set_id", 5), ("slice_qp_delta", 20)]) == [21]
+    assert qps.read([("pic_parameter_set_id", 3), ("slice_qp_delta", 1)]) == []  # of which nothing is known
+    assert qps.read(
+        [
+            ("pps_pic_parameter_set_id", 3),
+            ("init_qp_minus26", 4),
+            ("slice_pic_parameter_set_id", 3),
+            ("slice_qp_delta", 1),
+        ]
+    ) == [31]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_what_is_no_picture_is_not_read(tmp_path, codec, monkeypatch):
+    """Telemetry of 100 kB a frame, of which each byte would be a line."""
+    options = {"x265_params": "log-level=error:repeat-headers=1"} if codec == "libx265" else {}
+    path = make_clip(tmp_path / "clip.ts", codec, count=12, **options)
+    payload = b"\x05" + b"\xff" * 392 + b"\x20" + bytes(range(1, 251)) * 400 + b"\x80"
+    unit = (b"\x4e\x01" if codec == "libx265" else b"\x06") + payload
+    with av.open(str(path)) as given, av.open(str(tmp_path / "out.ts"), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                larger = av.Packet(b"\0\0\0\1" + unit + bytes(packet))
+                larger.pts, larger.dts, larger.time_base = packet.pts, packet.dts, packet.time_base
+                larger.is_keyframe, larger.stream = packet.is_keyframe, stream
+                out.mux(larger)
+    lines = []
+    monkeypatch.setattr(bitstream, "_fields", lambda found: lines.extend(found) or [])
+    said_by(tmp_path / "out.ts")
+    assert 12 < len(lines) < 100_000
+
+
+def test_a_forked_process_reads_headers_whatever_its_parents_threads_did(tmp_path):
+    path = make_clip(tmp_path / "clip.mkv", qp=30, bf=0)
+    with headers_logged():  # as another thread would
+        process = multiprocessing.get_context("fork").Process(target=said_by, args=(path,))
+        process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    process.kill()
 
 
 def test_the_level_of_ffmpegs_log_stays(tmp_path):

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
-from subjectiveqe.enhancing.clip import Turn, colour_tags, timed
+from subjectiveqe.enhancing.clip import Turn, colour_tags, timed, to_rgb
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.steady import Steadier
@@ -379,6 +379,98 @@ def test_what_is_left_alone_stays_to_the_bit(tmp_path, pix_fmt):
     enhance_video(source, tmp_path / "better.mkv", Untouched(), Coding("ffv1"))
     for before, after in zip(planes_of(source), planes_of(tmp_path / "better.mkv"), strict=True):
         assert (before == after).all()
+
+
+def test_colours_that_change_within_a_clip_are_those_of_its_beginning_then(tmp_path):
+    """Two pieces of MPEG-TS in one file: what players make of the second one's levels stays."""
+    parts = []
+    for name, matrix, span in (("a", 1, 1), ("b", 5, 2)):
+        times = [3000 * k + (90000 if name == "b" else 0) for k in range(4)]
+        parts.append(make_clip(tmp_path / f"{name}.ts", 4, times=times, colorspace=matrix, color_range=span))
+    source = tmp_path / "clip.ts"
+    source.write_bytes(b"".join(part.read_bytes() for part in parts))
+    enhance_video(source, tmp_path / "better.mkv", Untouched(), Coding("ffv1"))
+    better = frames_of(tmp_path / "better.mkv")
+    assert len(better) == 8
+    for before, after in zip(frames_of(source), better, strict=True):
+        assert np.abs(to_rgb(before).mean((0, 1)) - to_rgb(after).mean((0, 1))).max() < 1
+
+
+def test_the_matrix_of_a_codec_that_has_but_one_is_kept(tmp_path):
+    source = make_clip(tmp_path / "clip.webm", 2, codec="libvpx")
+    enhance_video(source, tmp_path / "better.mkv", Untouched(), Coding("ffv1"))
+    with av.open(str(source)) as given, av.open(str(tmp_path / "better.mkv")) as container:
+        matrices = [next(file.decode(video=0)).colorspace for file in (given, container)]
+    assert matrices == [5, 5]
+
+
+def test_tags_in_letters_of_old_systems_come_along(tmp_path):
+    source = tmp_path / "clip.avi"
+    with av.open(str(source), "w") as container:
+        container.metadata["title"] = "Mueller"
+        stream = container.add_stream("mpeg4", 24, width=96, height=64, pix_fmt="yuv420p")
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), "rgb24")))
+        container.mux(stream.encode())
+    source.write_bytes(source.read_bytes().replace(b"Mueller", "München".encode("latin-1")))
+    enhance_video(source, tmp_path / "better.mkv", Untouched())
+    with av.open(str(tmp_path / "better.mkv")) as container:
+        assert container.metadata["title"] == "München"
+
+
+def test_a_packet_that_the_decoder_refuses_is_passed_over(tmp_path):
+    """H.263's says that this is not permitted, others that the data are invalid."""
+    source = tmp_path / "clip.3gp"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("h263", 10, width=128, height=96, pix_fmt="yuv420p")
+        photo = read_rgb(samples()[0])
+        for k in range(16):
+            picture = np.ascontiguousarray(photo[k : k + 96, k : k + 128])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(source)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][8]
+        place, size = packet.pos, packet.size
+    data = bytearray(source.read_bytes())
+    data[place : place + size] = bytes(size)
+    source.write_bytes(data)
+    result = enhance_video(source, tmp_path / "better.mp4", Untouched())
+    assert result.frames == 15
+    assert result.warnings == ("is damaged: 1 packets could not be decoded, their frames are missing",)
+
+
+def test_a_stream_that_ffmpeg_does_not_know_is_named(tmp_path):
+    """Tables beside the pictures of a broadcast: what it takes for sound here says that it is of ISO/IEC 13818-6."""
+    source = make_clip(tmp_path / "clip.ts", 4, sounds=1)
+    data = bytearray(source.read_bytes())
+    for packet in range(0, len(data), 188):
+        pid = (data[packet + 1] & 31) << 8 | data[packet + 2]
+        if pid == 0x1000:
+            first = packet + 5 + data[packet + 4]
+            stop = first + 3 + ((data[first + 1] & 15) << 8 | data[first + 2]) - 4
+            entry = first + 12 + ((data[first + 10] & 15) << 8 | data[first + 11])
+            while entry < stop:
+                if data[entry] == 0x0F:
+                    data[entry] = 0x0B
+                entry += 5 + ((data[entry + 3] & 15) << 8 | data[entry + 4])
+            data[stop : stop + 4] = crc32_of_mpeg(data[first:stop]).to_bytes(4, "big")
+        if pid == 0x101:  # a section, and no sound
+            data[packet + 3] &= 0xDF
+            data[packet + 4 : packet + 188] = b"\x00\x3b\xb0\x20" + bytes(range(180))
+    source.write_bytes(data)
+    with av.open(str(source)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "unknown"]
+    result = enhance_video(source, tmp_path / "better.mp4", Untouched())
+    assert result.warnings == ("stream 1 (unknown) is not kept",)
+
+
+def crc32_of_mpeg(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 if crc & 0x80000000 else crc << 1) & 0xFFFFFFFF
+    return crc
 
 
 @TURNS

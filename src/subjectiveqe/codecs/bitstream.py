@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
@@ -22,12 +23,26 @@ _FFMPEG_LOG = threading.Lock()
 """Its verbosity is one for all threads."""
 
 
+_NO_PICTURES = {"h264": "6", "hevc": "39-40", "av1": "5"}
+"""Units of a stream that hold what is no picture (SEI, metadata), of which each byte would be logged."""
+
+
+def _renew_lock() -> None:
+    """One that another thread holds while the process forks is never freed in the new one."""
+    global _FFMPEG_LOG
+    _FFMPEG_LOG = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @contextmanager
 def headers_logged() -> Iterator[None]:
-    """Where `Headers` can be read; what else FFmpeg has to say there is dropped."""
+    """Where `Headers` can be read; what else FFmpeg has to say meanwhile, in whatever thread, is dropped."""
     import av.logging
 
-    with _FFMPEG_LOG, av.logging.Capture():
+    with _FFMPEG_LOG, av.logging.Capture(local=False):
         level = av.logging.get_level()
         av.logging.set_level(av.logging.INFO)
         try:
@@ -49,8 +64,10 @@ class Headers:
         import av.logging
         from av.bitstream import BitStreamFilterContext
 
+        passed_over = _NO_PICTURES.get(stream.codec_context.codec.canonical_name)
+        filters = f"filter_units=remove_types={passed_over}," if passed_over else ""
         with av.logging.Capture() as lines:
-            self._filter = BitStreamFilterContext("trace_headers", stream)
+            self._filter = BitStreamFilterContext(f"{filters}trace_headers", stream)
         self.of_stream = _fields(lines)
         """What is said once for all packets."""
 
@@ -65,3 +82,33 @@ class Headers:
 
 def _fields(lines: Iterable[tuple[int, str, str]]) -> Fields:
     return [(field[1], int(field[2])) for _, _, text in lines if (field := _FIELD.fullmatch(text.strip()))]
+
+
+class SliceQps:
+    """The QP of slices of H.264 and HEVC, which are counted from what a set of parameters says that they name.
+
+    Args:
+        fields: what is said before the first packet.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self._bases: dict[int, int] = {}
+        self.read(fields)
+
+    def read(self, fields: Fields) -> list[float]:
+        """Those of a packet; sets of parameters in it count from there on."""
+        qps, named = [], 0
+        for name, value in fields:
+            if name.endswith("pic_parameter_set_id"):
+                named = value
+            elif name in ("init_qp_minus26", "pic_init_qp_minus26"):
+                self._bases[named] = 26 + value
+            elif name == "slice_qp_delta" and named in self._bases:
+                qps.append(float(self._bases[named] + value))
+        return qps
+
+
+def packet_s(packet: Packet[Any]) -> float:
+    """When a packet is seen, in seconds, or decoded, where the file does not say more; 0 where it says neither."""
+    time = packet.dts if packet.pts is None else packet.pts
+    return 0.0 if time is None else float(time * packet.time_base)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ImageError
 from ..images import sniff_format
 from ..jpegsegments import quantisers
-from .bitstream import Headers, headers_logged
+from .bitstream import Fields, Headers, SliceQps, headers_logged
 from .coarseness import FAMILIES, avif_step, coarseness, of_family
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def _key(tables: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
     return tuple(sorted(tables.items()))
 
 
-def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | None:
+def _coarseness_of(found: Fields, num: int) -> tuple[float, ...] | None:
+    fields = dict(reversed(found))  # the first of each name
     if "base_q_idx" in fields:
         if "avif" not in FAMILIES[:num]:
             return None
@@ -85,17 +86,16 @@ def _coarseness_of(fields: Mapping[str, int], num: int) -> tuple[float, ...] | N
         if fields.get("using_qmatrix"):
             index = float(np.interp(index, _TUNED, _NOMINAL))
         return of_family("avif", avif_step(index), num)
-    if "slice_qp_delta" in fields and "init_qp_minus26" in fields:
-        qp = 26 + fields["init_qp_minus26"] + fields["slice_qp_delta"]
-        return coarseness("hevc", qp, num, _CHROMA.get(fields.get("chroma_format_idc", 0), ""))
+    if qps := SliceQps([]).read(found):
+        return coarseness("hevc", qps[0], num, _CHROMA.get(fields.get("chroma_format_idc", 0), ""))
     return None
 
 
-def _frame_headers(path: Path) -> list[dict[str, int]]:
-    """Names and values of the fields, for each tile; nothing for what FFmpeg cannot read."""
+def _frame_headers(path: Path) -> list[Fields]:
+    """The fields, for each tile; nothing for what FFmpeg cannot read."""
     import av
 
-    headers: dict[int, dict[str, int]] = {}
+    headers: dict[int, Fields] = {}
     try:
         with headers_logged(), path.open("rb") as data, av.open(data, "r") as file:
             tiles = {tile.index: tile for tile in _largest_picture(file.streams.video)}
@@ -103,8 +103,7 @@ def _frame_headers(path: Path) -> list[dict[str, int]]:
                 if (index := packet.stream.index) in headers:
                     continue
                 reader = Headers(tiles[index])
-                found = reader.of_stream + reader.of_packet(packet)
-                headers[index] = dict(reversed(found))
+                headers[index] = reader.of_stream + reader.of_packet(packet)
                 if len(headers) == len(tiles):
                     break
     except (av.FFmpegError, OSError, ValueError, IndexError):

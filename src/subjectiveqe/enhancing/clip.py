@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..codecs.bitstream import packet_s
 from ..errors import ImageError
 from ..photos import Pixels
 
@@ -32,7 +33,10 @@ def open_video(source: Path) -> Any:
     """A container of PyAV's; ImageError where it holds no pictures."""
     import av
 
-    container = av.open(name_for(source))
+    try:
+        container = av.open(name_for(source))
+    except UnicodeDecodeError:  # tags of old AVI files
+        container = av.open(name_for(source), metadata_encoding="latin-1")
     if picture_stream(container) is None:
         container.close()
         raise ImageError(f"{source}: has no picture stream")
@@ -42,6 +46,18 @@ def open_video(source: Path) -> Any:
 def picture_stream(container: Any) -> Any:
     """The first picture stream that is no cover; None where there is none."""
     return next((stream for stream in container.streams.video if not is_cover(stream)), None)
+
+
+def span_s(container: Any) -> tuple[float, float]:
+    """When a clip begins and ends, in seconds as its timestamps count them.
+
+    Of a file that does not say, as of one that was written while it was watched, all packets are asked.
+    """
+    start_s = (container.start_time or 0) / 1e6
+    if container.duration:
+        length_s = container.duration / 1e6
+        return start_s, length_s + (0 if "matroska" in container.format.name else start_s)  # there it counts from 0
+    return start_s, max(map(packet_s, container.demux(picture_stream(container))), default=start_s)
 
 
 def has_alpha_beside(stream: Any) -> bool:
@@ -126,8 +142,7 @@ class Damage:
         if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
             more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
-        start = 0 if "matroska" in container.format.name else container.start_time or 0  # there it counts from 0
-        length_s = (start + (container.duration or 0)) / 1e6
+        length_s = span_s(container)[1] if container.duration else 0.0
         end_s = self.end_s or 0.0
         told = stream.frames if "mp4" in container.format.name else 0  # AVI counts the time that frames stand for
         if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
@@ -156,7 +171,9 @@ def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFra
                     damage.holes_s.append((damage.end_s, time_s))
                 damage.end_s = max(damage.end_s or 0.0, time_s)
                 yield frame
-        except av.error.InvalidDataError:
+        except av.error.MemoryError:
+            raise
+        except av.FFmpegError:  # which one, depends on the decoder
             damage.packets += 1
 
 
@@ -201,9 +218,11 @@ def _range_of(frame: av.VideoFrame) -> int:
     return _span_of(frame.color_range, frame.format.name)
 
 
-def _matrix_of(frame: av.VideoFrame) -> int:
-    """BT.601 for a frame that says nothing; the way back is the same, so nothing depends on it."""
-    return int(frame.colorspace) if int(frame.colorspace) in (1, 4, 5, 7, 9) else _BT601
+def _matrix_of(tagged: Any) -> int:
+    """Of a frame or a codec's context: BT.601 where it says nothing; the way back is the same, so nothing depends on
+    it.
+    """
+    return int(tagged.colorspace) if int(tagged.colorspace) in (1, 4, 5, 7, 9) else _BT601
 
 
 def to_rgb(frame: av.VideoFrame) -> Pixels:
@@ -234,9 +253,9 @@ def to_frame(out: Pixels, lq: Pixels, frame: av.VideoFrame, turn: Turn, context:
         turn: that of the clip.
         context: the encoder's.
     """
-    coded = _coded(turn.upright(out), frame, context)
+    coded = _coded(turn.upright(out), context)
     if _lies_alike(frame, turn, context):
-        before = _coded(turn.upright(lq), frame, context)
+        before = _coded(turn.upright(lq), context)
         largest = 2 ** frame.format.components[0].bits - 1
         for plane, was, own in zip(_planes(coded), _planes(before), _planes(frame), strict=True):
             changed = turn.upright(own[..., None])[..., 0].astype(np.int32) + plane - was
@@ -245,7 +264,7 @@ def to_frame(out: Pixels, lq: Pixels, frame: av.VideoFrame, turn: Turn, context:
     return coded
 
 
-def _coded(rgb: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
+def _coded(rgb: Pixels, context: Any) -> av.VideoFrame:
     import av
 
     name = "rgb48le" if rgb.dtype == np.uint16 else "rgb24"
@@ -253,16 +272,18 @@ def _coded(rgb: Pixels, frame: av.VideoFrame, context: Any) -> av.VideoFrame:
         context.width,
         context.height,
         context.pix_fmt,
-        dst_colorspace=_matrix_of(frame),
-        dst_color_range=_range_of(frame),
+        dst_colorspace=_matrix_of(context),
+        dst_color_range=_span_of(context.color_range, context.pix_fmt),
         interpolation=_exact(),
     )
 
 
 def _lies_alike(frame: av.VideoFrame, turn: Turn, context: Any) -> bool:
-    """Whether planes of a frame, upright, are as those that an encoder takes."""
+    """Whether planes of a frame, upright, are as those that an encoder takes; a clip may change within."""
     size = (frame.height, frame.width) if turn.swaps_sides else (frame.width, frame.height)
-    return size == (context.width, context.height) and frame.format.name.replace("yuvj", "yuv") == context.pix_fmt
+    own = (*size, frame.format.name.replace("yuvj", "yuv"), _matrix_of(frame), _range_of(frame))
+    span = _span_of(context.color_range, context.pix_fmt)
+    return own == (context.width, context.height, context.pix_fmt, _matrix_of(context), span)
 
 
 def _planes(frame: av.VideoFrame) -> list[NDArray[Any]]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..codecs.clip_header import clip_coarseness
-from .clip import decode, open_video, picture_stream, to_rgb
+from .clip import decode, open_video, picture_stream, span_s, to_rgb
 from .enhancer import Enhancer
 from .look import mean_look
 from .network import Floats
 
+if TYPE_CHECKING:
+    from av import VideoFrame
+
 _SAMPLES = 8
 """Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
 
+
+_PLACES, _EVERY_S = (8, 240), 10.0
+"""At how many places of a clip its headers are read, least and most, and in between how far apart."""
 
 _DOUBT = 0.25
 """By how much a clip may look coarser than its file says. Many do, since frames that are predicted from others are
@@ -61,27 +68,38 @@ class ClipLook(NamedTuple):
 
 
 def look_at_clip(source: Path, enhancer: Enhancer) -> ClipLook:
-    """Goes by what the file says of its quantisers, or by frames all over the clip, see `with_clip`."""
-    import av
-
-    looks = []
-    for number in range(_SAMPLES):
-        with open_video(source) as container:
-            with suppress(av.FFmpegError):
-                container.seek(int((container.duration or 0) * number / _SAMPLES))
-            frames = list(islice(decode(container), 2))  # the first is a key frame, which may be better than the rest
-        if not frames:  # some files cannot be sought; then the first frames have to do
-            with open_video(source) as container:
-                frames = list(islice(decode(container), 2))
-        looks += [enhancer.look(to_rgb(frame)) for frame in frames[-1:]]
-    coarseness = mean_look(looks).coarseness
-    if coarseness is None:
-        return ClipLook((0.0,), None)
-    if enhancer.assume is None:
-        with open_video(source) as container:
-            if said := clip_coarseness(container, picture_stream(container), len(coarseness)):
+    """Goes by what the file says of its quantisers, or by frames all over the clip."""
+    with open_video(source) as container:
+        start_s, end_s = span_s(container)
+        looks = [
+            enhancer.look(to_rgb(frame))
+            for place_s in np.linspace(start_s, end_s, _SAMPLES, endpoint=False)
+            for frame in _frame_at(source, container, place_s)
+        ]
+        coarseness = mean_look(looks).coarseness if looks else None
+        if coarseness is None:
+            return ClipLook((0.0,), None)
+        if enhancer.assume is None:
+            places = min(max(math.ceil((end_s - start_s) / _EVERY_S), _PLACES[0]), _PLACES[1])
+            places_s = np.linspace(start_s, end_s, places, endpoint=False)
+            if said := clip_coarseness(container, picture_stream(container), places_s, len(coarseness)):
                 return _with_file(coarseness, *zip(*said, strict=True))
     return ClipLook((0.0,), coarseness[None])
+
+
+def _frame_at(source: Path, container: Any, place_s: float) -> list[VideoFrame]:
+    """One behind the key frame before a place, which may be better than the rest; in a file that cannot be sought,
+    behind the first; none where none can be decoded.
+    """
+    import av
+
+    with suppress(av.FFmpegError):
+        container.seek(int(place_s * 1e6))
+    frames = list(islice(decode(container), 2))
+    if not frames:
+        with open_video(source) as again:
+            frames = list(islice(decode(again), 2))
+    return frames[-1:]
 
 
 def _with_file(coarseness: Floats, times_s: tuple[float, ...], said: tuple[tuple[float, ...], ...]) -> ClipLook:

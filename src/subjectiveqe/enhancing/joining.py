@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from .clip import ALPHA, colour_tags, is_cover, name_for, open_video, picture_stream
+from .clip import ALPHA, is_cover, name_for, open_video, picture_stream
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -17,7 +17,7 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.nut"
 
 
-def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
+def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str, int]) -> list[str]:
     """Writes a video: pictures from the segments, all else from the source, in the order of time.
 
     Which streams a container holds is asked of FFmpeg, one by one.
@@ -27,6 +27,7 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         folder: of the segments, see `segment_path`.
         part: where to.
         suffix: of the result's name, which says in what container it is.
+        tags: of its colours, see `clip.colour_tags`.
     Returns:
         What is not kept, one sentence each.
     """
@@ -48,7 +49,7 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
         if result.codec_context.codec.canonical_name == "hevc" and muxer != "matroska":
             result.codec_context.codec_tag = "hvc1"  # FFmpeg says "hev1" by itself, which QuickTime does not play
         result.disposition = picture.disposition
-        for name, value in colour_tags(picture.codec_context).items():  # FFV1 leaves them to the container
+        for name, value in tags.items():  # FFV1 leaves them to the container
             setattr(result.codec_context, name, value)
         result.metadata.update({key: value for key, value in picture.metadata.items() if key.lower() != ALPHA})
         chapters = given.chapters()
@@ -78,8 +79,9 @@ def join(source: Path, folder: Path, part: Path, suffix: str) -> list[str]:
 
 def _comes_along(stream: Any, chapters: int) -> bool:
     """Whether a stream of QuickTime's only says what is kept elsewhere: the time code, or the names of chapters."""
-    names_chapters = stream.name == "bin_data" and 0 < chapters == stream.frames
-    return stream.type == "data" and ("timecode" in stream.metadata or names_chapters)
+    if stream.type != "data":  # of streams that FFmpeg does not know, PyAV knows no name
+        return False
+    return "timecode" in stream.metadata or (stream.name == "bin_data" and 0 < chapters == stream.frames)
 
 
 def _is_copied(stream: Any, muxer: str) -> bool:

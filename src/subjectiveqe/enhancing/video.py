@@ -145,7 +145,7 @@ def enhance_video(
     """
     coding = coding or Coding()
     check_target(source, target, coding, overwrite)
-    with _errors_of(source), open_video(source) as container:
+    with _errors_of(source, target), open_video(source) as container:
         stream = picture_stream(container)
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
         first = next(decode(container), None)
@@ -157,11 +157,11 @@ def enhance_video(
     state = {"source": _identity(source), "coding": asdict(coding), "enhancer": enhancer.identity}
     with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
-        with _errors_of(source):
+        with _errors_of(source, target):
             look = _clip_look(source, enhancer, folder / "look.json")
             frames, resumed, damage = _make_segments(source, folder, form, enhancer, look, coding, total, progress)
-        with _errors_of(target), atomic_path(target) as part:
-            warnings += damage + join(source, folder, part, target.suffix)
+        with _errors_of(target, target), atomic_path(target) as part:
+            warnings += damage + join(source, folder, part, target.suffix, form.tags)
     shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
     if folder.exists():
         warnings.append(f"{folder} is left and can be deleted")
@@ -226,15 +226,15 @@ def check_target(source: Path, target: Path, coding: Coding, overwrite: bool) ->
 
 
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    """Gives FFmpeg's errors the name of the file and one line; a full disk is no fault of the file."""
+def _errors_of(path: Path, target: Path) -> Iterator[None]:
+    """Gives FFmpeg's errors the name of the file and one line; a full disk is that of the result."""
     import av
 
     try:
         yield
     except av.FFmpegError as error:
         if error.errno in FULL_DISK:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise ImageError(f"{path}: {first_line(error)}") from error
 
 
