@@ -1,4 +1,4 @@
-"""What is gained on AVIF, HEIC and JPEG files by what they say of their quantiser, and by interpolating chroma.
+"""What is gained on AVIF, HEIC, JPEG and WebP files by what they say of their quantiser, and by interpolating chroma.
 
 Each picture is saved as a file (4:2:0) and enhanced three ways: with each sample of chroma repeated for 2x2 pixels, as
 libheif decodes (AVIF and HEIC alone); with chroma interpolated; and told what the file says, where it says something,
@@ -26,7 +26,7 @@ from subjectiveqe.enhancing.look import with_file
 from subjectiveqe.images import RGB, list_images, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
-FILES = {"avif": (15, 30, 50, 70), "heic": (30, 50, 70), "jpeg": (10, 30, 60, 85)}
+FILES = {"avif": (15, 30, 50, 70), "heic": (30, 50, 70), "jpeg": (10, 30, 60, 85), "webp": (20, 50, 80, 90)}
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
     """The columns of one picture, for each way."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"in.{suffix}"
-        options = {"chroma": 420} if suffix == "heic" else {"subsampling": "4:2:0"}
+        options = {"heic": {"chroma": 420}, "webp": {}}.get(suffix, {"subsampling": "4:2:0"})
         Image.fromarray(gt).save(path, quality=quality, **options)
         repeated = np.asarray(Image.open(path)) if suffix == "heic" else pyvips.Image.new_from_file(str(path)).numpy()
         interpolated, told = read_rgb(path), file_coarseness(path)
@@ -71,7 +71,7 @@ def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str,
         "interpolated": (interpolated, enhancer.with_look(interpolated, look)),
         "interpolated, told": (interpolated, enhancer.with_look(interpolated, with_file(look, told))),
     }
-    if suffix == "jpeg":
+    if suffix in ("jpeg", "webp"):
         del outs["repeated"]
     return {
         way: [judge(image, gt) for judge in (psnr, lpips, ssimulacra2) for image in pair] for way, pair in outs.items()

@@ -1,4 +1,4 @@
-"""What AVIF, HEIC and JPEG files say of their quantiser, and when they are believed."""
+"""What AVIF, HEIC, JPEG and WebP files say of their quantiser, and when they are believed."""
 
 from __future__ import annotations
 
@@ -148,13 +148,52 @@ def test_a_file_is_believed_unless_the_picture_shows_more():
     finer = with_file(Look(np.array((0, 0.05, 0, 0.2, 0.05), np.float32), (3, 5)), said)
     assert finer.coarseness == pytest.approx(said)
     assert finer.grid == (3, 5)
-    assert not kept(0, 0, 0, 0.64, 0)
-    assert kept(0, 0, 0, 0.75, 0)  # saved again, more finely
+    assert not kept(0, 0, 0, 0.77, 0)  # by a fast encoder
+    assert kept(0, 0, 0, 0.85, 0)  # saved again, more finely
     assert kept(0, 0.5, 0, 0.1, 0)  # a JPEG before
-    assert kept(0.2, 0, 0, 0.4, 0)
+    assert not kept(0, 0.3, 0, 0.5, 0)  # in 10 bits
+    assert not kept(0.4, 0, 0, 0, 0.5)  # text
     assert with_file(Look(None), said) == Look(None)
     assert with_file(finer, None) is finer
     assert with_file(Look(np.zeros(2, np.float32)), said).coarseness.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("quality", [1, 20, 50, 75, 90, 100])
+def test_a_webp_file_tells_its_quality(tmp_path, sample_paths, quality):
+    """Whatever else is in it: profile, alpha, frames."""
+    photo = Image.fromarray(read_rgb(sample_paths["coffee"])[:192, :256])
+    photo.save(tmp_path / "a.webp", quality=quality)
+    photo.convert("RGBA").save(tmp_path / "alpha.webp", quality=quality, icc_profile=b"\1" * 129)
+    photo.save(tmp_path / "film.webp", quality=quality, save_all=True, append_images=[photo.rotate(3)])
+    photo.save(tmp_path / "one.webp", quality=quality, method=0)
+    expected = pytest.approx(coarseness("webp", quality), abs=0.02)
+    assert [file_coarseness(path) for path in sorted(tmp_path.iterdir())] == [expected] * 4
+
+
+def test_webp_without_loss_or_cut_says_nothing(tmp_path, draw_image):
+    photo = Image.fromarray(draw_image((64, 80)))
+    photo.save(tmp_path / "a.webp", lossless=True)
+    photo.save(tmp_path / "whole.webp", quality=50)
+    data = (tmp_path / "whole.webp").read_bytes()
+    assert file_coarseness(tmp_path / "whole.webp", 2) is None  # to a network that is told of two families
+    (tmp_path / "whole.webp").unlink()
+    for length in (12, 15, 20, 24, 40, len(data) - 5):
+        (tmp_path / f"cut{length}.webp").write_bytes(data[:length])
+    noise = bytes(np.random.default_rng(0).integers(256, size=len(data) - 26, dtype=np.uint8))
+    (tmp_path / "noise.webp").write_bytes(data[:20] + noise[:3] + bytes(3) + noise[3:])
+    assert {file_coarseness(path) for path in tmp_path.iterdir()} == {None}
+
+
+def test_a_webp_is_believed_where_it_says_more_than_is_seen():
+    said = coarseness("webp", 50)
+    for estimate, believed in (
+        ((0, 0, 0.5, 0, 0), True),
+        ((0.3, 0, 0.1, 0.2, 0.1), True),  # as text is taken
+        ((0, 0, 0.7, 0, 0), False),  # it may have been saved before
+        ((0, 0.3, 0.1, 0, 0), False),  # a JPEG before
+    ):
+        look = Look(np.array(estimate, np.float32))
+        assert (with_file(look, said) is not look) == believed
 
 
 def test_fine_heic_is_believed_though_it_is_taken_for_avif():

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Fields = list[tuple[str, int]]
 """Names and values, in the order of the file; a name comes once for each slice or frame."""
 
-_FIELD = re.compile(r"\d+ +(\w+) +[01]+ = (-?\d+)")
-"""Place in bits, name, bits and value."""
+_FIELD = re.compile(r"\d+ +([\w\[\]]+) +[01]* *= (-?\d+)")
+"""Place in bits, name, bits, of which arithmetic coding may need none, and value."""
 
 _FFMPEG_LOG = threading.Lock()
 """Its verbosity is one for all threads."""
@@ -55,7 +55,7 @@ class Headers:
     """Reads the headers of a stream's packets, without decoding a frame.
 
     Args:
-        stream: of H.264, HEVC, VP9 or AV1.
+        stream: of H.264, HEVC, VP8, VP9 or AV1.
     Raises:
         av.FFmpegError, ValueError: a codec whose headers FFmpeg does not read; of packets too, damaged ones.
     """

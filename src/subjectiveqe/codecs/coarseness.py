@@ -65,10 +65,15 @@ def _jpeg_step(qf: float) -> float:
 
 
 def _webp_step(qf: float) -> float:
-    """What libwebp makes of a quality factor before it looks at the picture: an index, and VP8's AC step for that."""
+    """What libwebp makes of a quality factor before it looks at the picture: an index, and its step."""
     share = qf / 100 * 2 / 3 if qf < 75 else 2 * qf / 100 - 1
+    return vp8_step(127 * (1 - np.cbrt(share)))
+
+
+def vp8_step(index: float) -> float:
+    """VP8's AC step for an index 0..127."""
     # The table of RFC 6386, section 14.1, consists of these pieces.
-    return float(np.interp(127 * (1 - np.cbrt(share)), (0, 54, 83, 102, 116, 127), (4, 58, 116, 173, 229, 284)))
+    return float(np.interp(index, (0, 54, 83, 102, 116, 127), (4, 58, 116, 173, 229, 284)))
 
 
 def _avif_step(qf: float) -> float:

@@ -1,8 +1,10 @@
-"""What AVIF, HEIC and JPEG files say of how coarsely they were quantised."""
+"""What AVIF, HEIC, JPEG and WebP files say of how coarsely they were quantised."""
 
 from __future__ import annotations
 
 import io
+import os
+import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from ..errors import ImageError
 from ..images import sniff_format
 from ..jpegsegments import quantisers
 from .bitstream import Fields, Headers, SliceQps, headers_logged
-from .coarseness import FAMILIES, avif_step, coarseness, of_family
+from .coarseness import FAMILIES, avif_step, coarseness, of_family, vp8_step
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -33,7 +35,8 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
 
     In AVIF that is base_q_idx of the first frame header, in HEIC the QP of the first slice. Of a picture that consists
     of tiles, as those of phones do, it is the mean over the tiles. In JPEG it is the quality for which libjpeg makes
-    such tables; what others than the standard's examples do to a picture, no network has been told.
+    such tables; what others than the standard's examples do to a picture, no network has been told. In WebP it is the
+    mean of what its first frame's segments have, weighted by how much of the picture they are.
 
     Args:
         path: a picture; of other formats than these nothing is known.
@@ -48,6 +51,8 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
     if kind == "jpeg":
         quality = _jpeg_quality(path)
         return None if quality is None else coarseness("jpeg", quality, num)
+    if kind == "webp":
+        return _of_webp(path, num)
     if kind not in ("avif", "heic"):
         return None
     said = [told for fields in _frame_headers(path) if (told := _coarseness_of(fields, num))]
@@ -75,6 +80,45 @@ def _standard_tables() -> dict[tuple[tuple[int, bytes], ...], int]:
 
 def _key(tables: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
     return tuple(sorted(tables.items()))
+
+
+def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:
+    import av
+
+    data = _vp8(path)
+    if data is None or "webp" not in FAMILIES[:num]:
+        return None
+    size = struct.pack("<HH", *(int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (6, 8)))
+    header = b"DKIF\0\0 \0VP80" + size + struct.pack("<IIII", 25, 1, 1, 0)
+    ivf = header + struct.pack("<IQ", len(data), 0) + data
+    try:
+        with headers_logged(), av.open(io.BytesIO(ivf), "r", format="ivf") as file:
+            [stream] = file.streams.video
+            fields = dict(Headers(stream).of_packet(next(file.demux(stream))))
+    except (av.FFmpegError, ValueError, StopIteration):
+        return None
+    indices, shares = [fields["base_qindex"]], [1.0]
+    if "segment_qp[3]" in fields:
+        base = 0 if fields["segment_feature_mode"] else fields["base_qindex"]
+        indices = [min(max(base + fields[f"segment_qp[{place}]"], 0), 127) for place in range(4)]
+        first, low, high = (fields.get(f"segment_probs[{place}]", 255) / 255 for place in range(3))
+        shares = [first * low, first * (1 - low), (1 - first) * high, (1 - first) * (1 - high)]
+    # libwebp takes a power of 1 - index / 127 for each segment, so that its logarithms are what has a mean.
+    mean = np.average(np.log(np.maximum(1 - np.array(indices) / 127, 1e-3)), weights=shares)
+    return of_family("webp", vp8_step(127 * (1 - float(np.exp(mean)))), num)
+
+
+def _vp8(path: Path) -> bytes | None:
+    """The first frame that is coded with loss, as VP8 has it; None where there is none."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"VP8 ":
+                data = file.read(length)
+                return data if len(data) == length > 10 else None
+            file.seek(16 if head[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # frames hold chunks
+    return None
 
 
 def _coarseness_of(found: Fields, num: int) -> tuple[float, ...] | None:
