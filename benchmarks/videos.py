@@ -4,7 +4,7 @@ A clip is a picture that is panned and zoomed over, or a video of your own, halv
 left. It is coded, enhanced without loss and compared with what it was, every twelfth frame by PSNR, LPIPS and
 SSIMULACRA2, all by how far changes from frame to frame are from those of the original, in levels.
 
-python benchmarks/videos.py [PICTURES] [--every N] [--clip VIDEO] [--case x264:28] [--untold]
+python benchmarks/videos.py [PICTURES] [--every N] [--clip VIDEO] [--case x264:28] [--untold | --assume hevc-420:30]
 """
 
 from __future__ import annotations
@@ -54,17 +54,19 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
     parser.add_argument("--clip", type=Path, action="append", default=[], help="a video to take halved")
     parser.add_argument("--case", action="append", help=f"of {' '.join(CASES)}, or likewise")
+    parser.add_argument("--assume", help="as of sqe enhance")
     parser.add_argument("--untold", action="store_true", help="as if files said nothing")
     options = parser.parse_args()
     os.environ.setdefault("SVT_LOG", "0")
     av.logging.set_level(av.logging.PANIC)
     if options.untold:
         clip_look.clip_coarseness = lambda *_: []
-    enhancer = Enhancer(runtime="onnxruntime")
+    enhancer = Enhancer(runtime="onnxruntime", assume=options.assume)
     pictures = list_images(options.pictures)[:: options.every] if options.pictures else []
     clips = [*map(panned, map(read_rgb, pictures)), *map(halved, options.clip)]
     print(machine.describe())
-    print(f"{len(clips)} clips of {FRAMES} frames, {enhancer.name}{', untold' if options.untold else ''}")
+    told = "untold" if options.untold else f"assumed: {options.assume}" if options.assume else "told"
+    print(f"{len(clips)} clips of {FRAMES} frames, {enhancer.name}, {told}")
     columns = ("coded as", "kbit/s", "PSNR dB", "LPIPS", "SSIMULACRA2", "changes off by")
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for case in options.case or CASES:

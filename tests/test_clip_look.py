@@ -204,7 +204,7 @@ def test_what_is_no_picture_is_not_read(tmp_path, codec, monkeypatch):
     """Telemetry of 100 kB a frame, of which each byte would be a line."""
     options = {"x265_params": "log-level=error:repeat-headers=1"} if codec == "libx265" else {}
     path = make_clip(tmp_path / "clip.ts", codec, count=12, **options)
-    payload = b"\x05" + b"\xff" * 392 + b"\x20" + bytes(range(1, 251)) * 400 + b"\x80"
+    payload = b"\x05" + b"\xff" * 392 + b"\x28" + bytes(range(1, 251)) * 400 + b"\x80"
     unit = (b"\x4e\x01" if codec == "libx265" else b"\x06") + payload
     with av.open(str(path)) as given, av.open(str(tmp_path / "out.ts"), "w") as out:
         stream = out.add_stream_from_template(given.streams.video[0])
