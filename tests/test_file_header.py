@@ -179,6 +179,10 @@ def test_webp_without_loss_or_cut_says_nothing(tmp_path, draw_image):
     (tmp_path / "whole.webp").unlink()
     for length in (12, 15, 20, 24, 40, len(data) - 5):
         (tmp_path / f"cut{length}.webp").write_bytes(data[:length])
+    for length in (11, 14, 30):  # of the frame
+        (tmp_path / f"short{length}.webp").write_bytes(
+            data[:16] + length.to_bytes(4, "little") + data[20 : 20 + length]
+        )
     noise = bytes(np.random.default_rng(0).integers(256, size=len(data) - 26, dtype=np.uint8))
     (tmp_path / "noise.webp").write_bytes(data[:20] + noise[:3] + bytes(3) + noise[3:])
     assert {file_coarseness(path) for path in tmp_path.iterdir()} == {None}

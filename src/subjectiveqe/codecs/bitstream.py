@@ -22,7 +22,6 @@ _FIELD = re.compile(r"\d+ +([\w\[\]]+) +[01]* *= (-?\d+)")
 _FFMPEG_LOG = threading.Lock()
 """Its verbosity is one for all threads."""
 
-
 _NO_PICTURES = {"h264": "6", "hevc": "39-40", "av1": "5"}
 """Units of a stream that hold what is no picture (SEI, metadata), of which each byte would be logged."""
 

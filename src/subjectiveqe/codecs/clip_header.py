@@ -19,8 +19,8 @@ _PACKETS, _MOST_PASSED = 24, 600
 
 _PREDICTED_QP, _OF_INDEX_QP = 8, 4
 """How much less coarse than its quantiser says a frame is taken to be that is predicted from finer ones, and one of VP9
-or AV1 besides. Of 5 clips, LPIPS was near its least so, and PSNR and SSIMULACRA2 not below the source's, at all rates
-that people use (benchmarks/videos.py)."""
+or AV1 besides. Of 5 clips at all rates that people use LPIPS was near its least so, and PSNR and SSIMULACRA2 about the
+source's or above (benchmarks/videos.py)."""
 
 
 def clip_coarseness(

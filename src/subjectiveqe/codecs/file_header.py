@@ -97,6 +97,8 @@ def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:
             fields = dict(Headers(stream).of_packet(next(file.demux(stream))))
     except (av.FFmpegError, ValueError, StopIteration):
         return None
+    if "base_qindex" not in fields:
+        return None
     indices, shares = [fields["base_qindex"]], [1.0]
     if "segment_qp[3]" in fields:
         base = 0 if fields["segment_feature_mode"] else fields["base_qindex"]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _SAMPLES = 8
 """Frames by which the coarseness of a clip is estimated; one estimate for all, or the picture would pulse."""
 
-
 _PLACES, _EVERY_S = (8, 240), 10.0
 """At how many places of a clip its headers are read, least and most, and in between how far apart."""
 
