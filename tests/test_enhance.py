@@ -712,8 +712,9 @@ def test_a_forked_process_does_not_wait_for_ever(tiny_model):
     assert _printed_by(code) == f"2 {engines}\n(16, 16, 3) openvino\n"
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "torch"])
-def test_a_forked_process_goes_on_with_an_enhancer_that_has_worked(unet_path, unet_onnx, runtime):
+@pytest.mark.parametrize(("runtime", "bound"), [("onnxruntime", 1), ("openvino", 2), ("torch", 1)])
+def test_a_forked_process_goes_on_with_an_enhancer_that_has_worked(unet_path, runtime, bound):
+    """By another engine, where the parent's was OpenVINO, which works in bfloat16 where the processor does."""
     if importlib.util.find_spec(runtime) is None or not hasattr(os, "fork"):
         pytest.skip(f"{runtime} or fork is not here")
     code = f"""if True:
@@ -722,11 +723,11 @@ def test_a_forked_process_goes_on_with_an_enhancer_that_has_worked(unet_path, un
         from subjectiveqe.enhancing.enhancer import Enhancer
 
         image = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
-        enhancer = Enhancer({str(unet_path if runtime == "torch" else unet_onnx)!r}, {runtime!r})
+        enhancer = Enhancer({str(unet_path) if runtime == "torch" else "fast"!r}, {runtime!r})
         expected = enhancer(image).astype(int)
 
         def farthest():
-            print(abs(enhancer(image) - expected).max() <= 1, flush=True)
+            print(abs(enhancer(image) - expected).max() <= {bound}, flush=True)
 
         forked = multiprocessing.get_context("fork").Process(target=farthest)
         forked.start()
