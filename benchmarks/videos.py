@@ -32,6 +32,9 @@ from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
 HEIGHT, WIDTH, FRAMES, JUDGED = 352, 512, 48, 12
 
+_MARGIN = 72
+"""By how much a picture has to be larger than a frame, for the camera not to leave it."""
+
 ENCODERS = {
     "x264": ("libx264", {}),
     "x264-intra": ("libx264", {"g": "1"}),
@@ -82,6 +85,8 @@ def main() -> None:
 def panned(picture: RGB) -> list[RGB]:
     """A camera that moves over a picture by 1.3 px a frame, not along its rows, and slowly nearer."""
     image, cubic = pyvips.Image.new_from_array(picture), pyvips.Interpolate.new("bicubic")
+    if (least := max((WIDTH + _MARGIN) / image.width, (HEIGHT + _MARGIN) / image.height)) > 1:
+        image = image.resize(least)
     left, top = (image.width - WIDTH) / 2, (image.height - HEIGHT) / 2
     frames = []
     for k in range(FRAMES):
@@ -142,7 +147,7 @@ def decode(path: Path) -> Iterator[RGB]:
 def judge(frames: list[RGB], clip: list[RGB]) -> list[float]:
     """Means over the frames that are judged, and over all how far their changes are off."""
     judged = range(JUDGED // 2, len(clip), JUDGED)
-    scores = [mean(judge(frames[k], clip[k]) for k in judged) for judge in (psnr, lpips, ssimulacra2)]
+    scores = [mean(metric(frames[k], clip[k]) for k in judged) for metric in (psnr, lpips, ssimulacra2)]
     errors = (frame.astype(np.int16) - original for frame, original in zip(frames, clip, strict=True))
     return [*scores, mean(float(np.abs(after - before).mean()) for before, after in pairwise(errors))]
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from heic_grid import write_grid
-from subjectiveqe.codecs.coarseness import coarseness
+from subjectiveqe.codecs.bitstream import Headers
+from subjectiveqe.codecs.coarseness import coarseness, of_family, vp8_step
 from subjectiveqe.codecs.file_header import file_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
@@ -102,6 +103,7 @@ def test_ffmpeg_says_no_more_than_before(tmp_path, draw_image):
 def test_other_files_and_damaged_ones_say_nothing(tmp_path, draw_image):
     path = save_pillow(tmp_path / "a.avif", draw_image((64, 80)), 30)
     assert file_coarseness(path, 3) is None  # to a network that is told of three families, AVIF is none of them
+    assert file_coarseness(save_pillow(tmp_path / "whole.jpg", draw_image((64, 80)), 50), 1) is None
     (tmp_path / "cut.avif").write_bytes(path.read_bytes()[:200])
     Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.png")
     Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.jpg")
@@ -186,6 +188,34 @@ def test_webp_without_loss_or_cut_says_nothing(tmp_path, draw_image):
     noise = bytes(np.random.default_rng(0).integers(256, size=len(data) - 26, dtype=np.uint8))
     (tmp_path / "noise.webp").write_bytes(data[:20] + noise[:3] + bytes(3) + noise[3:])
     assert {file_coarseness(path) for path in tmp_path.iterdir()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("said", "index"),
+    [
+        ([("base_qindex", 40)], 40),
+        # A quantiser of 0 is not written, nor a probability of 255.
+        ([("segment_feature_mode", 1), ("segment_qp[3]", 60), ("base_qindex", 0), ("segment_probs[0]", 0)], 0),
+        ([("segment_feature_mode", 1), ("segment_qp[0]", 20), ("base_qindex", 20)], 20),
+        ([("segment_feature_mode", 0), ("segment_qp[0]", -5), ("base_qindex", 20)], 15),
+    ],
+)
+def test_what_a_webp_does_not_write_has_a_value(tmp_path, draw_image, monkeypatch, said, index):
+    path = save_pillow(tmp_path / "a.webp", draw_image((64, 80)), 50)
+    monkeypatch.setattr(Headers, "of_packet", lambda *_: said)
+    assert file_coarseness(path) == pytest.approx(of_family("webp", vp8_step(index)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "quality"), [("a.jpg", 10), ("a.webp", 20)])
+def test_drawings_of_few_colours_stay_that(tmp_path, name, quality):
+    """Whatever their files say of the quantiser that they came through unharmed."""
+    cells = np.random.default_rng(0).integers(2, size=(12, 16), dtype=np.uint8) * 255
+    drawing = np.repeat(np.kron(cells, np.ones((16, 16), np.uint8))[..., None], 3, axis=2)
+    source = save_pillow(tmp_path / name, drawing, quality)
+    enhancer, before = Enhancer("fast", "onnxruntime"), read_rgb(source)
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) <= 16
+    enhance_files([source], tmp_path / "a.png", enhancer)
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), enhancer(before))
 
 
 def test_a_webp_is_believed_where_it_says_more_than_is_seen():

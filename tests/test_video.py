@@ -364,7 +364,7 @@ def planes_of(path):
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le"])
 def test_what_is_left_alone_stays_to_the_bit(tmp_path, pix_fmt):
-    """In colours that RGB does not have, too."""
+    """In colours that RGB does not have, too, where nothing has to be kept at rest."""
     source = tmp_path / "clip.mkv"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("libx264", 24, width=96, height=64, pix_fmt=pix_fmt)

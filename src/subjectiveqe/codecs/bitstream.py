@@ -22,8 +22,8 @@ _FIELD = re.compile(r"\d+ +([\w\[\]]+) +[01]* *= (-?\d+)")
 _FFMPEG_LOG = threading.Lock()
 """Its verbosity is one for all threads."""
 
-_NO_PICTURES = {"h264": "6", "hevc": "39-40", "av1": "5"}
-"""Units of a stream that hold what is no picture (SEI, metadata), of which each byte would be logged."""
+_NO_PICTURES = {"h264": "6|12", "hevc": "38-40", "av1": "5|15"}
+"""Units of a stream that hold what is no picture (SEI, metadata, filler), of which each byte would be logged."""
 
 
 def _renew_lock() -> None:
@@ -54,7 +54,7 @@ class Headers:
     """Reads the headers of a stream's packets, without decoding a frame.
 
     Args:
-        stream: of H.264, HEVC, VP8, VP9 or AV1.
+        stream: of a codec whose headers FFmpeg reads, as H.264, HEVC, VP8, VP9 and AV1.
     Raises:
         av.FFmpegError, ValueError: a codec whose headers FFmpeg does not read; of packets too, damaged ones.
     """

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from .bitstream import Headers, SliceQps, headers_logged, packet_s
-from .coarseness import avif_step, coarseness
+from .coarseness import avif_step, coarseness, hevc_qp
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-_PACKETS, _MOST_PASSED = 24, 600
+_CODECS = ("h264", "hevc", "vp9", "av1")
+
+_PACKETS, _MOST_PASSED = 24, 10_000
 """How many are read at a place, and how many at most on the way to it from the key frame before."""
 
 _PREDICTED_QP, _OF_INDEX_QP = 8, 4
@@ -41,7 +42,9 @@ def clip_coarseness(
     """
     import av
 
-    chroma = "444" if stream.format is None or stream.format.chroma_width(16) == 16 else "420"
+    if stream.codec_context.codec.canonical_name not in _CODECS:
+        return []
+    chroma = "444" if stream.format and stream.format.chroma_width(16) == 16 else "420"
     said: dict[float, tuple[float, ...]] = {}
     try:
         with headers_logged():
@@ -64,13 +67,13 @@ def _packets(
     """The time of each packet from a place on, and the QP of a single picture that is as coarse."""
     import av
 
-    for number, packet in enumerate(container.demux(stream)):
+    for packet in islice(container.demux(stream), _MOST_PASSED):
         time_s, is_predicted = packet_s(packet), not packet.is_keyframe
         try:
             fields = headers.of_packet(packet) if packet.size else []
         except (av.FFmpegError, ValueError):  # damaged
             continue
         indices = [value for name, value in fields if name == "base_q_idx"]
-        qps = slice_qps.read(fields) or [4 + 6 * math.log2(avif_step(index)) - _OF_INDEX_QP for index in indices]
-        if qps and (time_s >= place_s or number >= _MOST_PASSED):
+        qps = slice_qps.read(fields) or [hevc_qp(avif_step(index)) - _OF_INDEX_QP for index in indices]
+        if qps and time_s >= place_s:
             yield time_s, mean(qps) - _PREDICTED_QP * is_predicted

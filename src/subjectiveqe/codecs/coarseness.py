@@ -58,6 +58,11 @@ def _hevc_step(qp: float) -> float:
     return max(1.0, float(2 ** ((qp - 4) / 6)))
 
 
+def hevc_qp(step: float) -> float:
+    """HEVC's QP of a step."""
+    return 4 + 6 * math.log2(step)
+
+
 def _jpeg_step(qf: float) -> float:
     """Mean of the luma table that libjpeg makes for a quality factor, before it is rounded; at least 1."""
     percent = 5000 / qf if qf < 50 else 200 - 2 * qf

@@ -50,7 +50,7 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
         return None
     if kind == "jpeg":
         quality = _jpeg_quality(path)
-        return None if quality is None else coarseness("jpeg", quality, num)
+        return coarseness("jpeg", quality, num) if quality and "jpeg" in FAMILIES[:num] else None
     if kind == "webp":
         return _of_webp(path, num)
     if kind not in ("avif", "heic"):
@@ -100,9 +100,9 @@ def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:
     if "base_qindex" not in fields:
         return None
     indices, shares = [fields["base_qindex"]], [1.0]
-    if "segment_qp[3]" in fields:
+    if "segment_feature_mode" in fields:  # segments and probabilities that are not there have 0 and 255
         base = 0 if fields["segment_feature_mode"] else fields["base_qindex"]
-        indices = [min(max(base + fields[f"segment_qp[{place}]"], 0), 127) for place in range(4)]
+        indices = [min(max(base + fields.get(f"segment_qp[{place}]", 0), 0), 127) for place in range(4)]
         first, low, high = (fields.get(f"segment_probs[{place}]", 255) / 255 for place in range(3))
         shares = [first * low, first * (1 - low), (1 - first) * high, (1 - first) * (1 - high)]
     # libwebp takes a power of 1 - index / 127 for each segment, so that its logarithms are what has a mean.

@@ -26,7 +26,7 @@ _SAMPLES = 8
 _PLACES, _EVERY_S = (8, 240), 10.0
 """At how many places of a clip its headers are read, least and most, and in between how far apart."""
 
-_DOUBT = 0.25
+_MOST_BEYOND = 0.25
 """By how much a clip may look coarser than its file says. Many do, since frames that are predicted from others are
 soft, and so does what was coarser once and was coded again. It is taken for so much coarser and no more, lest fine
 ones are spoilt (benchmarks/videos.py)."""
@@ -78,11 +78,11 @@ def look_at_clip(source: Path, enhancer: Enhancer) -> ClipLook:
         coarseness = mean_look(looks).coarseness if looks else None
         if coarseness is None:
             return ClipLook((0.0,), None)
-        if enhancer.assume is None:
+        if enhancer.assume is None and coarseness.any():
             places = min(max(math.ceil((end_s - start_s) / _EVERY_S), _PLACES[0]), _PLACES[1])
             places_s = np.linspace(start_s, end_s, places, endpoint=False)
             if said := clip_coarseness(container, picture_stream(container), places_s, len(coarseness)):
-                return _with_file(coarseness, *zip(*said, strict=True))
+                return _believed(coarseness, *zip(*said, strict=True))
     return ClipLook((0.0,), coarseness[None])
 
 
@@ -101,10 +101,10 @@ def _frame_at(source: Path, container: Any, place_s: float) -> list[VideoFrame]:
     return frames[-1:]
 
 
-def _with_file(coarseness: Floats, times_s: tuple[float, ...], said: tuple[tuple[float, ...], ...]) -> ClipLook:
+def _believed(coarseness: Floats, times_s: tuple[float, ...], said: tuple[tuple[float, ...], ...]) -> ClipLook:
     """What the file says, unless the clip looks coarser by far; then that, within limits."""
     told: Floats = np.array(said, np.float32)
-    most, looks_like = told.mean(axis=0).max() + _DOUBT, coarseness.max()
+    most, looks_like = told.mean(axis=0).max() + _MOST_BEYOND, coarseness.max()
     if looks_like > most:
         return ClipLook((0.0,), (coarseness * (most / looks_like))[None])
     return ClipLook(times_s, told)

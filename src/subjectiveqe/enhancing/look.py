@@ -84,13 +84,14 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     """A look that goes by what the file says of its quantiser, unless the picture shows more than that.
 
     A picture that was compressed before, more coarsely or by another codec, is as coarse as it looks, whatever its file
-    says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by.
+    says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by. A
+    drawing of few colours, which looks like nothing at all, stays one.
 
     Args:
         look: at the picture.
         told: as `codecs.coarseness` gives it, for one codec; None where the file says nothing.
     """
-    if look.coarseness is None or told is None:
+    if look.coarseness is None or told is None or not look.coarseness.any():
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
     family = FAMILIES[int(said.argmax())]

@@ -335,17 +335,19 @@ def _write_segment(
 
     with av.open(name_for(path), "w", format="nut") as container, ThreadPoolExecutor(1) as network:
         encoder = _add_encoder(container, form, coding)
-        working: list[tuple[av.VideoFrame, Pixels, Future[Pixels]]] = []
+        before: tuple[av.VideoFrame, Pixels, Future[Pixels]] | None = None
         for frame in chain(frames, (None,)):
+            working = None
             if frame is not None:
                 lq = to_rgb(frame)
-                working.append((frame, lq, submit(network, enhance, lq, frame.time)))
-            if len(working) > (frame is not None):
-                before, lq, better = working.pop(0)
+                working = frame, lq, submit(network, enhance, lq, frame.time)
+            if before is not None:
+                source, lq, better = before
                 out = steadier(lq, better.result())
-                container.mux(encoder.encode(to_frame(out, lq, before, form.turn, encoder.codec_context)))
+                container.mux(encoder.encode(to_frame(out, lq, source, form.turn, encoder.codec_context)))
                 done += 1
                 yield done
+            before = working
         container.mux(encoder.encode(None))
 
 
