@@ -725,13 +725,15 @@ def test_a_video_is_finished_though_its_parts_cannot_be_deleted(tmp_path, enhanc
     assert len(frames_of(tmp_path / "better.mp4")) == 2
 
 
-def test_a_full_disk_is_no_fault_of_the_source(tmp_path, enhancer, monkeypatch):
+@pytest.mark.parametrize("name", ["join", "to_frame"])
+def test_a_full_disk_is_no_fault_of_the_source(tmp_path, enhancer, monkeypatch, name):
+    """While frames are coded, and while all is put together."""
     source = make_clip(tmp_path / "clip.mp4", count=2)
 
     def fill(*_):
         raise av.error.OSError(errno.ENOSPC, "No space left on device", "part")
 
-    monkeypatch.setattr(video, "join", fill)
+    monkeypatch.setattr(video, name, fill)
     with pytest.raises(OSError, match=r"No space left on device: .*better\.mp4") as caught:
         enhance_video(source, tmp_path / "better.mp4", enhancer)
     assert caught.value.errno == errno.ENOSPC
