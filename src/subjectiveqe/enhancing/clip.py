@@ -219,9 +219,7 @@ def _range_of(frame: av.VideoFrame) -> int:
 
 
 def _matrix_of(tagged: Any) -> int:
-    """Of a frame or a codec's context: BT.601 where it says nothing; the way back is the same, so nothing depends on
-    it.
-    """
+    """Of a frame or a context: BT.601 where it says nothing; the way back is the same, so nothing depends on it."""
     return int(tagged.colorspace) if int(tagged.colorspace) in (1, 4, 5, 7, 9) else _BT601
 
 

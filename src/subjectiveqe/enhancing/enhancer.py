@@ -22,9 +22,10 @@ from ..photos import Pixels, seen_colours
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .look import LOOK_PX, Look, find_grid, has_few_colours, is_gray, look_places, spare_enlarged, whole_blocks
+from .look import Look, find_grid, has_few_colours, spare_enlarged, whole_blocks
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
+from .strips import beginning_earlier, patches_of, read_on, reader
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -48,9 +49,6 @@ slower by times, and seen in the result."""
 
 _OWN_BYTES_PX = 36
 """What a tile's pixel takes outside the network: float32 RGB going in, coming out, and as levels."""
-
-_PASSING_ROWS = 64
-"""How many rows are read at a time: those of a whole row of tiles would be held twice."""
 
 _GIVEN_PX, _GIVEN_ROWS = 2 * 2**20, 256
 """How much is finished at a time, and how many rows at least: a whole row of tiles would be copied a few times on the
@@ -163,7 +161,7 @@ class Enhancer:
         Args:
             image: as of `__call__`.
         """
-        return self.look_at_strips(_reader(image), *image.shape[:2])
+        return self.look_at_strips(reader(image), *image.shape[:2])
 
     def taken_for(self, look: Look) -> str | None:
         """What a picture of that look is taken for, as `assume` has it; None where that is next to nothing."""
@@ -173,7 +171,7 @@ class Enhancer:
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
-        patches, gray = _patches(read, height, width)
+        patches, gray = patches_of(read, height, width)
         few_colours = has_few_colours(patches)
         scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
@@ -253,7 +251,7 @@ class Enhancer:
         out = np.empty_like(image, order="C")
         height, width = image.shape[:2]
         top = 0
-        for strip in self.strips(_reader(image), height, width, look):
+        for strip in self.strips(reader(image), height, width, look):
             out[top : top + len(strip)] = strip
             top += len(strip)
         return out
@@ -283,7 +281,7 @@ class Enhancer:
         if self._network.estimate is not None and look.coarseness is None:
             raise ConfigError(f"{self.name}: is told how coarse a picture is; take the look that `look` gives")
         top, left = (-first % BLOCK_PX for first in look.grid)
-        earlier = _beginning_earlier(read, top, left) if top or left else read
+        earlier = beginning_earlier(read, top, left) if top or left else read
         with closing(self._strips(earlier, height + top, width + left, look.coarseness, progress)) as strips:
             for strip in strips:
                 kept = strip[top:, left:]
@@ -346,7 +344,7 @@ class Enhancer:
             ahead: tuple[Pixels, Future[Floats]] | None = None
             for band in bands:
                 rows = band[0].rows
-                seen, top = _read_on(seen[rows.start - top :], read, min(rows.stop, height) - rows.start), rows.start
+                seen, top = read_on(seen[rows.start - top :], read, min(rows.stop, height) - rows.start), rows.start
                 trim_memory()
                 for tile in band:
                     out = submit(network, self._enhance, tile.read(seen), coarseness)
@@ -404,64 +402,9 @@ class OutOfMemoryError(ModelError):
     """The network did not fit into memory with a tile of this size."""
 
 
-def _read_on(seen: Pixels, read: Callable[[int], Pixels], count: int) -> Pixels:
-    """The first `count` rows from the first of `seen` on, as a new array; little more memory is held on the way."""
-    rows = np.empty((count, *seen.shape[1:]), seen.dtype)
-    rows[: len(seen)] = seen
-    for top in range(len(seen), count, _PASSING_ROWS):
-        stop = min(top + _PASSING_ROWS, count)
-        rows[top:stop] = read(stop - top)
-    return rows
-
-
-def _patches(read: Callable[[int], Pixels], height: int, width: int) -> tuple[list[Pixels], bool]:
-    """Patches from all over a picture that comes in strips, and whether all of it is gray."""
-    patches = []
-    seen, top, gray = read(0), 0, True
-    for row in look_places(height):
-        stop = min(row + LOOK_PX, height)
-        while top + len(seen) < stop:  # in small strips, since most rows are passed over
-            rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
-            gray = gray and is_gray(rows)
-            kept = seen[max(row - top, 0) :]
-            top += len(seen) - len(kept)
-            seen = np.concatenate((kept, rows))
-        patch = seen[row - top : stop - top]
-        patches += [patch[:, col : col + LOOK_PX].copy() for col in look_places(width)]
-    if gray and (rest := height - top - len(seen)):  # fewer rows than patches begin on multiples of
-        gray = is_gray(read(rest))
-    return patches, gray
-
-
 def _is_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or "alloc" in text or "out of memory" in text
-
-
-def _reader(image: Pixels) -> Callable[[int], Pixels]:
-    """A function that gives the next n rows of a picture."""
-    taken = 0
-
-    def read(count: int) -> Pixels:
-        nonlocal taken
-        taken += count
-        return image[taken - count : taken]
-
-    return read
-
-
-def _beginning_earlier(read: Callable[[int], Pixels], top: int, left: int) -> Callable[[int], Pixels]:
-    """A picture with its first row and column repeated before it."""
-    missing = top
-
-    def read_on(count: int) -> Pixels:
-        nonlocal missing
-        rows = read(max(count - missing, 1 if missing and count else 0))
-        if missing and count:
-            rows, missing = np.concatenate((np.repeat(rows[:1], missing, axis=0), rows)), 0
-        return np.pad(rows, ((0, 0), (left, 0), (0, 0)), mode="edge")
-
-    return read_on
 
 
 def _without_colour(strip: Pixels) -> Pixels:

@@ -315,7 +315,7 @@ def _clip_look(source: Path, enhancer: Enhancer, note: Path) -> ClipLook:
             return ClipLook.from_json(note.read_text())
     look = look_at_clip(source, enhancer)
     write_text(note, look.to_json())
-    return ClipLook.from_json(note.read_text())
+    return look
 
 
 def _write_segment(
