@@ -235,7 +235,7 @@ def _errors_of(path: Path, target: Path) -> Iterator[None]:
     except av.FFmpegError as error:
         if error.errno in FULL_DISK:
             raise OSError(error.errno, error.strerror, str(target)) from error
-        raise ImageError(f"{path}: {first_line(error)}") from error
+        raise ImageError(f"{path}: {(error.strerror or first_line(error)).lower()}") from error
 
 
 # ---------------------------------------------------------------- state of an unfinished run
