@@ -6,6 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from subjectiveqe import calibrate  # noqa: E402
 from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
@@ -60,6 +62,37 @@ def test_estimates_become_right_and_nothing_else_changes(tmp_path, pairs, monkey
         assert (tmp_path / "out" / path.name).stat().st_size < 1.05 * path.stat().st_size  # both in float16
 
 
+def test_what_lies_beneath_a_fine_jpeg_is_learnt_and_nothing_else_changes(tmp_path, pairs, monkeypatch):
+    monkeypatch.setattr(calibrate, "_STEPS", 300)
+    ends, seen = save_ends(tmp_path), []
+    errors = calibrate_estimator(
+        ends, pairs[:1] * 20, tmp_path / "out", pairs[:1] * 4, lambda *state: seen.append(state), beneath=True
+    )
+    assert {kind for kind, _ in errors} == {"jpeg 420", "jpeg 420 scaled", "originals"}
+    before, after = errors["jpeg 420", 10]
+    assert before == pytest.approx(1.02, abs=0.01)  # nothing was said
+    assert after < 0.7
+    assert errors["originals", 0][1] < 0.4
+    assert seen == [(done, 360) for done in range(1, 361)]
+    for path in ends:
+        state, header = read_safetensors(tmp_path / "out" / path.name)
+        before = read_safetensors(path)[0]
+        changed = {key for key, value in state.items() if not torch.equal(value, before[key])}
+        assert changed == {f"estimator.beneath.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")}
+        assert "estimator" not in header
+        assert int(header["beneath"].split()[2]) > 50
+
+
+def test_checkpoints_from_before_say_nothing_of_what_lies_beneath(tmp_path):
+    [end, _] = save_ends(tmp_path)
+    state, header = read_safetensors(end)
+    older = {key: value for key, value in state.items() if not key.startswith("estimator.beneath.")}
+    assert len(older) == len(state) - 6
+    save_file(older, end, header)
+    net, _ = load_net(end)
+    assert not net.estimate(torch.rand(1, 3, 40, 48))[:, 2].any()
+
+
 def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypatch):
     """The features of patches that are put together here are those that the network makes of all of them at once."""
     monkeypatch.setattr(calibrate, "_STEPS", 1)
@@ -70,7 +103,8 @@ def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypat
     with torch.inference_mode():
         x = net.estimator.features(patches)
         features = torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1)[None]
-        fitted = net.estimator.think(calibrate._together(features, torch.ones(1, 3))).view(1, 2, 2)
+        together = calibrate._together(features, torch.ones(1, 3))
+        fitted = torch.cat((net.estimator.think(together), net.estimator.beneath(together)), 1).view(1, 3, 2)
         assert torch.allclose(fitted, net.estimate(patches, of_one_picture=True), atol=1e-5)
 
 

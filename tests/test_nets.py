@@ -143,7 +143,8 @@ def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
     assert torch.equal(told(lq, dial, torch.rand(2, 2)), plain(lq, dial))
     torch.nn.init.normal_(told.tell.say.weight)
     estimate = told.estimate(lq)
-    assert estimate.shape == (2, 2, 2)
+    assert estimate.shape == (2, 3, 2)
+    assert not estimate[:, 2].any()  # untaught, it finds nothing beneath
     assert torch.equal(told(lq, dial), told(lq, dial, estimate[:, 0]))
     assert (told(lq, dial) - told(lq, dial, estimate[:, 0] + 0.3)).abs().max() > 1e-3
     with torch.autocast("cpu", torch.bfloat16):
@@ -156,7 +157,7 @@ def test_patches_of_one_picture_make_one_estimate():
     patches[1:] *= 0.1
     one = net.estimate(patches[:1])
     both = net.estimate(patches, of_one_picture=True)
-    assert both.shape == (1, 2, 2)
+    assert both.shape == (1, 3, 2)
     assert torch.equal(net.estimate(patches[:1], of_one_picture=True), one)
     assert torch.allclose(net.estimate(patches[:1].repeat(3, 1, 1, 1), of_one_picture=True), one, atol=1e-6)
     assert torch.allclose(net.estimate(patches.flip(0), of_one_picture=True), both, atol=1e-6)

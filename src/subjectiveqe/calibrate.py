@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from .codecs.coarseness import coarseness
+from .data.again import Coded, saved_again
 from .data.pairs import PairSet
 from .data.store import open_pairs
 from .enhancing.look import LOOK_PX, look_places
 from .errors import ConfigError, ModelError
+from .images import RGB
 from .losses import estimate_loss
 from .nets.checkpoint import load_net, save_net
 from .nets.estimator import Estimator, pooled
@@ -25,7 +28,10 @@ _ANYWHERE = 0.25
 _LEAST_PX = LOOK_PX + 16
 """Of a picture's sides; one patch is left of it wherever it is cut."""
 
-_STEPS, _BATCH, _LR, _DECAY, _DROPOUT = 4000, 64, 2e-3, 1e-2, 0.1
+_STEPS, _BATCH, _LR = 4000, 64, 2e-3
+_DECAY, _DROPOUT = 1e-2, 0.1
+_DECAY_BENEATH, _DROPOUT_BENEATH = 0.1, 0.3
+"""Against learning pictures by heart; there is little to go by beneath a JPEG."""
 
 
 class Seen(NamedTuple):
@@ -35,7 +41,7 @@ class Seen(NamedTuple):
         features: mean and mean square over each patch, (N, M, 2, C); 0 where a picture has fewer patches.
         there: which patches a picture has, (N, M), 0 or 1.
         truth: coarseness, (N, K).
-        kinds: store and level of each.
+        kinds: store and level of each, or codec and level of what was saved again.
     """
 
     features: Tensor
@@ -50,20 +56,25 @@ def calibrate_estimator(
     out: Path,
     valid: Sequence[Path] = (),
     progress: Callable[[int, int], None] | None = None,
+    beneath: bool = False,
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """Writes checkpoints whose estimator's last layers are fitted anew, to all patches of a picture together.
 
     Trained on one patch at a time, an estimator never learns what many patches that are each in doubt say together.
     The convolutions are taken as they are, so every picture is looked at once, and the fit takes a minute.
 
+    Or the layers that say what lies beneath a fine JPEG: to the same pictures and their originals, saved again.
+
     Args:
         checkpoints: networks that share an estimator, as the ends of a dial do.
-        pairs: training stores or paired folders.
+        pairs: training stores or paired folders; one that is given twice counts twice.
         out: folder for the checkpoints, under their names, in float16.
         valid: stores to measure by.
         progress: called with the numbers of pictures that have been looked at, and of all.
+        beneath: fit what is said of pictures that were saved again.
     Returns:
-        For each of `valid` and each of its levels the mean absolute error of what is said, before and after.
+        For each of `valid` and each of its levels the mean absolute error of what is said, before and after; beneath
+        originals, ("originals", 0), it is the largest of what is said.
     Raises:
         ConfigError: fewer than two pictures whose coarseness is known, or checkpoints that would be written over.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
@@ -84,10 +95,15 @@ def calibrate_estimator(
         nonlocal done
         rng, found = np.random.default_rng(0), []
         for path in paths:
-            for index, info in enumerate(stores[path].infos):
-                cut = rng.integers(16, size=2) * (rng.random() < odd)
-                if picture := _look(estimator, stores[path], index, cut):
-                    found.append((*picture, (path.name, info.level)))
+            for index in range(len(stores[path])):
+                picture: Coded | None
+                if beneath:
+                    picture = saved_again(stores[path], index, estimator.num_coarseness, rng)
+                else:
+                    cut = rng.integers(16, size=2) * (rng.random() < odd)
+                    picture = _picture(path.name, stores[path], index, estimator.num_coarseness, cut)
+                if picture is not None and min(picture.rgb.shape[:2]) >= _LEAST_PX:
+                    found.append((_look(estimator, picture.rgb), torch.tensor(picture.truth), picture.kind))
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -100,13 +116,14 @@ def calibrate_estimator(
     if len(seen.truth) < 2:
         raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
     judged = look(valid, 0) if valid else None
-    errors = [_errors(estimator.think, judged)]
-    _fit(estimator.think, seen)
-    errors.append(_errors(estimator.think, judged))
+    head = estimator.beneath if beneath else estimator.think
+    errors = [_errors(head, judged)]
+    _fit(head, seen, *((_DECAY_BENEATH, _DROPOUT_BENEATH) if beneath else (_DECAY, _DROPOUT)))
+    errors.append(_errors(head, judged))
     out.mkdir(parents=True, exist_ok=True)
     for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
         net.estimator.load_state_dict(estimator.state_dict())
-        fitted = {"estimator": f"fitted to {len(seen.truth)} pictures"}
+        fitted = {"beneath" if beneath else "estimator": f"fitted to {len(seen.truth)} pictures"}
         save_net(out / path.name, net, {**header, **fitted}, half=True)
     return {kind: (errors[0][kind], errors[1][kind]) for kind in errors[0]}
 
@@ -124,17 +141,19 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     return estimator
 
 
-def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> tuple[Tensor, Tensor] | None:
-    """Features of a picture and its coarseness; None where nobody knows it, or the picture is too small.
-
-    Patches lie where `Enhancer.look` takes them.
-    """
+def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -> Coded | None:
+    """A compressed picture as it is; None where nobody knows how it was compressed."""
     info = store.infos[index]
-    truth = torch.tensor(coarseness(info.codec, info.level, estimator.num_coarseness, info.chroma))
-    if truth.isnan().any() or min(info.height, info.width) < _LEAST_PX:
+    truth = coarseness(info.codec, info.level, num, info.chroma)
+    if math.isnan(truth[0]):
         return None
     top, left = map(int, cut)
     lq, _ = store.crop(index, top, left, info.height - top, info.width - left)
+    return Coded(lq, truth, (name, info.level))
+
+
+def _look(estimator: Estimator, lq: RGB) -> Tensor:
+    """Features of a picture; patches lie where `Enhancer.look` takes them."""
     height, width = lq.shape[:2]
     patches = [
         lq[row : row + LOOK_PX, col : col + LOOK_PX] for row in look_places(height) for col in look_places(width)
@@ -142,7 +161,7 @@ def _look(estimator: Estimator, store: PairSet, index: int, cut: np.ndarray) -> 
     pixels = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         x = estimator.features(pixels)
-        return torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1), truth
+        return torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1)
 
 
 def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:
@@ -158,7 +177,7 @@ def _together(features: Tensor, there: Tensor) -> Tensor:
     return pooled((features[:, :, 0] * share).sum(1), (features[:, :, 1] * share).sum(1))
 
 
-def _fit(think: nn.Sequential, seen: Seen) -> None:
+def _fit(think: nn.Sequential, seen: Seen, decay: float, dropout: float) -> None:
     """Trains the layers anew, in place, with more or fewer of each picture's patches."""
     torch.manual_seed(0)
     whole = _together(seen.features, seen.there)
@@ -168,9 +187,9 @@ def _fit(think: nn.Sequential, seen: Seen) -> None:
             layer.reset_parameters()
     layers: list[nn.Module] = []
     for layer in think:
-        layers += [layer] if isinstance(layer, nn.Linear) else [layer, nn.Dropout(_DROPOUT)]
-    net = nn.Sequential(*layers)
-    optimizer = torch.optim.AdamW(net.parameters(), _LR, weight_decay=_DECAY)
+        layers += [layer] if isinstance(layer, nn.Linear) else [layer, nn.Dropout(dropout)]
+    net = nn.Sequential(*layers).requires_grad_(True)
+    optimizer = torch.optim.AdamW(net.parameters(), _LR, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, _STEPS)
     for _ in range(_STEPS):
         chosen = torch.randint(len(seen.truth), (_BATCH,))
@@ -178,9 +197,12 @@ def _fit(think: nn.Sequential, seen: Seen) -> None:
         kept = there * (torch.rand(there.shape) < 0.1 + 0.9 * torch.rand(_BATCH, 1))
         kept = torch.where(kept.any(1, keepdim=True), kept, there)
         x = (_together(seen.features[chosen], kept) - middle) / scale
-        loss = estimate_loss(net(x).view(_BATCH, 2, -1), seen.truth[chosen])
+        said = net(x).view(_BATCH, -1, seen.truth.shape[1])
+        truth = seen.truth[chosen]
+        # of what lies beneath there is no scale to learn
+        loss = estimate_loss(said, truth) if said.shape[1] > 1 else (said[:, 0] - truth).square().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     first: Any = think[0]
@@ -190,12 +212,13 @@ def _fit(think: nn.Sequential, seen: Seen) -> None:
 
 
 def _errors(think: nn.Sequential, seen: Seen | None) -> dict[tuple[str, int], float]:
-    """Mean absolute error of each store and level, of the codec's own family."""
+    """Mean absolute error of each kind, of the codec's own family, or of the largest where there is none."""
     if seen is None:
         return {}
+    num = seen.truth.shape[1]
     with torch.inference_mode():
-        value = think(_together(seen.features, seen.there)).view(len(seen.truth), 2, -1)[:, 0]
-    family = seen.truth.argmax(1, keepdim=True)
+        value = think(_together(seen.features, seen.there))[:, :num]
+    family = torch.where(seen.truth.any(1), seen.truth.argmax(1), value.argmax(1))[:, None]
     off = (value - seen.truth).gather(1, family).abs().flatten()
     kinds = sorted(set(seen.kinds))
     return {kind: off[[k for k, other in enumerate(seen.kinds) if other == kind]].mean().item() for kind in kinds}

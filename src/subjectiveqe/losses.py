@@ -252,14 +252,14 @@ def estimate_loss(estimate: Tensor, truth: Tensor, too_coarse: float = 1.0) -> T
     distributions around the values as they are.
 
     Args:
-        estimate: (N, 2, K), value and log of the scale; carries the gradient.
+        estimate: (N, 2 or more, K), value and log of the scale; carries the gradient.
         truth: (N, K' >= K); NaN where unknown, which counts nothing.
         too_coarse: how much more a value counts that is above the truth than one below. More than 1 turns doubt into
             caution: what is sure stays as it is, what is not becomes finer (an expectile in place of the mean).
     Returns:
         Scalar: 100 times the mean squared error, and nats without the constant, which may be negative.
     """
-    value, log_scale = estimate.float().unbind(1)
+    value, log_scale = estimate[:, :2].float().unbind(1)
     truth = truth[:, : value.shape[1]]
     log_scale = log_scale.clamp(-5, 1)
     off = value - truth.nan_to_num()

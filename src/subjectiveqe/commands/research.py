@@ -263,6 +263,9 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoints, under their names.")],
     pairs: Annotated[list[Path], typer.Option(help="Training pairs; may be given several times.")],
     valid: Annotated[list[Path] | None, typer.Option(help="Pairs to measure by; may be given several times.")] = None,
+    beneath: Annotated[
+        bool, typer.Option("--beneath", help="Fit what it says of pictures that were saved again as fine JPEGs.")
+    ] = False,
 ) -> None:
     """Fit a network's estimator to whole pictures.
 
@@ -271,7 +274,7 @@ def calibrate(
     from ..calibrate import calibrate_estimator
 
     with bar("pictures") as progress:
-        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress)
+        errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress, beneath)
     for (store, level), (before, after) in errors.items():
         typer.echo(f"{store} {level}: off by {before:.3f} before, {after:.3f} after")
     typer.echo(f"{len(checkpoints)} checkpoints in {out}")

@@ -22,7 +22,7 @@ from ..photos import Pixels, seen_colours
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .look import Look, find_grid, has_few_colours, spare_enlarged, whole_blocks
+from .look import LEAST_PATCHES, Look, find_grid, has_few_colours, look_beneath, spare_enlarged, whole_blocks
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .strips import beginning_earlier, patches_of, read_on, reader
@@ -182,10 +182,12 @@ class Enhancer:
         if self._network.estimate is None:
             return Look(None, grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
-        value, log_scale = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
+        value, log_scale, *beneath = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        return Look(np.zeros_like(mean) if few_colours else spare_enlarged(mean, lq), grid, gray)
+        deepest = look_beneath(mean, beneath[0].mean(0)) if beneath and len(patches) >= LEAST_PATCHES else mean
+        surface = None if deepest is mean or few_colours else mean
+        return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...

@@ -41,11 +41,13 @@ class Look(NamedTuple):
         grid: row and column, 0..7, where the codec's blocks begin. Networks see pictures as if that were 0, as it is in
             all files but those cut out of others.
         is_gray: whether the picture has no colour anywhere, and is to get none.
+        surface: coarseness of the fine JPEG where `coarseness` is that of what lies beneath, else None.
     """
 
     coarseness: Floats | None
     grid: tuple[int, int] = (0, 0)
     is_gray: bool = False
+    surface: Floats | None = None
 
 
 def mean_look(looks: Sequence[Look]) -> Look:
@@ -85,7 +87,7 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
 
     A picture that was compressed before, more coarsely or by another codec, is as coarse as it looks, whatever its file
     says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by. A
-    drawing of few colours, which looks like nothing at all, stays one.
+    drawing of few colours, which looks like nothing at all, stays one. What lies beneath a JPEG counts for JPEG files.
 
     Args:
         look: at the picture.
@@ -95,14 +97,17 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
     family = FAMILIES[int(said.argmax())]
+    seen = look.coarseness if family == "jpeg" or look.surface is None else look.surface
     most = np.full_like(said, _DOUBT)
     if family == "avif":  # in 10 bits it looks a little like JPEG as well, and what was JPEG before looks so rather
-        most = np.maximum(most, look.coarseness[FAMILIES.index("avif")])
+        most = np.maximum(most, seen[FAMILIES.index("avif")])
     most[FAMILIES.index(family)] = said.max() + _DOUBT_OF.get(family, _DOUBT)
     for other, more in _TAKEN_FOR.get(family, {}).items():
         if (place := FAMILIES.index(other)) < len(most):
             most[place] = said.max() + more
-    return look if (look.coarseness > most).any() else look._replace(coarseness=said)
+    if not (seen > most).any():
+        return look._replace(coarseness=said, surface=None)
+    return look if seen is look.coarseness else look._replace(coarseness=seen, surface=None)
 
 
 def look_places(side: int) -> list[int]:
@@ -144,6 +149,36 @@ def _vanished(y: Floats, row: int, col: int) -> tuple[float, int]:
     blocks = to_blocks(y[:, row : row + rows, col : col + cols].reshape(-1, cols))
     busy = blocks[np.ptp(blocks, axis=(1, 2)) > _LEAST_RANGE]
     return (float((np.abs(dct(busy)) < _NOTHING).mean()), len(busy)) if len(busy) else (0.0, 0)
+
+
+_FINE_JPEG = (0.25, 0.6)
+"""How coarse a JPEG is taken to be beneath which there may be something: QF 97 or so to 74."""
+
+LEAST_PATCHES = 4
+"""To look beneath a JPEG; one patch tells too little of it."""
+
+_LEAST_BENEATH, _MORE_BENEATH = 0.5, 0.05
+"""How coarse it has to be at least, and by how much more than the JPEG."""
+
+
+def look_beneath(coarseness: Floats, beneath: Floats) -> Floats:
+    """What compressed a picture before somebody saved it as the fine JPEG that it looks like, or that JPEG.
+
+    Blocks of a JPEG that was cut or scaled, and coded over, ask for less than those of one that is as it was: half-way.
+
+    Args:
+        coarseness: estimated, (K,).
+        beneath: what the estimator finds beneath a fine JPEG, (K,).
+    """
+    jpeg = FAMILIES.index("jpeg")
+    least, most = _FINE_JPEG
+    is_fine = int(coarseness.argmax()) == jpeg and least <= coarseness[jpeg] <= most
+    if not is_fine or beneath.max() < max(_LEAST_BENEATH, coarseness[jpeg] + _MORE_BENEATH):
+        return coarseness
+    if int(beneath.argmax()) == jpeg:
+        half_way: Floats = np.mean((coarseness, beneath), axis=0, dtype=np.float32)
+        return half_way
+    return beneath
 
 
 _MOST_OF_ENLARGED = 0.6

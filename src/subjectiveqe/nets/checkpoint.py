@@ -27,6 +27,9 @@ SEED_LICENCE = (
 )
 COMMUNITY_LICENCE = "unknown: ask whoever published the checkpoint"
 
+_ADDED = "estimator.beneath."
+"""What older checkpoints of ours lack, and a network has by itself."""
+
 # Three spellings of one generator -> ours. The seed's own names come first, then BasicSR's, then the first ESRGAN's.
 _TOP = {
     "conv_in": "conv_in",
@@ -94,7 +97,8 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
         state, metadata = _adopt(path, _read_foreign(path))
         net = build(path, metadata)
     try:
-        net.load_state_dict({key: value.float() for key, value in state.items()})
+        untaught = {key: value for key, value in net.state_dict().items() if key.startswith(_ADDED)}
+        net.load_state_dict(untaught | {key: value.float() for key, value in state.items()})
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
         raise ModelError(f"{path}: not the weights of net '{metadata['net']}' ({lines[-1].strip()})") from None

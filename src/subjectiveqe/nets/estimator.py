@@ -18,9 +18,13 @@ class Estimator(nn.Module):
     the surroundings of one pixel leave it open; flat patches say so by their scale. The batch norms are part of the
     convolutions in an exported network.
 
+    Of a picture that was saved again as a fine JPEG, the value is mostly the JPEG's. What lies beneath is a second
+    question to the same features, which `calibrate` alone teaches; untaught, the answer is 0.
+
     Cost: 4 k multiply-adds a pixel of the patches that are looked at.
-    Shape: lq (N, 3, H, W), H and W multiples of 8 -> (N, 2, num_coarseness): value, and log of the scale of a Laplace
-    distribution around it; (1, 2, num_coarseness) where the patches are `of_one_picture`.
+    Shape: lq (N, 3, H, W), H and W multiples of 8 -> (N, 3, num_coarseness): value, log of the scale of a Laplace
+    distribution around it, and value of what lies beneath a fine JPEG; (1, 3, num_coarseness) where the patches are
+    `of_one_picture`.
     """
 
     CELL_PX = 8
@@ -39,25 +43,32 @@ class Estimator(nn.Module):
             conv = nn.Conv2d(num_in, num_out, kernel, padding=kernel // 2, bias=False)
             layers += [conv, nn.BatchNorm2d(num_out), nn.LeakyReLU(0.1)]
         self.look = nn.Sequential(*layers)
-        self.think = nn.Sequential(
-            nn.Linear(2 * self.WIDTHS[-1], self.WIDTH),
-            nn.LeakyReLU(0.1),
-            nn.Linear(self.WIDTH, self.WIDTH),
-            nn.LeakyReLU(0.1),
-            nn.Linear(self.WIDTH, 2 * num_coarseness),
-        )
+        self.think = self._thinker(2 * num_coarseness)
+        with torch.random.fork_rng(devices=()):  # so that a seed makes the networks that it made before there was this
+            self.beneath = self._thinker(num_coarseness).requires_grad_(False)
+        for param in self.beneath.parameters():
+            nn.init.zeros_(param)
         self.register_buffer("dct", _dct_basis(self.CELL_PX), persistent=False)
         # ITU-R BT.601, limited range, as `color` has it; without the offsets, which fall out with the mean of a cell.
         rows = [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
         self.register_buffer("to_ycbcr", torch.tensor(rows)[:, :, None, None], persistent=False)
+
+    def _thinker(self, num_out: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(2 * self.WIDTHS[-1], self.WIDTH),
+            nn.LeakyReLU(0.1),
+            nn.Linear(self.WIDTH, self.WIDTH),
+            nn.LeakyReLU(0.1),
+            nn.Linear(self.WIDTH, num_out),
+        )
 
     def forward(self, lq: Tensor, of_one_picture: bool = False) -> Tensor:
         """See class."""
         x = self.features(lq)
         over = (0, 2, 3) if of_one_picture else (2, 3)
         mean, mean_square = (y.mean(over, keepdim=True).flatten(1) for y in (x, x.square()))
-        estimate: Tensor = self.think(pooled(mean, mean_square))
-        return estimate.view(-1, 2, self.num_coarseness)
+        whole = pooled(mean, mean_square)
+        return torch.cat((self.think(whole), self.beneath(whole)), dim=1).view(-1, 3, self.num_coarseness)
 
     def features(self, lq: Tensor) -> Tensor:
         """What is seen of each cell, (N, 3, H, W) -> (N, C, H / 8, W / 8)."""
