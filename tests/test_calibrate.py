@@ -128,6 +128,17 @@ def test_one_picture_is_not_enough(tmp_path, draw_image):
         calibrate_estimator(save_ends(tmp_path), [tmp_path / "one.lmdb"], tmp_path / "out")
 
 
+def test_the_smallest_pictures_count_wherever_they_are_cut(tmp_path, draw_image, monkeypatch):
+    monkeypatch.setattr(calibrate, "_STEPS", 1)
+    monkeypatch.setattr(calibrate, "_ANYWHERE", 1.0)
+    for seed in range(6):
+        write_png(tmp_path / "clean" / f"{seed}.png", draw_image((208, 208), seed))
+    prepare(tmp_path / "clean", tmp_path / "a.lmdb", "jpeg", [50], jobs=1)
+    [end, _] = save_ends(tmp_path)
+    calibrate_estimator([end], [tmp_path / "a.lmdb"], tmp_path / "out")
+    assert read_safetensors(tmp_path / "out" / end.name)[1]["estimator"] == "fitted to 6 pictures"
+
+
 def test_no_checkpoint_is_written_over(tmp_path, pairs):
     ends = save_ends(tmp_path / "a") + save_ends(tmp_path / "b")
     before = ends[0].read_bytes()

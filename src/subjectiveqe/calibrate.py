@@ -90,6 +90,7 @@ def calibrate_estimator(
     estimator = _shared_estimator(checkpoints, nets)
     stores = {path: open_pairs(path) for path in (*pairs, *valid)}
     total, done = sum(len(stores[path]) for path in (*pairs, *valid)), 0
+    least_px = _LEAST_PX if beneath else LOOK_PX
 
     def look(paths: Sequence[Path], odd: float) -> Seen:
         nonlocal done
@@ -102,7 +103,7 @@ def calibrate_estimator(
                 else:
                     cut = rng.integers(16, size=2) * (rng.random() < odd)
                     picture = _picture(path.name, stores[path], index, estimator.num_coarseness, cut)
-                if picture is not None and min(picture.rgb.shape[:2]) >= _LEAST_PX:
+                if picture is not None and min(picture.rgb.shape[:2]) >= least_px:
                     found.append((_look(estimator, picture.rgb), torch.tensor(picture.truth), picture.kind))
                 done += 1
                 if progress is not None:
@@ -142,10 +143,10 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
 
 
 def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -> Coded | None:
-    """A compressed picture as it is; None where nobody knows how it was compressed."""
+    """A compressed picture, cut; None where nobody knows how it was compressed, or it is too small to be cut."""
     info = store.infos[index]
     truth = coarseness(info.codec, info.level, num, info.chroma)
-    if math.isnan(truth[0]):
+    if math.isnan(truth[0]) or min(info.height, info.width) < _LEAST_PX:
         return None
     top, left = map(int, cut)
     lq, _ = store.crop(index, top, left, info.height - top, info.width - left)

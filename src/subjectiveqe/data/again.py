@@ -70,14 +70,14 @@ def saved_again(pairs: PairSet, index: int, num: int, rng: np.random.Generator) 
     rgb = crop_to_multiple(_noisy(gt, rng) if rng.random() < _NOISY else gt, 8)
     kind = (f"{info.codec} {info.chroma}".strip(), info.level)
     drawn = rng.random()
-    if drawn < _ORIGINAL:
-        rgb, kind = _unsharp(rgb, rng) if rng.random() < _UNSHARP else rgb, ORIGINALS
-    else:
+    if drawn >= _ORIGINAL:
         rgb = _codec_of(info).code(rgb, info.level).rgb
-    if drawn < _ORIGINAL:
-        truth = [0.0] * num
-    elif drawn < _ORIGINAL + _ENLARGED:
-        rgb, truth, kind = _scaled(rgb, rng.uniform(*_LARGER)), [0.0] * num, ORIGINALS
+    elif rng.random() < _UNSHARP:
+        rgb = _unsharp(rgb, rng)
+    if drawn < _ORIGINAL + _ENLARGED:
+        truth, kind = [0.0] * num, ORIGINALS
+        if drawn >= _ORIGINAL:
+            rgb = _scaled(rgb, rng.uniform(*_LARGER))
     elif info.codec == "jpeg" and rng.random() < _SCALED:
         scale = rng.uniform(*_SMALLER)
         place = FAMILIES.index("jpeg")
