@@ -26,7 +26,7 @@ from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.look import Look, look_places, mean_look, whole_blocks
+from subjectiveqe.enhancing.look import Look, look_places, mean_look, whole_blocks, with_file
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.images import read_rgb
@@ -257,6 +257,17 @@ def test_frames_of_few_colours_tell_nothing_among_others():
     assert mean_look([black, black]).coarseness.tolist() == [0, 0]
     assert mean_look([black, black]).is_gray
     assert mean_look([Look(None)] * 2) == Look(None)
+    assert mean_look([black, *others]).surface is None
+
+
+def test_frames_of_animations_say_what_lies_on_their_surface():
+    """Where one is taken for a fine JPEG over something else: beneath WebP and AVIF nothing is looked for."""
+    plain, deep = ([0.0, 0.4, 0.0], [0.0, 0.2, 0.6])
+    looks = [Look(np.array(plain, np.float32)), Look(np.array(deep, np.float32), surface=np.array(plain, np.float32))]
+    mean = mean_look(looks)
+    assert mean.coarseness == pytest.approx([0, 0.3, 0.3])
+    assert mean.surface == pytest.approx(plain)
+    assert with_file(mean, coarseness("webp", 90, 3)).coarseness == pytest.approx(plain)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -56,11 +56,17 @@ def mean_look(looks: Sequence[Look]) -> Look:
     Frames of few colours, which are taken for drawings, tell nothing among others: a film begins with black ones. They
     are gray if all are.
     """
-    known = [look.coarseness for look in looks if look.coarseness is not None]
-    telling = [coarseness for coarseness in known if coarseness.any()] or known
-    mean: Floats | None = np.mean(telling, axis=0, dtype=np.float32) if telling else None
+    surfaces = [look.coarseness if look.surface is None else look.surface for look in looks]
+    surface = _mean(surfaces) if any(look.surface is not None for look in looks) else None
     [(grid, _)] = Counter(look.grid for look in looks).most_common(1)
-    return Look(mean, grid, all(look.is_gray for look in looks))
+    return Look(_mean([look.coarseness for look in looks]), grid, all(look.is_gray for look in looks), surface)
+
+
+def _mean(coarseness: Sequence[Floats | None]) -> Floats | None:
+    known = [values for values in coarseness if values is not None]
+    telling = [values for values in known if values.any()] or known
+    mean: Floats | None = np.mean(telling, axis=0, dtype=np.float32) if telling else None
+    return mean
 
 
 _DOUBT, _DOUBT_OF = 0.15, {"jpeg": 0.05, "webp": 0.0, "avif": 0.23}
