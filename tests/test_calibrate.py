@@ -83,6 +83,16 @@ def test_what_lies_beneath_a_fine_jpeg_is_learnt_and_nothing_else_changes(tmp_pa
         assert int(header["beneath"].split()[2]) > 50
 
 
+def test_saying_too_much_of_what_lies_beneath_costs_more_than_too_little():
+    truth = torch.tensor([[0.4, 0.0]])
+    costs = [calibrate._cautious(torch.tensor([said]), truth).item() for said in ([0.5, 0.0], [0.3, 0.0], [0.0, 0.4])]
+    assert costs[0] == pytest.approx(3 * 0.1)
+    assert costs[1] == pytest.approx(0.1)
+    assert costs[2] == pytest.approx(5 * (0.4**2 + 0.4**2) / 2)  # of another family
+    nothing = calibrate._cautious(torch.tensor([[0.3, -0.3]]), torch.zeros(1, 2))
+    assert nothing.item() == 0  # families may make up for each other where nothing is
+
+
 def test_checkpoints_from_before_say_nothing_of_what_lies_beneath(tmp_path):
     [end, _] = save_ends(tmp_path)
     state, header = read_safetensors(end)

@@ -33,6 +33,9 @@ _DECAY, _DROPOUT = 1e-2, 0.1
 _DECAY_BENEATH, _DROPOUT_BENEATH = 0.1, 0.3
 """Against learning pictures by heart; there is little to go by beneath a JPEG."""
 
+_TOO_MUCH, _MIXED_UP = 3, 5
+"""How much it counts to say too much of what lies beneath, where to say too little counts 1, or of another family."""
+
 
 class Seen(NamedTuple):
     """What the estimator sees of pictures.
@@ -119,7 +122,10 @@ def calibrate_estimator(
     judged = look(valid, 0) if valid else None
     head = estimator.beneath if beneath else estimator.think
     errors = [_errors(head, judged)]
-    _fit(head, seen, *((_DECAY_BENEATH, _DROPOUT_BENEATH) if beneath else (_DECAY, _DROPOUT)))
+    if beneath:
+        _fit(head, seen, _cautious, _DECAY_BENEATH, _DROPOUT_BENEATH)
+    else:
+        _fit(head, seen, _with_scale, _DECAY, _DROPOUT)
     errors.append(_errors(head, judged))
     out.mkdir(parents=True, exist_ok=True)
     for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
@@ -178,7 +184,28 @@ def _together(features: Tensor, there: Tensor) -> Tensor:
     return pooled((features[:, :, 0] * share).sum(1), (features[:, :, 1] * share).sum(1))
 
 
-def _fit(think: nn.Sequential, seen: Seen, decay: float, dropout: float) -> None:
+def _with_scale(said: Tensor, truth: Tensor) -> Tensor:
+    """Loss of values and their scales, (N, 2K)."""
+    return estimate_loss(said.view(len(said), 2, -1), truth)
+
+
+def _cautious(said: Tensor, truth: Tensor) -> Tensor:
+    """Loss of what lies beneath, (N, K): what is said in all is too much for one picture of four, and of its family.
+
+    Families that leave much the same share what is said, so that none is said to be likely where all together are.
+
+    Source: Koenker and Bassett, "Regression quantiles", Econometrica 1978.
+    """
+    total, known = said.sum(1), truth.sum(1)
+    off = total - known
+    of_family = total.detach()[:, None] * (truth > 0)
+    mixed_up = (said - of_family) * (known > 0)[:, None]
+    return torch.where(off > 0, _TOO_MUCH * off, -off).mean() + _MIXED_UP * mixed_up.square().mean()
+
+
+def _fit(
+    think: nn.Sequential, seen: Seen, loss_of: Callable[[Tensor, Tensor], Tensor], decay: float, dropout: float
+) -> None:
     """Trains the layers anew, in place, with more or fewer of each picture's patches."""
     torch.manual_seed(0)
     whole = _together(seen.features, seen.there)
@@ -198,10 +225,7 @@ def _fit(think: nn.Sequential, seen: Seen, decay: float, dropout: float) -> None
         kept = there * (torch.rand(there.shape) < 0.1 + 0.9 * torch.rand(_BATCH, 1))
         kept = torch.where(kept.any(1, keepdim=True), kept, there)
         x = (_together(seen.features[chosen], kept) - middle) / scale
-        said = net(x).view(_BATCH, -1, seen.truth.shape[1])
-        truth = seen.truth[chosen]
-        # of what lies beneath there is no scale to learn
-        loss = estimate_loss(said, truth) if said.shape[1] > 1 else (said[:, 0] - truth).square().mean()
+        loss: Any = loss_of(net(x), seen.truth[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

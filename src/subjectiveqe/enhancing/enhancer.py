@@ -167,7 +167,10 @@ class Enhancer:
         """What a picture of that look is taken for, as `assume` has it; None where that is next to nothing."""
         if self.assume is not None or look.coarseness is None:
             return self.assume
-        return as_assumed(look.coarseness.tolist())
+        values = look.coarseness
+        if look.surface is not None:  # shares of what is all one
+            values = values.sum() * (values == values.max())
+        return as_assumed(values.tolist())
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
