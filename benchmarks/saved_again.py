@@ -1,7 +1,8 @@
-"""What is lost where a picture of another codec was saved again as a JPEG, which hides it, and is won by saying so.
+"""What is lost where a picture of one codec was saved again by another, which hides it, and is won by saying so.
 
-Each picture is compressed, saved as JPEG at QF 95 (4:2:0) and enhanced twice: by what it looks like, and by what
-compressed it first, as `sqe enhance --assume` does.
+Each picture is compressed, saved again (4:2:0), and enhanced twice: by what it looks like, and by what compressed it
+first, as `sqe enhance --assume` does. Some JPEGs are cut before they are saved again, so that their blocks begin 5 px
+and 3 px from the corner.
 
 python benchmarks/saved_again.py PICTURES [--every N]
 """
@@ -12,14 +13,28 @@ import argparse
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
+
 import machine
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.images import list_images, read_rgb
+from subjectiveqe.images import RGB, list_images, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
-FIRST = ("hevc:32", "hevc:37", "hevc-420:37", "webp:20", "webp:50", "avif:30")
-LAST_QF = 95
+CASES = (
+    ("hevc:32", "jpeg:95"),
+    ("hevc:37", "jpeg:95"),
+    ("hevc-420:37", "jpeg:95"),
+    ("webp:20", "jpeg:95"),
+    ("webp:50", "jpeg:95"),
+    ("avif:30", "jpeg:95"),
+    ("jpeg:30, cut", "jpeg:95"),
+    ("jpeg:30, cut", "jpeg:80"),
+    ("jpeg:60, cut", "jpeg:90"),
+    ("jpeg:30", "webp:80"),
+    ("jpeg:30", "avif:70"),
+    ("jpeg:60", "avif:80"),
+)
 
 
 def main() -> None:
@@ -30,25 +45,32 @@ def main() -> None:
     options = parser.parse_args()
     originals = [crop_to_multiple(read_rgb(path), 8) for path in list_images(options.pictures)[:: options.every]]
     print(machine.describe())
-    print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime, saved as JPEG at QF {LAST_QF}")
-    print("| first | enhanced | PSNR dB | LPIPS | SSIMULACRA2 |\n|---|---|---|---|---|")
+    print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")
+    print("| first | then | enhanced | PSNR dB | LPIPS | SSIMULACRA2 |\n|---|---|---|---|---|---|")
     blind = Enhancer("fast", "onnxruntime")
-    for first in FIRST:
-        family, level = first.split(":")
-        codec = get_codec("hevc", chroma="420") if family == "hevc-420" else get_codec(family)
-        saved = [get_codec("jpeg").code(codec.code(gt, int(level)).rgb, LAST_QF).rgb for gt in originals]
+    for first, then in CASES:
+        was, *cut = first.split(", ")
+        part = (slice(3, None), slice(5, None)) if cut else (slice(None), slice(None))
+        gts = [np.ascontiguousarray(gt[part]) for gt in originals]
+        saved = [code(np.ascontiguousarray(code(gt, was)[part]), then) for gt in originals]
         ways = {
             "not": saved,
             "as it looks": map(blind, saved),
-            f"`--assume {first}`": map(Enhancer("fast", "onnxruntime", assume=first), saved),
+            f"`--assume {was}`": map(Enhancer("fast", "onnxruntime", assume=was), saved),
         }
         for way, outs in ways.items():
             judged = [
-                [judge(out, gt) for judge in (psnr, lpips, ssimulacra2)]
-                for out, gt in zip(outs, originals, strict=True)
+                [judge(out, gt) for judge in (psnr, lpips, ssimulacra2)] for out, gt in zip(outs, gts, strict=True)
             ]
             psnr_db, lost, score = map(mean, zip(*judged, strict=True))
-            print(f"| {first} | {way} | {psnr_db:.2f} | {lost:.4f} | {score:.2f} |", flush=True)
+            print(f"| {first} | {then} | {way} | {psnr_db:.2f} | {lost:.4f} | {score:.2f} |", flush=True)
+
+
+def code(rgb: RGB, codec: str) -> RGB:
+    """What a codec leaves, by its name and level as `sqe enhance --assume` has them."""
+    family, level = codec.split(":")
+    made = get_codec("hevc", chroma="420") if family == "hevc-420" else get_codec(family)
+    return made.code(rgb, int(level)).rgb
 
 
 if __name__ == "__main__":

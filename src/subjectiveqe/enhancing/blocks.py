@@ -6,9 +6,21 @@ import math
 
 import numpy as np
 
+from ..color import luma
 from .network import Floats
 
 BLOCK_PX = 8
+
+
+def busiest_luma(patches: Floats, count: int) -> Floats:
+    """Luma in whole levels of those patches that have most in them, (count or less, H, W).
+
+    Args:
+        patches: RGB, (N, 3, H, W), in [0, 1].
+        count: of patches at most.
+    """
+    y = np.stack([luma(np.rint(patch.transpose(1, 2, 0) * 255).astype(np.uint8)) for patch in patches])
+    return y[np.argsort(-np.abs(np.diff(y)).mean((1, 2)))[:count]].astype(np.float32)
 
 
 def to_blocks(plane: Floats) -> Floats:
@@ -28,12 +40,12 @@ def to_plane(blocks: Floats, width: int) -> Floats:
 
 def dct(blocks: Floats) -> Floats:
     """(n, 8, 8) levels 0..255 -> coefficients, scaled as JPEG has them."""
-    return _both_sides(blocks - np.float32(128), _BASIS)
+    return _both_sides(blocks - np.float32(128), BASIS)
 
 
 def inverse_dct(coefficients: Floats) -> Floats:
     """The levels that `dct` makes such coefficients of."""
-    return _both_sides(coefficients, np.ascontiguousarray(_BASIS.T)) + np.float32(128)
+    return _both_sides(coefficients, np.ascontiguousarray(BASIS.T)) + np.float32(128)
 
 
 def _basis() -> Floats:
@@ -44,7 +56,8 @@ def _basis() -> Floats:
     return np.asarray(rows, np.float32)
 
 
-_BASIS = _basis()
+BASIS = _basis()
+"""Rows are frequencies, columns places."""
 
 
 def _both_sides(blocks: Floats, basis: Floats) -> Floats:

@@ -22,6 +22,7 @@ from ..photos import Pixels, seen_colours
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
+from .earlier_jpeg import find_earlier_jpeg
 from .look import LEAST_PATCHES, Look, find_grid, has_few_colours, look_beneath, spare_enlarged, whole_blocks
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
@@ -179,15 +180,16 @@ class Enhancer:
         scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
+        jpeg = find_earlier_jpeg(lq)
         grid = find_grid(lq)
-        if self._assumed is not None:
-            return Look(self._assumed, grid, gray)
-        if self._network.estimate is None:
-            return Look(None, grid, gray)
+        if self._assumed is not None or self._network.estimate is None:
+            return Look(self._assumed, grid if jpeg is None else jpeg.grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
         value, log_scale, *beneath = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
+        if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
+            return Look(jpeg.coarseness(len(mean)), jpeg.grid, gray)
         deepest = look_beneath(mean, beneath[0].mean(0)) if beneath and len(patches) >= LEAST_PATCHES else mean
         surface = None if deepest is mean or few_colours else mean
         return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)

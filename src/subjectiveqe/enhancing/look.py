@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codecs.coarseness import FAMILIES
-from ..color import luma
 from ..photos import Pixels
-from .blocks import BLOCK_PX, dct, to_blocks
+from .blocks import BLOCK_PX, busiest_luma, dct, to_blocks
 from .network import Floats
 
 LOOK_PX, _LOOKS = 192, 5
@@ -134,8 +133,7 @@ def find_grid(patches: Floats) -> tuple[int, int]:
     """
     if min(patches.shape[2:]) < 2 * BLOCK_PX - 1:  # less than a whole block at some phase
         return 0, 0
-    y = np.stack([luma(np.rint(patch.transpose(1, 2, 0) * 255).astype(np.uint8)) for patch in patches])
-    busiest = y[np.argsort(-np.abs(np.diff(y)).mean((1, 2)))[:_BUSIEST]].astype(np.float32)
+    busiest = busiest_luma(patches, _BUSIEST)
     places = list(np.ndindex(BLOCK_PX, BLOCK_PX))
     shares, counts = zip(*(_vanished(busiest, row, col) for row, col in places), strict=True)
     second, first = np.sort(shares)[-2:]

@@ -1,0 +1,137 @@
+"""The JPEG that a picture once was, before it was cut or saved again: its coefficients still gather about its steps.
+
+Source: the periodicity is that of Bianchi and Piva, "Detection of Nonaligned Double JPEG Compression Based on Integer
+Periodicity Maps", IEEE Transactions on Information Forensics and Security 7(2), 2012, who look at the DC coefficient
+step by step; here eight others are looked at together, for the tables that libjpeg makes of a quality.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..codecs.coarseness import FAMILIES, coarseness
+from .blocks import BASIS, BLOCK_PX, busiest_luma
+from .network import Floats
+
+_BUSIEST = 9
+"""How many patches are asked, those with most in them."""
+
+_FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2))
+"""Vertical and horizontal, from 0. Higher ones have little but zeros, and the constant one is the picture's own."""
+
+_TABLE = np.array((11, 12, 12, 10, 14, 14, 13, 16))
+"""Steps of luma for these at QF 50 (ITU-T T.81, table K.1)."""
+
+_QFS = np.array([*range(5, 20), *range(20, 84, 2), *range(84, 93)])
+"""Steps of neighbours are 5 % apart or so, which a coefficient of a few steps tells apart."""
+
+_STEPS = np.maximum((np.where(_QFS < 50, 5000 // _QFS, 200 - 2 * _QFS)[:, None] * _TABLE + 50) // 100, 1)
+"""(len(_QFS), len(_FREQUENCIES)), as libjpeg rounds them."""
+
+_BIN, _BINS = 0.5, 600
+"""Width and number of the bins that sizes of coefficients are counted in, in levels."""
+
+_LEAST_MEAN, _LEAST_SCORE, _MOST_OF_NEXT = 0.2, 15.0, 0.6
+"""Of the mean cosine, for half of the frequencies at least; of standard deviations from chance; and of the share of the
+latter that the next best place may have at the same quality or a coarser one. Of 1,582 icons and plots, as they are and
+enlarged three ways, 39 had something that stood out, with 0.81 of it elsewhere at least; echoes of JPEGs that were
+found had 0.64 and more, and 17 or more of 20 photos in the right place less than 0.6."""
+
+_DOUBT = 0.1
+"""By how much estimates may be wrong: of a JPEG they mostly are by 0.05 or less."""
+
+
+class EarlierJpeg(NamedTuple):
+    """A JPEG that a picture once was.
+
+    Attributes:
+        qf: its quality, 5..92, to 2 or so; for other tables than libjpeg's that of the most similar ones.
+        grid: row and column, 0..7, where its blocks begin.
+    """
+
+    qf: int
+    grid: tuple[int, int]
+
+    def coarseness(self, num: int) -> Floats:
+        """What to tell a network of it, (num,)."""
+        told: Floats = np.array(coarseness("jpeg", self.qf, num), np.float32)
+        return told
+
+    def is_more_than(self, estimated: Floats) -> bool:
+        """Whether this is coarser than the JPEG that a picture looks like, and no finer than anything else it may be.
+
+        Args:
+            estimated: coarseness of the picture, (K,).
+        """
+        jpeg = FAMILIES.index("jpeg")
+        if jpeg >= len(estimated):
+            return False
+        own = self.coarseness(len(estimated))[jpeg]
+        return bool(estimated[jpeg] + _DOUBT < own > estimated.max() - _DOUBT)
+
+
+def find_earlier_jpeg(patches: Floats) -> EarlierJpeg | None:
+    """Finds the coarsest JPEG that a picture was, wherever its blocks began; the one that it is, if it was no other.
+
+    What was quantised with a step of q lies at multiples of q, and near them once it has been quantised again by less,
+    in blocks of other places or by another codec: the mean of cos(2 pi c / q) over its coefficients c is
+    exp(-2 (pi s / q)^2) for an error of standard deviation s, about 0.2 where both steps are alike. In other places it
+    is about 0, or below, since coefficients of less than half a step are left out.
+
+    Args:
+        patches: RGB, (N, 3, H, W), in [0, 1], all cut at multiples of 8 px.
+    Returns:
+        None where no such thing stands out.
+    """
+    if min(patches.shape[2:]) < 2 * BLOCK_PX - 1:  # less than a whole block at some place
+        return None
+    sums, counts = _cosines(busiest_luma(patches, _BUSIEST))
+    score = sums.sum(2) / np.sqrt(np.maximum(counts.sum(2), 1) / 2)
+    stands_out = (score > _LEAST_SCORE) & (np.median(sums / np.maximum(counts, 1), axis=2) > _LEAST_MEAN)
+    candidates = np.where(stands_out, score, 0)
+    if candidates[0].any():  # what is finer elsewhere may be an echo of these blocks, as half a block beside them
+        candidates[1:, candidates[0].argmax() :] = 0
+    if candidates[1:].any():
+        candidates[0] = 0
+    place, number = divmod(int(candidates.argmax()), len(_QFS))
+    score[[0, place]] = 0
+    if score[:, : number + 1].max() >= _MOST_OF_NEXT * candidates[place, number]:  # or there are no candidates
+        return None
+    return EarlierJpeg(int(_QFS[number]), divmod(place, BLOCK_PX))
+
+
+def _cosines(y: Floats) -> tuple[Floats, Floats]:
+    """Sums of cos(2 pi c / q) over coefficients of at least q / 2, and how many these are.
+
+    Args:
+        y: luma, (N, H, W), in levels.
+    Returns:
+        Twice (64, len(_QFS), len(_FREQUENCIES)), by the place where blocks begin, row by row.
+    """
+    height, width = (side - BLOCK_PX + 1 for side in y.shape[1:])
+    row, col = (np.arange(side) % BLOCK_PX for side in (height, width))
+    first_bin = ((row[:, None] * BLOCK_PX + col) * _BINS).astype(np.intp)
+    middles = (np.arange(_BINS, dtype=np.float32) + 0.5) * _BIN
+    along_columns = [_filtered(y, BASIS[frequency], height, axis=1) for frequency in range(3)]
+    sums, counts = np.empty((2, BLOCK_PX**2, len(_QFS), len(_FREQUENCIES)), np.float32)
+    for number, (down, across) in enumerate(_FREQUENCIES):
+        sizes = np.abs(_filtered(along_columns[down], BASIS[across], width, axis=2))
+        bins = np.minimum(sizes / _BIN, _BINS - 1).astype(np.intp) + first_bin
+        histograms = np.bincount(bins.ravel(), minlength=BLOCK_PX**2 * _BINS).reshape(-1, _BINS).astype(np.float32)
+        histograms[:, -1] = 0  # and all beyond
+        counted = (middles[:, None] > _STEPS[:, number] / 2).astype(np.float32)
+        sums[..., number] = histograms @ (counted * np.cos(2 * np.pi * middles[:, None] / _STEPS[:, number]))
+        counts[..., number] = histograms @ counted
+    return sums, counts
+
+
+def _filtered(values: Floats, taps: Floats, length: int, axis: int) -> Floats:
+    """Products with eight taps at every place along an axis of (N, H, W) where they fit."""
+    at_place = [(slice(None),) * axis + (slice(first, first + length),) for first in range(BLOCK_PX)]
+    filtered: Floats = taps[0] * values[at_place[0]]
+    share = np.empty_like(filtered)
+    for tap, place in zip(taps[1:], at_place[1:], strict=True):
+        filtered += np.multiply(tap, values[place], out=share)
+    return filtered

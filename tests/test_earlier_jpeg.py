@@ -1,0 +1,128 @@
+"""The JPEG that a picture was before it was cut or saved again is found, with its quality and its blocks."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from subjectiveqe.codecs import crop_to_multiple, get_codec
+from subjectiveqe.codecs.coarseness import coarseness
+from subjectiveqe.enhancing import earlier_jpeg
+from subjectiveqe.enhancing.earlier_jpeg import EarlierJpeg, find_earlier_jpeg
+from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.files import enhance_files
+from subjectiveqe.images import read_rgb
+from subjectiveqe.metrics import lpips, psnr
+from subjectiveqe.samples import samples
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [crop_to_multiple(read_rgb(path), 8) for path in samples()]
+
+
+@pytest.fixture(scope="module")
+def enhancer():
+    return Enhancer("fast", "onnxruntime")
+
+
+def find(rgb):
+    return find_earlier_jpeg(np.ascontiguousarray(rgb).transpose(2, 0, 1)[None] / np.float32(255))
+
+
+def saved_again(rgb, codec, level):
+    return get_codec(codec).code(np.ascontiguousarray(rgb), level).rgb
+
+
+@pytest.mark.parametrize("qf", [20, 40, 60])
+@pytest.mark.parametrize(("codec", "level"), [("jpeg", 95), ("jpeg", 85), ("avif", 80), ("hevc", 20)])
+def test_a_jpeg_that_was_cut_is_found_beneath_what_saved_it_again(photos, qf, codec, level):
+    for photo in photos:
+        found = find(saved_again(saved_again(photo, "jpeg", qf)[3:-5, 6:-2], codec, level))
+        assert found.grid == (5, 2)
+        assert found.qf == pytest.approx(qf, abs=2)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (5, 0), (7, 7)])
+def test_it_is_found_wherever_its_blocks_begin(photos, place):
+    coded = saved_again(photos[0], "jpeg", 30)[-place[0] % 8 :, -place[1] % 8 :]
+    assert find(coded) == EarlierJpeg(30, place)
+    assert find(saved_again(coded, "webp", 85)) == EarlierJpeg(30, place)
+
+
+@pytest.mark.parametrize("qf", [5, 10, 20, 30, 50, 75, 90])
+def test_a_jpeg_that_was_nothing_else_is_no_other(photos, qf):
+    """Its blocks have echoes half a block beside them, at finer qualities."""
+    for photo in photos:
+        found = find(saved_again(photo, "jpeg", qf))
+        assert found is None or (found.grid == (0, 0) and found.qf == pytest.approx(qf, abs=2))
+
+
+def test_steps_are_those_of_libjpeg():
+    for qf, steps in zip(earlier_jpeg._QFS, earlier_jpeg._STEPS, strict=True):
+        file = io.BytesIO()
+        Image.new("L", (8, 8)).save(file, "JPEG", quality=int(qf))
+        with Image.open(file) as picture:
+            table = picture.quantization[0]
+        assert [table[8 * row + col] for row, col in earlier_jpeg._FREQUENCIES] == steps.tolist()
+
+
+def test_nothing_is_found_where_there_was_no_jpeg(photos, draw_image):
+    page = Image.new("RGB", (384, 384), "white")
+    for line in range(20):
+        ImageDraw.Draw(page).text((7, 4 + 19 * line), "The quick brown fox jumps over the lazy dog " * 2, "black")
+    pictures = [*photos, draw_image((300, 400)), np.asarray(page), np.full((64, 64, 3), 99, np.uint8)]
+    pictures += [saved_again(photos[0], codec, level) for codec, level in (("hevc", 37), ("webp", 20), ("avif", 40))]
+    pictures += [
+        np.asarray(picture).repeat(8, 0).repeat(8, 1) for picture in (page.crop((0, 0, 48, 48)), photos[1][:48])
+    ]
+    pictures += [np.indices((96, 96)).sum(0, dtype=np.uint8)[..., None].repeat(3, 2) // 4 % 2 * 200]
+    for picture in pictures:
+        assert find(picture) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (14, 200), (15, 15), (40, 16)])
+def test_nothing_is_found_in_a_few_blocks(photos, shape):
+    coded = saved_again(photos[0], "jpeg", 30)[3:, 5:]
+    assert find(coded[: shape[0], : shape[1]]) is None
+
+
+def test_it_counts_where_it_is_more_than_the_picture_looks():
+    earlier = EarlierJpeg(30, (3, 5))
+    known = coarseness("jpeg", 30)[1]
+    assert earlier.coarseness(5) == pytest.approx([0, known, 0, 0, 0])
+    for estimated, counts in (
+        ([0, 0.5, 0, 0, 0], True),
+        ([0, 0, 0.9, 0, 0], True),  # WebP, which hides it
+        ([0.95, 0, 0, 0, 0], False),  # HEVC, which hides what saved it again
+        ([0, known - 0.11, 0, 0, 0], True),
+        ([0, known - 0.09, 0, 0, 0], False),  # the same JPEG
+        ([0, known, 0, 0, 0], False),
+        ([0.4], False),  # a network that knows no JPEG
+    ):
+        assert earlier.is_more_than(np.array(estimated, np.float32)) == counts
+
+
+@pytest.mark.parametrize(("codec", "level"), [("jpeg", 92), ("webp", 85), ("avif", 80)])
+def test_a_picture_is_enhanced_as_the_jpeg_that_it_was(photos, enhancer, codec, level, monkeypatch):
+    gt = photos[0][3:-5, 5:-3]
+    lq = saved_again(saved_again(photos[0], "jpeg", 30)[3:-5, 5:-3], codec, level)
+    look = enhancer.look(lq)
+    assert look.grid == (5, 3)
+    assert look.coarseness == pytest.approx([0, coarseness("jpeg", 30)[1], 0, 0, 0])
+    out = enhancer(lq)
+    monkeypatch.setattr("subjectiveqe.enhancing.enhancer.find_earlier_jpeg", lambda _: None)
+    as_it_looks = enhancer(lq)
+    assert lpips(out, gt) < 0.9 * lpips(as_it_looks, gt)
+    assert psnr(out, gt) > psnr(as_it_looks, gt) - 0.1
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
+def test_it_counts_for_files_that_say_otherwise(photos, enhancer, tmp_path, suffix):
+    coded = Image.fromarray(saved_again(photos[0], "jpeg", 30)[3:, 5:])
+    coded.save(tmp_path / f"a.{suffix}", quality=85)
+    [outcome] = enhance_files([tmp_path / f"a.{suffix}"], tmp_path / "out", enhancer).outcomes
+    assert outcome.taken_for == "jpeg:30"
