@@ -126,3 +126,10 @@ def test_it_counts_for_files_that_say_otherwise(photos, enhancer, tmp_path, suff
     coded.save(tmp_path / f"a.{suffix}", quality=85)
     [outcome] = enhance_files([tmp_path / f"a.{suffix}"], tmp_path / "out", enhancer).outcomes
     assert outcome.taken_for == "jpeg:30"
+
+
+def test_its_blocks_count_for_who_says_what_it_was(photos):
+    lq = saved_again(saved_again(photos[0], "jpeg", 30)[3:, 5:], "jpeg", 92)
+    look = Enhancer("fast", "onnxruntime", assume="jpeg:20").look(lq)
+    assert look.grid == (5, 3)
+    assert look.coarseness == pytest.approx(coarseness("jpeg", 20))
