@@ -168,6 +168,8 @@ class Enhancer:
         """What a picture of that look is taken for, as `assume` has it; None where that is next to nothing."""
         if self.assume is not None or look.coarseness is None:
             return self.assume
+        if look.earlier is not None:
+            return f"jpeg:{look.earlier.qf}"
         values = look.coarseness
         if look.surface is not None:  # shares of what is all one
             values = values.sum() * (values == values.max())
@@ -189,7 +191,7 @@ class Enhancer:
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
-            return Look(jpeg.coarseness(len(mean)), jpeg.grid, gray)
+            return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
         deepest = look_beneath(mean, beneath[0].mean(0)) if beneath and len(patches) >= LEAST_PATCHES else mean
         surface = None if deepest is mean or few_colours else mean
         return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)

@@ -11,6 +11,7 @@ import numpy as np
 from ..codecs.coarseness import FAMILIES
 from ..photos import Pixels
 from .blocks import BLOCK_PX, busiest_luma, dct, to_blocks
+from .earlier_jpeg import EarlierJpeg
 from .network import Floats
 
 LOOK_PX, _LOOKS = 192, 5
@@ -41,12 +42,14 @@ class Look(NamedTuple):
             all files but those cut out of others.
         is_gray: whether the picture has no colour anywhere, and is to get none.
         surface: coarseness of the fine JPEG where `coarseness` is that of what lies beneath, else None.
+        earlier: the JPEG that it was, where that is what `coarseness` tells of.
     """
 
     coarseness: Floats | None
     grid: tuple[int, int] = (0, 0)
     is_gray: bool = False
     surface: Floats | None = None
+    earlier: EarlierJpeg | None = None
 
 
 def mean_look(looks: Sequence[Look]) -> Look:
@@ -113,7 +116,7 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
         if (place := FAMILIES.index(other)) < len(most):
             most[place] = said.max() + more
     if not (seen > most).any():
-        return look._replace(coarseness=said, surface=None)
+        return look._replace(coarseness=said, surface=None, earlier=None)
     return look if seen is look.coarseness else look._replace(coarseness=seen, surface=None)
 
 
