@@ -43,8 +43,8 @@ at QF 20 to 70."""
 
 _EVENLY, _TELLING = 0.2, 20
 """How much of the median the least mean cosine has to be, of frequencies with so many coefficients. Photos by libjpeg
-had 0.25 at least, those with flat tables -0.04 at most, with Photoshop's -0.2 mostly: their high frequencies, which
-nothing is known of, are finer than those of libjpeg."""
+had 0.25 at least, those with flat tables -0.04 at most, with Photoshop's less than 0.2 mostly: their high frequencies,
+which nothing is known of, are finer than those of libjpeg."""
 
 _DOUBT = 0.1
 """By how much estimates may be wrong: of a JPEG they mostly are by 0.05 or less."""
