@@ -24,8 +24,8 @@ _FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2))
 _TABLE = np.array((11, 12, 12, 10, 14, 14, 13, 16))
 """Steps of luma for these at QF 50 (ITU-T T.81, table K.1)."""
 
-_QFS = np.array([*range(5, 20), *range(20, 84, 2), *range(84, 93)])
-"""Steps of neighbours are 5 % apart or so, which a coefficient of a few steps tells apart."""
+_QFS = np.array([qf for qf in range(5, 93) if qf not in (47, 49, 51, 54, 74)])
+"""All but those whose steps here are a neighbour's: libjpeg rounds them, and each step that is off by one tells."""
 
 _STEPS = np.maximum((np.where(_QFS < 50, 5000 // _QFS, 200 - 2 * _QFS)[:, None] * _TABLE + 50) // 100, 1)
 """(len(_QFS), len(_FREQUENCIES)), as libjpeg rounds them."""
@@ -34,10 +34,10 @@ _BIN, _BINS = 0.5, 600
 """Width and number of the bins that sizes of coefficients are counted in, in levels."""
 
 _LEAST_MEAN, _LEAST_SCORE = 0.2, 15.0
-"""Of the mean cosine, for half of the frequencies, and of standard deviations from chance, for all together."""
+"""Of the median over frequencies of the mean cosine, and of standard deviations from chance, all of them together."""
 
 _MOST_ELSEWHERE = 0.6
-"""Of such standard deviations there may be at another place, at the same quality or a coarser one. Drawings that had
+"""The share of these that another place may have, at the same quality or a coarser one. Drawings that had
 something that stood out had 0.81 of it elsewhere at least, and echoes 0.64; of 20 photos 17 and more had less than 0.6,
 at QF 20 to 70."""
 
@@ -58,7 +58,7 @@ class EarlierJpeg(NamedTuple):
     """A JPEG that a picture once was.
 
     Attributes:
-        qf: its quality, 5..92, to 2 or so.
+        qf: its quality, 5..92.
         grid: row and column, 0..7, where its blocks begin.
     """
 

@@ -96,6 +96,7 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     A picture that was compressed before, more coarsely or by another codec, is as coarse as it looks, whatever its file
     says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by. A
     drawing of few colours, which looks like nothing at all, stays one. What lies beneath a JPEG counts for JPEG files.
+    The blocks stay where they were found.
 
     Args:
         look: at the picture.
