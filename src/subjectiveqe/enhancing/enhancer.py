@@ -184,9 +184,8 @@ class Enhancer:
         trim_memory()
         jpeg = find_earlier_jpeg(lq)
         grid = find_grid(lq)
-        if (
-            self._assumed is not None or self._network.estimate is None
-        ):  # of two JPEGs the blocks of the coarser one show
+        if self._assumed is not None or self._network.estimate is None:
+            # Of two JPEGs the blocks of the coarser one show.
             return Look(self._assumed, grid if jpeg is None else jpeg.grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
         value, log_scale, *beneath = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
