@@ -13,6 +13,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
@@ -115,7 +116,8 @@ def measure(clip: list[RGB], case: str, enhancer: Enhancer) -> tuple[list[float]
         frames = clip
         for step in case.split(","):
             source, target = Path(folder) / "clip.mkv", Path(folder) / "better.mkv"
-            encode(source, frames, *step.split(":"))
+            with ThreadPoolExecutor(1) as encoder:  # SVT-AV1 puts root's thread that calls it before all others
+                encoder.submit(encode, source, frames, *step.split(":")).result()
             frames = [*decode(source)]
         rate = source.stat().st_size * 8 / 1000 * 25 / len(frames)
         enhance_video(source, target, enhancer, Coding("ffv1"))

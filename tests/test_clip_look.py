@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import av
@@ -78,8 +79,12 @@ def test_frames_that_are_predicted_from_none_are_as_coarse_as_they_say(tmp_path,
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "libsvtav1"])
 def test_coarser_clips_say_so(tmp_path, codec, monkeypatch):
+    """Run by root, SVT-AV1 puts the thread that calls it before all others of the machine: one that ends with it."""
     monkeypatch.setenv("SVT_LOG", "0")
-    values = [mean_said(make_clip(tmp_path / f"{crf}.mkv", codec, crf=crf))[PLACE] for crf in (20, 32, 44)]
+    with ThreadPoolExecutor(1) as encoder:
+        paths = [encoder.submit(make_clip, tmp_path / f"{crf}.mkv", codec, crf=crf).result() for crf in (20, 32, 44)]
+    values = [mean_said(path)[PLACE] for path in paths]
+    assert not hasattr(os, "SCHED_OTHER") or os.sched_getscheduler(0) == os.SCHED_OTHER
     assert values == sorted(values)
     assert values[2] - values[0] > 0.2
     assert values[0] < 0.45
