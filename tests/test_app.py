@@ -272,7 +272,7 @@ def test_what_keeps_it_from_being_served_is_said(address, monkeypatch, capsys):
     assert f"127.0.0.1:{port}: cannot be listened on" in second.stderr
     assert run("app", "--no-browser", "--host", "192.0.2.1") == 2  # of documentation, nobody's
     assert "192.0.2.1: is no address of this machine" in capsys.readouterr().err
-    for size in ("0", "-3", "nan"):
+    for size in ("0", "-3", "nan", "inf"):
         assert run("app", "--no-browser", "--max-megapixels", size) == 2
         assert "max_megapixels: expected more than 0" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "subjectiveqe.page", raising=False)

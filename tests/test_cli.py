@@ -212,6 +212,19 @@ def test_prepare_refuses_what_cannot_be(sqe, clean, tmp_path, options, said):
     assert not (tmp_path / "pairs").exists()
 
 
+def test_what_a_check_would_not_do_is_refused(sqe, clean, tmp_path):
+    ran = sqe("prepare", clean, "-o", tmp_path / "new", "--codec", "webp", "--level", 10, "--check", tmp_path / "store")
+    assert ran.error.startswith("error: SOURCE, --out, --level, --codec: not for --check; leave it out")
+
+
+def test_a_folder_that_is_called_as_a_video_is_is_one_of_pictures(sqe, clean, tmp_path):
+    shutil.copytree(clean, tmp_path / "holiday.ts")
+    ran = sqe("enhance", tmp_path / "holiday.ts", "-o", tmp_path / "better", "--dry-run", "--json")
+    jobs = [json.loads(line) for line in ran.out.splitlines()]
+    assert [job["status"] for job in jobs] == ["planned"] * len(list(clean.iterdir()))
+    assert {Path(job["target"]).parent for job in jobs} == {tmp_path / "better"}
+
+
 def test_prepare_needs_a_source_or_check(sqe):
     assert "--check" in sqe("prepare").error
 

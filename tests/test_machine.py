@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from subjectiveqe import machine
 
 
@@ -17,10 +19,38 @@ def test_cores_are_those_of_the_affinity_and_the_quota(tmp_path):
     assert machine.cpu_count(tmp_path) == mine
     (group / "cpu/cpu.cfs_quota_us").write_text("50000\n")
     assert machine.cpu_count(tmp_path) == 1
+    (group / "cpu/cpu.cfs_quota_us").write_text("-1\n")
     (group / "cpu.max").write_text("max 100000\n")
     assert machine.cpu_count(tmp_path) == mine
     (group / "cpu.max").write_text("100000 100000\n")
     assert machine.cpu_count(tmp_path) == 1
+
+
+@pytest.mark.parametrize("limited", ["system.slice", "system.slice/job"])
+@pytest.mark.parametrize(
+    ("said", "apart", "of_cpus", "of_memory"),
+    [
+        ("0::/system.slice/job", False, {"cpu.max": "50000 100000"}, {"memory.max": "900", "memory.current": "200"}),
+        (
+            "5:cpu,cpuacct:/system.slice/job\n4:memory:/system.slice/job",
+            True,
+            {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"},
+            {"memory.limit_in_bytes": "900", "memory.usage_in_bytes": "200"},
+        ),
+    ],
+)
+def test_the_groups_of_a_service_or_a_job_limit_it_and_those_that_they_are_part_of(
+    tmp_path, said, apart, of_cpus, of_memory, limited
+):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"{said}\n1:name=systemd:/init.scope\n")
+    for controller, values in (("cpu", of_cpus), ("memory", of_memory)):
+        folder = tmp_path / "sys/fs/cgroup" / (controller if apart else "") / limited
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in values.items():
+            (folder / name).write_text(f"{value}\n")
+    assert machine.cpu_count(tmp_path) == 1
+    assert machine.memory_bytes(tmp_path) == 700
 
 
 def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):

@@ -58,3 +58,17 @@ def test_it_goes_on_from_a_file(tmp_path):
     second.load(tmp_path / "state.npz")
     for k in (2, 3):
         assert np.array_equal(second(frames[k], outs[k]), expected[k])
+
+
+def test_what_the_next_frame_depends_on_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    steady, frame = Steadier(), np.zeros((8, 8, 3), np.uint8)
+    steady(frame, frame)
+
+    def stop_half_way(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", stop_half_way)
+    with pytest.raises(OSError, match="No space left"):
+        steady.save(tmp_path / "0.npz")
+    assert list(tmp_path.iterdir()) == []

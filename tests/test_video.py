@@ -889,9 +889,14 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert "better.mp4: 4 frames" in told.output
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run"])
     assert told.output.endswith("better.mp4 (exists)\n")
+    jobs = {"source": str(source), "target": str(tmp_path / "better.mp4")}
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run", "--json"])
+    assert json.loads(told.output) == {**jobs, "status": "planned", "exists": True}
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--json"])
+    assert json.loads(told.output) == {**jobs, "status": "skipped"}
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--json"])
-    expected = {"source": str(source), "target": str(tmp_path / "better.mp4"), "status": "done"}
-    assert json.loads(told.output) == {**expected, "frames": 4, "resumed": 0, "warnings": [], "taken_for": None}
+    done = {"status": "done", "frames": 4, "resumed": 0, "warnings": [], "taken_for": None}
+    assert json.loads(told.output) == jobs | done
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing"])
     assert told.output.endswith("better.mp4: is there, skipped\n")
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--strip"])

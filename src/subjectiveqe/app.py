@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -61,8 +62,8 @@ def serve(
             as of `Enhancer`.
         ModelError: see `Enhancer`.
     """
-    if not max_megapixels > 0:
-        raise ConfigError(f"max_megapixels: expected more than 0, got {max_megapixels:g}")
+    if not 0 < max_megapixels < math.inf:
+        raise ConfigError(f"max_megapixels: expected more than 0, and an end to it, got {max_megapixels:g}")
     host = host.strip("[]")
     _check_address(host)
     stopping = threading.Event()

@@ -73,7 +73,7 @@ def sniff_format(path: Path) -> str:
     check_name(path)
     try:
         if not path.is_file():
-            raise ImageError(f"{path}: no such file")
+            raise ImageError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -120,9 +120,8 @@ def open_picture(path: Path) -> pyvips.Image:
     import pyvips
 
     check_vips()
-    pyvips.cache_set_max(
-        0
-    )  # what libvips remembers of a picture keeps its file open, and Windows replaces no open file
+    # What libvips remembers of a picture keeps its file open, and Windows replaces no open file.
+    pyvips.cache_set_max(0)
     kind = sniff_format(path)
     most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
     try:

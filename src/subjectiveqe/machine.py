@@ -7,27 +7,43 @@ import functools
 import importlib.metadata
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 
 def cpu_count(root: Path = Path("/")) -> int:
-    """CPUs this process may really use: its affinity and its control group's quota, not what the machine has.
+    """CPUs this process may really use: its affinity and its control groups' quotas, not what the machine has.
 
     Args:
-        root: of the file system that knows the quota.
+        root: of the file system that knows the quotas.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    groups = root / "sys/fs/cgroup"
-    with suppress(OSError, ValueError):  # no control group, or one of another layout: no quota known
-        if (groups / "cpu.max").is_file():
-            quota, period = (groups / "cpu.max").read_text().split()
-        else:
-            quota, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        if quota != "max" and int(quota) > 0:
-            count = min(count, -(-int(quota) // int(period)))
+    for group in _control_groups("cpu", root):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            if (group / "cpu.max").is_file():
+                quota, period = map(int, (group / "cpu.max").read_text().split())
+            else:
+                quota, period = (int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            if quota > 0:
+                count = min(count, -(-quota // period))
     return count
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """Folders of the groups that this process is in, each with all that it is part of, which have limits of their own.
+
+    Those of the layout that all controllers share come first, then those that a controller has to itself.
+    """
+    within = {"": "", controller: ""}
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            within |= dict.fromkeys({controller, ""}.intersection(controllers.split(",")), group.strip("/"))
+    for layout, group in within.items():
+        top = root / "sys/fs/cgroup" / layout
+        innermost = top / group  # not seen from inside a container, which sees its own at the top
+        yield from (folder for folder in (innermost, *innermost.parents) if folder.is_relative_to(top))
 
 
 def cpu_info(name: str, root: Path = Path("/")) -> str:
@@ -60,7 +76,7 @@ def package_version(package: str) -> str | None:
 
 
 def memory_bytes(root: Path = Path("/")) -> int | None:
-    """Memory this process may still take: what the machine has free, or less where its control group has a limit.
+    """Memory this process may still take: what the machine has free, or less where its control groups have limits.
 
     Args:
         root: of the file system that says so.
@@ -71,14 +87,11 @@ def memory_bytes(root: Path = Path("/")) -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = (root / "proc/meminfo").read_text().splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
-    groups = root / "sys/fs/cgroup"
-    for limit, usage, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        with suppress(OSError, ValueError):  # no such group, or "max"
-            used = int((groups / usage).read_text()) - _cached_bytes(groups / stat)
-            found.append(max(int((groups / limit).read_text()) - used, 0))
+    for group in _control_groups("memory", root):
+        for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(OSError, ValueError):  # no such group, or "max"
+                used = int((group / usage).read_text()) - _cached_bytes(group / "memory.stat")
+                found.append(max(int((group / limit).read_text()) - used, 0))
     return min(found, default=None)
 
 

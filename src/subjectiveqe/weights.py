@@ -195,7 +195,7 @@ def _download(url: str, path: Path, progress: Callable[[int, int], None] | None)
 def _store(source: Source, path: Path) -> list[str]:
     for name, arrays in source.read(path).items():
         with atomic_path(_path(name)) as aside:
-            np.savez(aside, allow_pickle=False, **arrays)
+            np.savez(aside, **arrays)
     return list(source.gives)
 
 

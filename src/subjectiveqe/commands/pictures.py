@@ -106,17 +106,19 @@ def enhance(
         if not quiet:
             tell_of_picture(outcome)
         return
-    if any(map(is_video, inputs)):
+    if any(is_video(path) and not is_folder(path) for path in inputs):
         if len(inputs) != 1 or out is None:
             raise ConfigError("one video at a time, and --out for its result")
         refuse(of_batches | of_pictures, "a video")
         coding = Coding(video_codec, crf)
         check_target(inputs[0], out, coding, overwrite or skip_existing or dry_run)
-        if skip_existing and out.exists():
-            if not quiet:
+        if dry_run:
+            _print_job(inputs[0], out, out.exists(), as_json)
+        elif skip_existing and out.exists():
+            if as_json:
+                typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "skipped"}))
+            elif not quiet:
                 typer.echo(f"{out}: is there, skipped")
-        elif dry_run:
-            typer.echo(f"{inputs[0]} -> {out}{' (exists)' if out.exists() else ''}")
         else:
             _enhance_video(inputs[0], out, make_enhancer(), coding, overwrite, quiet, as_json)
         return
@@ -126,7 +128,7 @@ def enhance(
     ):
         typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
     if dry_run:
-        _print_plan(inputs, out, saving, recursive, suffix, in_place)
+        _print_plan(inputs, out, saving, recursive, suffix, in_place, as_json)
         return
     enhancer = make_enhancer()
     start_s = time.perf_counter()
@@ -163,7 +165,13 @@ def _enhance_video(
 
 
 def _print_plan(
-    inputs: Sequence[Path], out: Path | None, saving: Saving, recursive: bool, suffix: str, in_place: bool
+    inputs: Sequence[Path],
+    out: Path | None,
+    saving: Saving,
+    recursive: bool,
+    suffix: str,
+    in_place: bool,
+    as_json: bool,
 ) -> None:
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
@@ -173,8 +181,15 @@ def _print_plan(
         if job.unread:
             typer.echo(f"failed: {job.source}: {job.unread}", err=True)
         else:
-            typer.echo(f"{job.source} -> {job.target}{' (exists)' if job.is_there and not in_place else ''}")
+            _print_job(job.source, job.target, job.is_there and not in_place, as_json)
     exit_by([job for job in planned if job.unread], len(planned))
+
+
+def _print_job(source: Path, target: Path, exists: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"source": str(source), "target": str(target), "status": "planned", "exists": exists}))
+    else:
+        typer.echo(f"{source} -> {target}{' (exists)' if exists else ''}")
 
 
 def web_page(

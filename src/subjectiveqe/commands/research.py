@@ -45,6 +45,8 @@ def prepare(
     if check is not None:
         from ..data.store import check_store
 
+        making = {"SOURCE": source, "--out": out, "--level": levels, "--range": level_range, "--codec": codec != "hevc"}
+        refuse(making, "--check")
         with bar("pictures") as progress:
             number = check_store(check, progress)
         typer.echo(f"{check}: {number} pairs, all sound")

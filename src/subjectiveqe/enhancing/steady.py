@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import atomic_path
 from ..photos import Pixels
 
 _REACH_PX = 2
@@ -50,7 +51,7 @@ class Steadier:
     def save(self, path: Path) -> None:
         """Writes what the next frame depends on."""
         if self._lq is not None:
-            with path.open("wb") as file:
+            with atomic_path(path) as part, part.open("wb") as file:
                 np.savez(file, lq=self._lq, state=self._state)
 
     def load(self, path: Path) -> None:

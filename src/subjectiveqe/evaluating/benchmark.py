@@ -82,7 +82,7 @@ def benchmark(
         out_dir: gets `rows.jsonl`, `images.csv`, `summary.json` and `report.html`.
         levels: by codec (`CODECS`); `LEVELS` if not given.
         measures: keys of `MEASURES`.
-        shown: number of pictures in the report, taken from all codecs and levels in turn.
+        shown: the most pictures in the report, which has one of every set, codec and level.
         identity: what tells this model from others (file, checksum, strength, runtime); rows of another are refused.
             Rows of a model without one are never taken up again.
         facts: what else the caller knows of the run, for the summary and the report.
@@ -198,7 +198,7 @@ def _compare(model: Callable[[RGB], RGB] | None, case: Case, row: Row) -> Compar
 
 
 def _in_turns(rows: Sequence[Row]) -> list[Row]:
-    """The first picture at every codec and level, but each time another one, so that few pictures show much."""
+    """One row of every set, codec and level: of its first picture, its second, and so on, so that they differ."""
     kinds: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         kinds.setdefault((row.set_name, row.info.codec, row.info.level), []).append(row)

@@ -128,7 +128,7 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
     if out.suffix != ".safetensors":
         raise ConfigError(f'{out}: expected the name of a .safetensors file; name it "{out.stem}.safetensors"')
     if len(paths) < 2:
-        raise ModelError(f"expected two checkpoints or more to average, got {len(paths)}")
+        raise ConfigError(f"expected two checkpoints or more to average, got {len(paths)}")
     shares = shares or [1 / len(paths)] * len(paths)
     if len(shares) != len(paths) or not math.isclose(sum(shares), 1):
         counted = ", ".join(f"{share:g}" for share in shares)
