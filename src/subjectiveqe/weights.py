@@ -195,7 +195,7 @@ def _download(url: str, path: Path, progress: Callable[[int, int], None] | None)
 def _store(source: Source, path: Path) -> list[str]:
     for name, arrays in source.read(path).items():
         with atomic_path(_path(name)) as aside:
-            np.savez(aside, **arrays)
+            np.savez(aside, **dict[str, Any](arrays))
     return list(source.gives)
 
 
