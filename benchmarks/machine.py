@@ -7,22 +7,13 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
-from subjectiveqe.machine import cpu_count
+from subjectiveqe.machine import cpu_count, cpu_info
 
 
 def describe() -> str:
     """Processor, cores this process may use, Python, commit and date."""
-    return (
-        f"{_processor()}, {cpu_count()} cores, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
-    )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    processor = cpu_info("model name") or platform.processor() or platform.machine()
+    return f"{processor}, {cpu_count()} cores, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
 
 
 def _commit() -> str:

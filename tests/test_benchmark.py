@@ -313,7 +313,7 @@ def test_codecs_and_measures_as_the_command_takes_them():
         parse_levels(["jpeg:a"])
     with pytest.raises(ConfigError, match='say at which levels, as in "hm:30,50"'):
         parse_levels(["hm"])
-    with pytest.raises(ConfigError, match='unknown codec "JPEG"; known: '):
+    with pytest.raises(ConfigError, match='unknown codec "JPEG"; did you mean "jpeg"'):
         parse_levels(["JPEG"])
     assert choose_measures(STANDARD_MEASURES, ["ms_ssim"], ["dists"])[-1] == "ms_ssim"
     assert set(choose_measures(STANDARD_MEASURES, list(MEASURES), [])) == set(MEASURES)

@@ -182,7 +182,7 @@ def test_what_is_no_picture_is_refused(name, wrong):
 def test_unknown_codec_names_the_nearest():
     with pytest.raises(ConfigError, match='unknown codec "hvec"; did you mean "hevc"'):
         get_codec("hvec")
-    with pytest.raises(ConfigError, match="known are hevc, hm, jpeg, webp, avif"):
+    with pytest.raises(ConfigError, match="known: hevc, hm, jpeg, webp, avif"):
         get_codec("vvc-of-tomorrow")
 
 

@@ -519,7 +519,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
     ("change", "message"),
     [
         ("data.pairs=[gone.lmdb]", r"gone\.lmdb: no such store"),
-        ("net_g.kind=unett", "unknown net 'unett', known are unet, rrdb"),
+        ("net_g.kind=unett", 'unknown net_g.kind "unett"; did you mean "unet"'),
         ("net_g.hparams={width: 3}", "unet does not take them"),
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
         ("data.emphasis=[1, 2]", "'data': 2 values of emphasis for 1 pairs; give one for each"),

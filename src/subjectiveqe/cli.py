@@ -71,7 +71,7 @@ def _run_command() -> int:
 def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # see main()
+    _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # for --help
 ) -> None:
     """Makes compressed pictures look good again."""
     if version:

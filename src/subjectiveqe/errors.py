@@ -17,6 +17,8 @@ Every message is one line: what was expected, what was found, where, and what to
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,6 +31,15 @@ class SubjectiveQEError(Exception):
 
 class ConfigError(SubjectiveQEError):
     """A recipe, option or argument that cannot be used."""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> ConfigError:
+    """The error of a name that nothing has: says the nearest one that something has, or all."""
+    names = list(known)
+    close = get_close_matches(word.lower(), names, n=1)
+    return ConfigError(
+        f'unknown {what} "{word}"; ' + (f'did you mean "{close[0]}"?' if close else f"known: {', '.join(names)}")
+    )
 
 
 class ImageError(SubjectiveQEError):

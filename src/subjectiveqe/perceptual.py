@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import weights
-from .errors import ConfigError
+from .errors import unknown
 from .losses import charbonnier
 
 Source: TypeAlias = Literal["pretrained", "random"]
@@ -211,7 +211,7 @@ def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:
         WeightsError: the weights are not on this machine.
     """
     if kind not in PERCEPTUAL:
-        raise ConfigError(f"unknown perceptual loss '{kind}', known are {', '.join(PERCEPTUAL)}")
+        raise unknown("perceptual loss", kind, PERCEPTUAL)
     return PERCEPTUAL[kind](source, seed).eval()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .apng import write_frames
 from .density import UNTOLD, leave_untold
-from .errors import ConfigError, ImageError, not_written
+from .errors import ConfigError, ImageError, not_written, unknown
 from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_density, with_orientation
 from .files import atomic_path
 from .heif import replace_exif
@@ -69,7 +69,7 @@ class Saving:
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
-            raise ConfigError(f'unknown format "{self.format}"; known: {", ".join(FORMATS)}')
+            raise unknown("format", self.format, FORMATS)
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ConfigError(f"quality {self.quality} is out of range, expected 1 to 100")
         if self.chroma not in ("444", "420"):

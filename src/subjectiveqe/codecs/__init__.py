@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from difflib import get_close_matches
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, unknown
 from .base import Codec, Coded, InMemoryCodec, crop_to_multiple
 from .hevc import Hevc
 from .hm import Hm
@@ -41,7 +40,7 @@ def get_codec(name: str, **options: Any) -> Codec:
         Jpeg(chroma='444')
     """
     if name not in CODECS:
-        raise ConfigError(f'unknown codec "{name}"; {_nearest(name, list(CODECS))}')
+        raise unknown("codec", name, CODECS)
     kind = CODECS[name]
     known = list(inspect.signature(kind).parameters)
     given = {key: value for key, value in options.items() if value is not None}
@@ -50,8 +49,3 @@ def get_codec(name: str, **options: Any) -> Codec:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ConfigError(f'codec "{name}" has no option "{key}"; {has}')
     return kind(**given)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known are {', '.join(known)}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..dial import DEFAULT_STRENGTH, turn
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, unknown
 from ..files import sha256_of
 from ..machine import cpu_count, cpu_info
 from ..processes import is_forked_from, uses
@@ -38,7 +38,7 @@ def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) 
         ModelError: a file that is missing, damaged or of another kind.
     """
     if runtime not in ("auto", *_OPENERS):
-        raise ConfigError(f'unknown runtime "{runtime}"; known: auto, {", ".join(_OPENERS)}')
+        raise unknown("runtime", runtime, ("auto", *_OPENERS))
     with _model_file(model) as path:
         return _open(path, runtime, strength)
 

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FULL_DISK, ConfigError, ImageError, first_line
+from ..errors import FULL_DISK, ConfigError, ImageError, first_line, unknown
 from ..files import LOCK, atomic_path, held, list_files, write_text
 from ..photos import Pixels
 from ..processes import submit
@@ -73,7 +73,7 @@ class Coding:
 
     def __post_init__(self) -> None:
         if self.codec not in _ENCODERS:
-            raise ConfigError(f'unknown video codec "{self.codec}"; known: {", ".join(_ENCODERS)}')
+            raise unknown("video codec", self.codec, _ENCODERS)
         if self.crf is not None and not 0 <= self.crf <= 51:
             raise ConfigError(f"crf {self.crf} is out of range, expected 0 to 51")
         if self.crf is not None and self.codec == "ffv1":

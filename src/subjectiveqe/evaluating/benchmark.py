@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.pairs import PairInfo
-from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of
+from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of, unknown
 from ..files import sha256_of, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
@@ -294,6 +294,6 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f'--codec: expected levels such as jpeg:10,20, got "{text}"') from None
         except KeyError:
             if name not in CODECS:
-                raise ConfigError(f'--codec: unknown codec "{name}"; known: {", ".join(CODECS)}') from None
+                raise unknown("codec", name, CODECS) from None
             raise ConfigError(f'--codec {name}: say at which levels, as in "{name}:30,50"') from None
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import metrics
-from ..errors import ConfigError
+from ..errors import ConfigError, unknown
 from ..images import RGB
 from ..metrics import Original
 from ..weights import locate
@@ -78,7 +78,7 @@ def check_measures(names: Sequence[str]) -> None:
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in MEASURES:
-            raise ConfigError(f'unknown measure "{name}"; known: {", ".join(MEASURES)}')
+            raise unknown("measure", name, MEASURES)
 
 
 def is_better(name: str, before: float, after: float) -> bool:

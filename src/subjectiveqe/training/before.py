@@ -21,7 +21,7 @@ from ..codecs.coarseness import FAMILIES
 from ..config import GAN_TERMS, PIXEL_TERMS, NetConfig, Recipe, StageConfig, read_recipe
 from ..data.patches import Patches
 from ..data.store import open_pairs
-from ..errors import ConfigError, ShapeError, first_line
+from ..errors import ConfigError, ShapeError, first_line, unknown
 from ..files import sha256_of, write_text
 from ..losses import BLOCK_PX, SPECTRUM_PX, SSIM_PX
 from ..nets import DISCRIMINATORS, NETS
@@ -64,7 +64,7 @@ def check(recipe: Recipe, start: Start) -> None:
             raise ConfigError(f"{path}: no such file of weights to start from")
     for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
         if config.kind not in family:
-            raise ConfigError(f"{where}.kind: unknown net '{config.kind}', known are {', '.join(family)}")
+            raise unknown(f"{where}.kind", config.kind, family)
     paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
     for path in paths:
         if not path.exists():
