@@ -269,6 +269,16 @@ def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_p
     assert lines["1.png"]["megapixels"] == pytest.approx(72 * 97 / 1e6)
     assert lines[broken.name]["status"] == "failed"
     assert lines[broken.name]["reason"]
+    assert sqe(*words, "--dry-run").out.splitlines()[0].endswith("0-b.webp (exists)")
+    planned = json.loads(sqe(*words, "--dry-run", "--json").out.splitlines()[0])
+    assert planned == {
+        "source": str(clean / "0.png"),
+        "target": str(out / "0-b.webp"),
+        "status": "planned",
+        "exists": True,
+    }
+    in_place = sqe("enhance", clean, "--in-place", "--dry-run").out.splitlines()[0]
+    assert in_place == f"{clean / '0.png'} -> {clean / '0.png'}"  # that it is there goes without saying
     ran = sqe(*words, "--quiet", "--overwrite")
     assert ran.out == ""
     assert ran.err.count("\n") == 1

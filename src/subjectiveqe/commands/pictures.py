@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,6 @@ from .shared import Model, Out, Runtime, Strength, close, exit_by, refuse, warn_
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
     from ..enhancing.video import Coding
-    from ..saving import Saving
 
 
 def enhance(
@@ -70,8 +69,8 @@ def enhance(
     sources, or the one that the name of --out or --format says.
     """
     from ..enhancing.enhancer import Enhancer
-    from ..enhancing.files import IN_PLACE_IS_ALL, enhance_files, enhance_stream
-    from ..enhancing.video import Coding, check_target, is_video, list_videos
+    from ..enhancing.files import IN_PLACE_IS_ALL, enhance_stream
+    from ..enhancing.video import Coding, is_video, list_videos
     from ..files import is_folder
     from ..saving import Saving
 
@@ -79,6 +78,7 @@ def enhance(
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
     if in_place and (overwrite or skip_existing):
         raise ConfigError(IN_PLACE_IS_ALL)
+    existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     saving = Saving(format_out, quality, chroma, lossless, strip)
     of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
     of_pictures = {
@@ -111,77 +111,76 @@ def enhance(
             raise ConfigError("one video at a time, and --out for its result")
         refuse(of_batches | of_pictures, "a video")
         coding = Coding(video_codec, crf)
-        check_target(inputs[0], out, coding, overwrite or skip_existing or dry_run)
-        if dry_run:
-            _print_job(inputs[0], out, out.exists(), as_json)
-        elif skip_existing and out.exists():
-            if as_json:
-                typer.echo(json.dumps({"source": str(inputs[0]), "target": str(out), "status": "skipped"}))
-            elif not quiet:
-                typer.echo(f"{out}: is there, skipped")
-        else:
-            _enhance_video(inputs[0], out, make_enhancer(), coding, overwrite, quiet, as_json)
+        _enhance_video(inputs[0], out, make_enhancer, coding, existing, dry_run, quiet, as_json)
         return
     refuse(of_videos, "pictures")
     if not quiet and (
         videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
     ):
         typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
+    batch: dict[str, Any] = {"saving": saving, "recursive": recursive, "suffix": suffix, "in_place": in_place}
     if dry_run:
-        _print_plan(inputs, out, saving, recursive, suffix, in_place, as_json)
-        return
-    enhancer = make_enhancer()
+        _print_plan(inputs, out, batch, as_json)
+    else:
+        more = {"faithful": faithful, "existing": existing, "jobs": jobs}
+        _enhance_pictures(inputs, out, make_enhancer(), batch | more, quiet, as_json)
+
+
+def _enhance_pictures(
+    inputs: Sequence[Path], out: Path | None, enhancer: Enhancer, batch: Mapping[str, Any], quiet: bool, as_json: bool
+) -> None:
+    """Tells of each, and at the end of all; arguments in `batch` as of `enhance_files`."""
+    from ..enhancing.files import enhance_files
+
     start_s = time.perf_counter()
     with batch_progress(is_drawn=not (quiet or as_json), as_json=as_json) as progress:
-        result = enhance_files(
-            inputs,
-            out,
-            enhancer,
-            saving=saving,
-            faithful=faithful,
-            recursive=recursive,
-            suffix=suffix,
-            in_place=in_place,
-            existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
-            jobs=jobs,
-            progress=progress,
-        )
+        result = enhance_files(inputs, out, enhancer, progress=progress, **batch)
     if not as_json:
         tell_of_batch(result, quiet, time.perf_counter() - start_s)
     exit_by(result.of("failed"), len(result.outcomes))
 
 
 def _enhance_video(
-    source: Path, out: Path, enhancer: Enhancer, coding: Coding, overwrite: bool, quiet: bool, as_json: bool
+    source: Path,
+    out: Path,
+    make_enhancer: Callable[[], Enhancer],
+    coding: Coding,
+    existing: str,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    from ..enhancing.video import enhance_video
+    from ..enhancing.video import check_target, enhance_video
 
+    check_target(source, out, coding, existing != "refuse" or dry_run)
+    if dry_run:
+        _print_job(source, out, out.exists(), as_json)
+        return
+    if existing == "skip" and out.exists():
+        if as_json:
+            typer.echo(json.dumps({"source": str(source), "target": str(out), "status": "skipped"}))
+        elif not quiet:
+            typer.echo(f"{out}: is there, skipped")
+        return
+    enhancer = make_enhancer()
     with bar("frames", is_drawn=not (quiet or as_json)) as progress:
-        video = enhance_video(source, out, enhancer, coding, overwrite, progress)
+        video = enhance_video(source, out, enhancer, coding, existing == "overwrite", progress)
     if as_json:
         typer.echo(json.dumps({"source": str(source), "target": str(out), "status": "done", **asdict(video)}))
     elif not quiet:
         tell_of_video(source, out, video)
 
 
-def _print_plan(
-    inputs: Sequence[Path],
-    out: Path | None,
-    saving: Saving,
-    recursive: bool,
-    suffix: str,
-    in_place: bool,
-    as_json: bool,
-) -> None:
+def _print_plan(inputs: Sequence[Path], out: Path | None, batch: Mapping[str, Any], as_json: bool) -> None:
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
 
-    planned = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
+    planned = plan_jobs(inputs, out, **batch)
     for job in planned:
         if job.unread:
             typer.echo(f"failed: {job.source}: {job.unread}", err=True)
         else:
-            _print_job(job.source, job.target, job.is_there and not in_place, as_json)
+            _print_job(job.source, job.target, job.is_there and not batch["in_place"], as_json)
     exit_by([job for job in planned if job.unread], len(planned))
 
 
