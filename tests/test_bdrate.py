@@ -6,13 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.interpolate import PchipInterpolator
 
 from subjectiveqe.evaluating.bdrate import bd_rate, find_fault, overlap
 
 
 def by_scipy(rate_a, quality_a, rate_b, quality_b):
-    from scipy.interpolate import PchipInterpolator
-
     low, high = max(min(quality_a), min(quality_b)), min(max(quality_a), max(quality_b))
     areas = []
     for rate, quality in ((rate_a, quality_a), (rate_b, quality_b)):
@@ -25,7 +24,6 @@ def by_scipy(rate_a, quality_a, rate_b, quality_b):
 @pytest.mark.parametrize("falls", [False, True])
 @pytest.mark.parametrize("seed", range(20))
 def test_it_equals_another_implementation(seed, falls):
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(seed)
     curves = []
     for start in (0.2, 0.15):

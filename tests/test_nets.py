@@ -7,12 +7,14 @@ import pickle
 import pytest
 import safetensors.torch
 import torch
+from scipy.fft import dctn
 
 from subjectiveqe.codecs.coarseness import FAMILIES
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
+from subjectiveqe.nets.estimator import Estimator
 from subjectiveqe.nets.grow import grow
 
 TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
@@ -371,10 +373,6 @@ def test_every_name_in_a_recipe_has_a_network():
 
 
 def test_the_estimator_sees_the_dct_of_ycbcr_blocks():
-    from scipy.fft import dctn
-
-    from subjectiveqe.nets.estimator import Estimator
-
     estimator = Estimator(1)
     block = torch.rand(1, 3, 8, 8)
     seen = []
