@@ -121,8 +121,8 @@ def average_nets(paths: Sequence[Path], out: Path, half: bool = False, shares: S
         half: see `save_net`.
         shares: how much each counts, 1 in all; equal ones if None.
     Raises:
-        ConfigError: an output that is not named .safetensors or is one of the checkpoints, or shares that do not go
-            with them.
+        ConfigError: fewer than two checkpoints, an output that is not named .safetensors or is one of them, or shares
+            that do not go with them.
         ModelError: a file that is none, or networks that differ.
     """
     if out.suffix != ".safetensors":
