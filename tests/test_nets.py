@@ -421,7 +421,7 @@ def test_weights_of_one_network_can_be_averaged(tmp_path):
     save_net(tmp_path / "other.safetensors", UNet(num_feat=(4, 8), num_block=(1, 1)))
     with pytest.raises(ModelError, match=r"other\.safetensors: holds another network"):
         average_nets([paths[0], tmp_path / "other.safetensors"], tmp_path / "out.safetensors")
-    with pytest.raises(ModelError, match="two checkpoints or more"):
+    with pytest.raises(ConfigError, match="two checkpoints or more"):
         average_nets(paths[:1], tmp_path / "out.safetensors")
     with pytest.raises(ConfigError, match=r'out\.pt: .*name it "out\.safetensors"'):
         average_nets(paths, tmp_path / "out.pt")
