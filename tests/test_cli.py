@@ -214,7 +214,9 @@ def test_prepare_refuses_what_cannot_be(sqe, clean, tmp_path, options, said):
 
 def test_what_a_check_would_not_do_is_refused(sqe, clean, tmp_path):
     ran = sqe("prepare", clean, "-o", tmp_path / "new", "--codec", "webp", "--level", 10, "--check", tmp_path / "store")
-    assert ran.error.startswith("error: SOURCE, --out, --level, --codec: not for --check; leave it out")
+    assert ran.error.startswith("error: SOURCE, --out, --codec, --level: not for --check; leave it out")
+    ran = sqe("prepare", "--check", tmp_path / "store", "--split", "valid", "--hold-out-every", 7, "--jobs", 3)
+    assert ran.error.startswith("error: --split, --hold-out-every, --jobs: not for --check; leave it out")
 
 
 def test_a_folder_that_is_called_as_a_video_is_is_one_of_pictures(sqe, clean, tmp_path):
@@ -279,6 +281,7 @@ def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_p
     }
     in_place = sqe("enhance", clean, "--in-place", "--dry-run").out.splitlines()[0]
     assert in_place == f"{clean / '0.png'} -> {clean / '0.png'}"  # that it is there goes without saying
+    assert json.loads(sqe("enhance", clean, "--in-place", "--dry-run", "--json").out.splitlines()[0])["exists"]
     ran = sqe(*words, "--quiet", "--overwrite")
     assert ran.out == ""
     assert ran.err.count("\n") == 1
@@ -441,6 +444,10 @@ def test_a_dry_run_ends_as_the_run_would_where_a_folder_cannot_be_read(sqe, clea
     for inputs, code in (([locked, clean], 1), ([locked], 2)):
         ran = sqe("enhance", *inputs, "-o", tmp_path / "out", "--dry-run")
         assert (ran.code, ran.err) == (code, f"failed: {locked}: cannot be read (Permission denied)\n")
+        ran = sqe("enhance", *inputs, "-o", tmp_path / "out", "--dry-run", "--json")
+        told = [job for job in map(json.loads, ran.out.splitlines()) if job["source"] == str(locked)]
+        assert (ran.code, ran.err) == (code, "")
+        assert (told[0]["status"], told[0]["reason"]) == ("failed", "cannot be read (Permission denied)")
 
 
 @pytest.mark.parametrize(

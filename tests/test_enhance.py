@@ -1049,6 +1049,8 @@ def test_a_network_that_gives_no_numbers_is_caught(tiny_model, tmp_path, draw_im
 def test_runtimes_that_cannot_be_used_say_what_to_do(tiny_model, monkeypatch):
     with pytest.raises(ConfigError, match='unknown runtime "tensorflow"; known: auto, onnxruntime, openvino, torch'):
         Enhancer(tiny_model, "tensorflow")
+    with pytest.raises(ConfigError, match='unknown runtime "None"; known: auto'):
+        Enhancer(tiny_model, None)
     with pytest.raises(ConfigError, match=r'runtime "torch" takes a \.safetensors or \.pt file'):
         Enhancer(tiny_model, "torch")
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 
 import numpy as np
@@ -174,3 +175,8 @@ def test_a_turned_avif_is_read_upright(tmp_path, sample_paths):
     Image.fromarray(photo).save(tmp_path / "a.avif", quality=95, exif=exif)
     read = read_rgb(tmp_path / "a.avif")
     assert psnr(read, np.ascontiguousarray(np.rot90(photo, -1))) > 35
+
+
+def test_a_folder_is_said_to_be_one(tmp_path):
+    with pytest.raises(ImageError, match=f"{re.escape(str(tmp_path))}: is a folder"):
+        read_rgb(tmp_path)

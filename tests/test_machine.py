@@ -53,6 +53,19 @@ def test_the_groups_of_a_service_or_a_job_limit_it_and_those_that_they_are_part_
     assert machine.memory_bytes(tmp_path) == 700
 
 
+@pytest.mark.parametrize(
+    "said", [b"0::/\n", b"0::/docker/4f1c\n", b"\n0::/gone\n", b"no group\n", b"0::/caf\xe9\n", "0::/a\x85b\n".encode()]
+)
+def test_a_container_sees_its_own_group_at_the_top_whatever_it_is_called(tmp_path, said):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(said)
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    for name, value in {"cpu.max": "50000 100000", "memory.max": "900", "memory.current": "200"}.items():
+        (tmp_path / "sys/fs/cgroup" / name).write_text(f"{value}\n")
+    assert machine.cpu_count(tmp_path) == 1
+    assert machine.memory_bytes(tmp_path) == 700
+
+
 def test_memory_is_what_the_machine_and_the_control_group_leave(tmp_path):
     (tmp_path / "proc").mkdir()
     group = tmp_path / "sys/fs/cgroup"

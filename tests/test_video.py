@@ -899,6 +899,9 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert json.loads(told.output) == jobs | done
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing"])
     assert told.output.endswith("better.mp4: is there, skipped\n")
+    assert CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--quiet"]).output == ""
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--dry-run"])
+    assert told.output.endswith("better.mp4 (exists)\n")
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--strip"])
     assert str(told.exception) == "--strip, --faithful: not for a video; leave it out"
     for named in ("better.png", source.name):

@@ -37,9 +37,11 @@ def _control_groups(controller: str, root: Path) -> Iterator[Path]:
     """
     within = {"": "", controller: ""}
     with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            within |= dict.fromkeys({controller, ""}.intersection(controllers.split(",")), group.strip("/"))
+        # Bytes, since names of groups need be no UTF-8 and may hold what `splitlines` splits at.
+        for line in os.fsdecode((root / "proc/self/cgroup").read_bytes()).split("\n"):
+            with suppress(ValueError):  # no line of three parts, as the last
+                _, controllers, group = line.split(":", 2)
+                within |= dict.fromkeys({controller, ""}.intersection(controllers.split(",")), group.strip("/"))
     for layout, group in within.items():
         top = root / "sys/fs/cgroup" / layout
         innermost = top / group  # not seen from inside a container, which sees its own at the top

@@ -194,7 +194,7 @@ def launch(blocks: gr.Blocks, host: str, port: int | None, max_megapixels: float
         ssr_mode=False,
         enable_monitoring=False,
         show_error=True,
-        max_file_size=int(max_megapixels * 1e6 * _MOST_BYTES_PX) + 2**24,
+        max_file_size=int(min(max_megapixels * 1e6 * _MOST_BYTES_PX, 2.0**53)) + 2**24,
         footer_links=[],
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         js=_SCRIPT,

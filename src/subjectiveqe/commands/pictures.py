@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -18,7 +18,26 @@ from .shared import Model, Out, Runtime, Strength, close, exit_by, refuse, warn_
 
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
+    from ..enhancing.files import Existing
     from ..enhancing.video import Coding
+    from ..saving import Saving
+
+
+class _Planned(TypedDict):
+    """Arguments of `plan_jobs`."""
+
+    saving: Saving
+    recursive: bool
+    suffix: str
+    in_place: bool
+
+
+class _Batch(_Planned):
+    """Those that `enhance_files` has beside."""
+
+    faithful: bool
+    existing: Existing
+    jobs: int | None
 
 
 def enhance(
@@ -78,7 +97,7 @@ def enhance(
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")
     if in_place and (overwrite or skip_existing):
         raise ConfigError(IN_PLACE_IS_ALL)
-    existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+    existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     saving = Saving(format_out, quality, chroma, lossless, strip)
     of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
     of_pictures = {
@@ -118,16 +137,16 @@ def enhance(
         videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
     ):
         typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
-    batch: dict[str, Any] = {"saving": saving, "recursive": recursive, "suffix": suffix, "in_place": in_place}
+    planned: _Planned = {"saving": saving, "recursive": recursive, "suffix": suffix, "in_place": in_place}
     if dry_run:
-        _print_plan(inputs, out, batch, as_json)
+        _print_plan(inputs, out, planned, as_json)
     else:
-        more = {"faithful": faithful, "existing": existing, "jobs": jobs}
-        _enhance_pictures(inputs, out, make_enhancer(), batch | more, quiet, as_json)
+        batch: _Batch = {**planned, "faithful": faithful, "existing": existing, "jobs": jobs}
+        _enhance_pictures(inputs, out, make_enhancer(), batch, quiet, as_json)
 
 
 def _enhance_pictures(
-    inputs: Sequence[Path], out: Path | None, enhancer: Enhancer, batch: Mapping[str, Any], quiet: bool, as_json: bool
+    inputs: Sequence[Path], out: Path | None, enhancer: Enhancer, batch: _Batch, quiet: bool, as_json: bool
 ) -> None:
     """Tells of each, and at the end of all; arguments in `batch` as of `enhance_files`."""
     from ..enhancing.files import enhance_files
@@ -145,7 +164,7 @@ def _enhance_video(
     out: Path,
     make_enhancer: Callable[[], Enhancer],
     coding: Coding,
-    existing: str,
+    existing: Existing,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -171,16 +190,19 @@ def _enhance_video(
         tell_of_video(source, out, video)
 
 
-def _print_plan(inputs: Sequence[Path], out: Path | None, batch: Mapping[str, Any], as_json: bool) -> None:
+def _print_plan(inputs: Sequence[Path], out: Path | None, batch: _Planned, as_json: bool) -> None:
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
 
     planned = plan_jobs(inputs, out, **batch)
     for job in planned:
-        if job.unread:
+        if job.unread and as_json:
+            failed = {"status": "failed", "reason": job.unread}
+            typer.echo(json.dumps({"source": str(job.source), "target": str(job.target), **failed}))
+        elif job.unread:
             typer.echo(f"failed: {job.source}: {job.unread}", err=True)
-        else:
-            _print_job(job.source, job.target, job.is_there and not batch["in_place"], as_json)
+        else:  # that what is replaced is there goes without saying, but to programs
+            _print_job(job.source, job.target, job.is_there and (as_json or not batch["in_place"]), as_json)
     exit_by([job for job in planned if job.unread], len(planned))
 
 

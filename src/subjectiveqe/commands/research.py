@@ -45,7 +45,23 @@ def prepare(
     if check is not None:
         from ..data.store import check_store
 
-        making = {"SOURCE": source, "--out": out, "--level": levels, "--range": level_range, "--codec": codec != "hevc"}
+        making = {
+            "SOURCE": source,
+            "--out": out,
+            "--codec": codec != "hevc",
+            "--level": levels,
+            "--range": level_range,
+            "--draws": draws != 1,
+            "--seed": seed,
+            "--chroma": chroma,
+            "--encoder": encoder,
+            "--config": config,
+            "--last": last,
+            "--layout": layout != "lmdb",
+            "--split": split != "all",
+            "--hold-out-every": hold_out_every is not None,
+            "--jobs": jobs,
+        }
         refuse(making, "--check")
         with bar("pictures") as progress:
             number = check_store(check, progress)
