@@ -66,6 +66,8 @@ def test_no_answer_where_there_is_none(other):
         (([1, 2, 3, 4], [50, 51, 52, 53]), "the curves share no range of quality"),
         (([1, 2, 3, 4], [30, 32, 31, 33]), "the quality along a curve does not change with the rate in one direction"),
         (([1, 2, 3, 4], [30, 31, 32, math.inf]), "a value is not finite"),
+        (([1, 2, 3, math.inf], [30, 31, 32, 33]), "a value is not finite"),
+        (([1, 2, 3, 4], [36, 34, 32, 30]), "the quality rises with the rate along one curve and falls along the other"),
         (([1], [30]), "a curve has fewer than two points"),
     ],
 )

@@ -277,7 +277,7 @@ def test_missing_weights_are_named_with_the_remedy(tmp_path, monkeypatch):
 
 
 def test_an_unknown_perceptual_loss_is_named():
-    with pytest.raises(ConfigError, match="unknown perceptual loss 'dists'"):
+    with pytest.raises(ConfigError, match='unknown perceptual loss "dists"'):
         make_perceptual("dists", "random", seed=0)
 
 

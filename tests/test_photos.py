@@ -108,6 +108,8 @@ def test_tables_of_exif_go_through_tiff(tmp_path, draw_image, names):
     tags = exif()
     tags[0x8769] = {0x829A: 0.02, 0x9003: "2019:02:03 04:05:06", 0x927C: b"a maker's note"}
     tags[0x8825] = {1: "N", 2: (50.0, 30.0, 0.0)}
+    names_of_it = {0x010D: "a document", 0x4746: 4, 0x9C9B: "Title\0".encode("utf-16-le")}
+    tags.update(names_of_it)
     source, target = (tmp_path / f"{place}{FORMATS[name][0]}" for place, name in zip("io", names, strict=True))
     Image.fromarray(draw_image((40, 50))).save(source, exif=tags.tobytes())
     assert copy(source, target).warnings == ()
@@ -115,6 +117,7 @@ def test_tables_of_exif_go_through_tiff(tmp_path, draw_image, names):
     with Image.open(target) as picture:
         kept = picture.getexif()
         assert (kept[MAKER], kept[COPYRIGHT]) == ("A Maker", "A Photographer")
+        assert {tag: kept[tag] for tag in names_of_it} == names_of_it
         assert kept.get_ifd(0x8769)[0x9003] == "2019:02:03 04:05:06"
         assert kept.get_ifd(0x8769)[0x927C] == b"a maker's note"
         assert kept.get_ifd(0x8825)[2] == (50.0, 30.0, 0.0)

@@ -72,3 +72,13 @@ def test_what_the_next_frame_depends_on_is_written_whole_or_not_at_all(tmp_path,
     with pytest.raises(OSError, match="No space left"):
         steady.save(tmp_path / "0.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_thin_strokes_that_fade_are_gone_when_they_have():
+    """The limit is the mean change around a pixel, by which such a one falls behind."""
+    steady, still = Steadier(), np.full((24, 24, 3), 40, np.uint8)
+    for level in (*range(220, 40, -6), *[40] * 20):
+        frame = still.copy()
+        frame[12, 4:20] = level
+        shown = steady(frame, frame)
+    assert np.abs(shown.astype(int) - still).max() <= 3

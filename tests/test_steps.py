@@ -207,6 +207,14 @@ def test_a_validation_judges_what_a_user_would_save(draw_image):
     ]
 
 
+def test_a_flat_picture_is_not_all_of_a_mean(draw_image):
+    """One that is right to the last pixel, as black ones are, counts as any that is all but right."""
+    photo, other, flat = draw_image((40, 48)), draw_image((40, 48), 1), np.zeros((40, 48, 3), np.uint8)
+    pairs = [Known(other, photo, (0.5, 0.0)), Known(flat, flat, (0.5, 0.0))]
+    scores, _ = validate(Recorder(flat), pairs, 1.0, show=0)
+    assert scores.psnr_db == pytest.approx((metrics.psnr(flat, photo) + 60) / 2)
+
+
 def test_pairs_to_validate_by_are_spread_over_all(store):
     chosen = choose_pairs(ValidConfig(pairs=[store], max_pictures=3))
     assert [index for _, index in chosen] == [0, 4, 9]  # half way, rounded to the even one

@@ -6,6 +6,8 @@ import errno
 import gc
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
 import time
@@ -876,6 +878,57 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, enhancer):
         Coding("av1")
     with pytest.raises(ConfigError, match="out of range"):
         Coding("x264", 60)
+
+
+def test_what_a_phone_says_of_a_clip_is_kept_or_named(tmp_path, enhancer):
+    said = {"com.apple.quicktime.make": "Apple", "com.apple.quicktime.location.ISO6709": "+48.1+011.5/", "title": "A"}
+    source = make_clip(tmp_path / "plain.mov", count=4)
+    with (
+        av.open(str(source)) as given,
+        av.open(str(tmp_path / "clip.mov"), "w", options={"movflags": "use_metadata_tags"}) as out,
+    ):
+        out.metadata.update(said)
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    for name in ("better.mov", "better.mkv", "better.mp4"):
+        warnings = enhance_video(tmp_path / "clip.mov", tmp_path / name, enhancer).warnings
+        with av.open(str(tmp_path / name)) as result:
+            kept = {key.lower(): value for key, value in result.metadata.items()}
+        lost = [key for key in said if kept.get(key.lower()) != said[key]]
+        told = [f"tags that .mp4 does not hold are not kept: {', '.join(sorted(map(str.lower, lost)))}"] if lost else []
+        assert list(warnings) == told
+        assert bool(lost) == (name == "better.mp4")
+
+
+@pytest.mark.parametrize("name", ["better.mp4", "better.mkv"])
+def test_a_broadcast_begins_with_its_pictures(tmp_path, enhancer, name):
+    late_s = 36000
+    source = make_clip(tmp_path / "clip.ts", times=[90000 * late_s + 3000 * k for k in range(20)])
+    assert enhance_video(source, tmp_path / name, enhancer).frames == 20
+    with av.open(str(tmp_path / name)) as result:
+        assert result.duration < 2e6
+        assert next(result.decode(video=0)).time < 0.5
+
+
+def test_what_was_cut_off_on_a_phone_is_not_missed_and_not_heard(tmp_path, enhancer):
+    """An edit list hides what comes before a time; Matroska has none."""
+    source = make_clip(tmp_path / "clip.mp4", count=60, sounds=1)
+    content, cut_s = bytearray(source.read_bytes()), 0.5
+    for found, rate in zip(re.finditer(b"elst", bytes(content)), (90000, 48000), strict=True):
+        place = found.end() + 8  # behind the version and the number of entries
+        lasts, begins = struct.unpack_from(">Ii", content, place)
+        struct.pack_into(">Ii", content, place, lasts - int(cut_s * 1000), begins + int(cut_s * rate))
+    (tmp_path / "cut.mp4").write_bytes(content)
+    shown = len(frames_of(tmp_path / "cut.mp4"))
+    assert shown < 50
+    for name in ("better.mp4", "better.mkv"):
+        result = enhance_video(tmp_path / "cut.mp4", tmp_path / name, enhancer)
+        assert (result.frames, result.warnings) == (shown, ())
+        with av.open(str(tmp_path / name)) as made:
+            assert abs(next(made.decode(audio=0)).time) < 0.05
 
 
 def test_the_command_enhances_a_video(tmp_path, tiny_model):

@@ -20,9 +20,13 @@ from .files import atomic_path
 _PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """Where on Earth the pixels of a GeoTIFF lie, and what GDAL says of them."""
 
-_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825, *_PLACE)
-"""Title, maker, model, software, time, artist, computer, copyright, the tables of EXIF and GPS, and the place; most
-other tags of a first table describe how the pixels are stored."""
+_NAMES = (0x010D, 0x011D, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0))
+"""Names of the document and the page, rating in stars and per cent, and what Windows writes: title, comment, author,
+keywords, subject."""
+
+_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x8769, 0x8825, *_NAMES, *_PLACE)
+"""Title, maker, model, software, time, artist, computer, copyright, the tables of EXIF and GPS, names and the place;
+most other tags of a first table describe how the pixels are stored."""
 
 _START = b"Exif\0\0"
 _NOTHING = _START + b"II*\0\x08\0\0\0" + bytes(6)

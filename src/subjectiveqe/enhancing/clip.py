@@ -124,6 +124,7 @@ class Damage:
     """
 
     packets: int = 0
+    hidden: int = 0
     sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
     end_s: float | None = None
@@ -144,7 +145,9 @@ class Damage:
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
         length_s = span_s(container)[1] if container.duration else 0.0
         end_s = self.end_s or 0.0
-        told = stream.frames if "mp4" in container.format.name else 0  # AVI counts the time that frames stand for
+        told = (
+            stream.frames - self.hidden if "mp4" in container.format.name else 0
+        )  # AVI counts the time that frames stand for
         if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
             found.append(f"its pictures end at {end_s:.1f} of {length_s:.1f} s; is the file cut?")
         elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
@@ -163,6 +166,7 @@ def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFra
 
     damage = damage or Damage()
     for packet in container.demux(picture_stream(container)):
+        damage.hidden += packet.is_discard  # an edit list has cut it off
         try:
             for frame in packet.decode():
                 damage.sizes[frame.width, frame.height] = None
@@ -205,6 +209,10 @@ def not_kept(frame: av.VideoFrame, stream: Any) -> list[str]:
     described = {data.type.name for data in cast(Any, frame.side_data)}
     if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
         warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
+    if described & {"SPHERICAL", "STEREO3D"}:
+        warnings.append("that it is a 360-degree or 3D video is not kept")
+    if "A53_CC" in described:
+        warnings.append("closed captions are not kept")
     if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:
         warnings.append("dynamic HDR metadata (Dolby Vision, HDR10+) are not kept")
     return warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
     with (
         open_video(source) as given,
         av.open(name_for(segment_path(folder, 0))) as coded,
-        av.open(name_for(part), "w", format=muxer) as out,
+        av.open(name_for(part), "w", format=muxer, options=_options(given, muxer)) as out,
     ):
         picture = picture_stream(given)
-        out.metadata.update(given.metadata)
+        given_tags = given.metadata
+        out.metadata.update(given_tags)
+        # A broadcast's clock says nothing of the recording, which players would begin by hours of nothing.
+        zero_s = Fraction(given.start_time or 0, 10**6) if given.format.name in ("mpegts", "mpeg") else Fraction(0)
         result = out.add_stream_from_template(coded.streams.video[0])
         result.time_base = picture.time_base
         if picture.average_rate:  # else the muxer takes that of the time base, in the thousands
@@ -70,11 +74,33 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
         pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder))
-        others = _other_packets(given, [given.streams[index] for index in copies])
+        others = _other_packets(given, [given.streams[index] for index in copies], muxer)
         for _, is_other, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
+            _move(packet, -zero_s)
             packet.stream = copies[packet.stream.index] if is_other else result
             out.mux(packet)
+    with open_video(part) as made:
+        lost = {key.lower() for key in given_tags} - {key.lower() for key in made.metadata} - _OF_CONTAINERS
+    if lost:
+        warnings.append(f"tags that {suffix} does not hold are not kept: {', '.join(sorted(lost))}")
     return warnings
+
+
+_OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_time"}
+"""Tags that say how a file was written."""
+
+
+def _move(packet: Any, by_s: Fraction) -> None:
+    """Changes when a packet is decoded and seen."""
+    if by_s:
+        ticks = round(by_s / packet.time_base)
+        packet.pts, packet.dts = (None if value is None else value + ticks for value in (packet.pts, packet.dts))
+
+
+def _options(given: Any, muxer: str) -> dict[str, str]:
+    """QuickTime's files hold tags such as the place only where they hold all tags in that way."""
+    has_own = any(key.startswith("com.apple.") for key in given.metadata)
+    return {"movflags": "use_metadata_tags"} if has_own and muxer == "mov" else {}
 
 
 def _comes_along(stream: Any, chapters: int) -> bool:
@@ -115,11 +141,12 @@ def _packets_of(folder: Path) -> Iterator[Any]:
                     yield packet
 
 
-def _other_packets(container: Any, streams: list[Any]) -> Iterator[tuple[float, int, Any]]:
+def _other_packets(container: Any, streams: list[Any], muxer: str) -> Iterator[tuple[float, int, Any]]:
+    """All but what an edit list has cut off, where the result has none to say so: Matroska would play it."""
     if not streams:
         return
     for packet in container.demux(streams):
-        if packet.size:
+        if packet.size and not (packet.is_discard and muxer == "matroska"):
             yield _seconds(packet), 1, packet
 
 

@@ -14,7 +14,8 @@ _REACH_PX = 2
 """How far around a pixel the input's change is averaged."""
 
 _MOTION = 3.0
-"""Change of the input, in levels of 8 bits, from which on things move and the result is left alone."""
+"""Change of the input, in levels of 8 bits, from which on things move and the result is left alone. By no more the
+result lies outside of the input and what the network made of it, or thin strokes that faded would still be seen."""
 
 
 class Steadier:
@@ -44,6 +45,8 @@ class Steadier:
             change = _box_mean(change) / np.float32(level)
             limit = level * change / np.maximum(1 - change / _MOTION, 1e-6)
             self._state += np.clip(out - self._state, -limit[..., None], limit[..., None])
+            most = np.float32(level * _MOTION)
+            np.clip(self._state, np.minimum(lq, out) - most, np.maximum(lq, out) + most, out=self._state)
         self._lq = lq
         steadied: Pixels = np.rint(self._state).astype(out.dtype)
         return steadied

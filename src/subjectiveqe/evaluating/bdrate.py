@@ -52,15 +52,19 @@ def find_fault(
         >>> find_fault([1, 2], [30, 33], [1, 2], [34, 35])
         'the curves share no range of quality'
     """
+    directions = set()
     for rate, quality in ((rate_a, quality_a), (rate_b, quality_b)):
         if len(rate) != len(quality) or len(rate) < 2:
             return "a curve has fewer than two points"
-        if not (np.isfinite(quality).all() and (np.asarray(rate) > 0).all()):
+        if not (np.isfinite(quality).all() and np.isfinite(rate).all() and (np.asarray(rate) > 0).all()):
             return "a value is not finite"
         qualities, logs = _sorted(rate, quality)
         rises = np.diff(logs)
         if (np.diff(qualities) <= 0).any() or not ((rises > 0).all() or (rises < 0).all()):
             return "the quality along a curve does not change with the rate in one direction"
+        directions.add(bool(rises[0] > 0))
+    if len(directions) > 1:
+        return "the quality rises with the rate along one curve and falls along the other"
     return "" if overlap(quality_a, quality_b) > 0 else "the curves share no range of quality"
 
 

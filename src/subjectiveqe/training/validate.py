@@ -63,6 +63,10 @@ def open_validation(config: ValidConfig, num_coarseness: int) -> list[Known]:
     return known
 
 
+_MOST_DB = 60.0
+"""What a picture may count at most, or a black one, which is infinitely right, would be all of the mean."""
+
+
 @torch.no_grad()
 def validate(net_g: nn.Module, pairs: Sequence[Known], strength: float, show: int) -> tuple[Scores, list[Triple]]:
     """Enhances the pairs, told their coarseness as in training, and compares with the originals.
@@ -77,7 +81,7 @@ def validate(net_g: nn.Module, pairs: Sequence[Known], strength: float, show: in
         x = torch.from_numpy(lq).to(device).permute(2, 0, 1)[None].float() / 255
         y = generate(net_g, x, strength, x.new_tensor([known]))[0].permute(1, 2, 0)
         out: RGB = (y * 255).round().clamp(0, 255).byte().cpu().numpy()
-        psnrs_db.append(metrics.psnr(out, gt))
+        psnrs_db.append(min(metrics.psnr(out, gt), _MOST_DB))
         lpipss.append(metrics.lpips(out, gt))
         if len(shown) < show:
             shown.append((lq, out, gt))
