@@ -931,6 +931,49 @@ def test_what_was_cut_off_on_a_phone_is_not_missed_and_not_heard(tmp_path, enhan
             assert abs(next(made.decode(audio=0)).time) < 0.05
 
 
+def test_captions_in_the_pictures_are_named(tmp_path, enhancer):
+    """As television has them, from the third frame on (ATSC A/53, part 4)."""
+    captions = bytes([0xFC, 0x94, 0x2C, 0xFC, 0xC8, 0xE9])
+    payload = bytes([0xB5, 0, 0x31]) + b"GA94" + bytes([3, 0x42, 0xFF]) + captions + b"\xff"
+    said = b"\0\0\1" + bytes([6, 4, len(payload)]) + payload + b"\x80"
+    plain = make_clip(tmp_path / "plain.ts", count=8)
+    with av.open(str(plain)) as given, av.open(str(tmp_path / "clip.ts"), "w") as out:
+        stream = out.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(given.demux(video=0)):
+            if not packet.size:
+                continue
+            content = bytes(packet)
+            slices = [m.start() for m in re.finditer(b"\0\0\1", content) if content[m.end()] & 31 in (1, 5)]
+            if number > 1:
+                content = content[: slices[0]] + said + content[slices[0] :]
+            copy = av.Packet(content)
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+            copy.is_keyframe = packet.is_keyframe
+            out.mux(copy)
+    assert enhance_video(plain, tmp_path / "a.mkv", enhancer).warnings == ()
+    result = enhance_video(tmp_path / "clip.ts", tmp_path / "b.mkv", enhancer)
+    assert (result.frames, result.warnings) == (8, ("closed captions are not kept",))
+
+
+def test_a_view_all_around_is_named(tmp_path, enhancer):
+    """By the box that cameras write into the track (Spherical Video V1)."""
+    content = bytearray(make_clip(tmp_path / "plain.mp4", count=4).read_bytes())
+    name = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+    tags = {"Spherical": "true", "Stitched": "true", "StitchingSoftware": "x", "ProjectionType": "equirectangular"}
+    view = "".join(f"<GSpherical:{tag}>{value}</GSpherical:{tag}>" for tag, value in tags.items())
+    said = f'<rdf:SphericalVideo xmlns:rdf="{name}" xmlns:GSpherical="http://ns.google.com/videos/1.0/spherical/">'
+    said = f'<?xml version="1.0"?>{said}{view}</rdf:SphericalVideo>'.encode()
+    box = struct.pack(">I", 24 + len(said)) + b"uuid" + bytes.fromhex("ffcc8263f8554a938814587a02521fdd") + said
+    movie, track = content.index(b"moov") - 4, content.index(b"trak") - 4
+    [whole], [part] = struct.unpack_from(">I", content, movie), struct.unpack_from(">I", content, track)
+    content[track + part : track + part] = box
+    struct.pack_into(">I", content, track, part + len(box))
+    struct.pack_into(">I", content, movie, whole + len(box))
+    (tmp_path / "clip.mp4").write_bytes(content)
+    warnings = enhance_video(tmp_path / "clip.mp4", tmp_path / "better.mp4", enhancer).warnings
+    assert warnings == ("that it is a 360-degree or 3D video is not kept",)
+
+
 def test_the_command_enhances_a_video(tmp_path, tiny_model):
     source = make_clip(tmp_path / "clip.mp4", count=4)
     options = ["-o", str(tmp_path / "better.mp4"), "--model", str(tiny_model), "--video-codec", "x265", "--crf", "20"]

@@ -125,6 +125,7 @@ class Damage:
 
     packets: int = 0
     hidden: int = 0
+    has_captions: bool = False
     sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
     end_s: float | None = None
@@ -137,6 +138,8 @@ class Damage:
         if len(self.sizes) > 1:
             others = ", ".join(f"{width}x{height}" for width, height in [*self.sizes][1:])
             found.append(f"changes its size to {others}; all frames get that of the first")
+        if self.has_captions:
+            found.append("closed captions are not kept")
         least_s = max(_LEAST_MISSING_S, _LEAST_MISSING_FRAMES / rate if rate else 0)
         if self.packets:
             found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
@@ -170,6 +173,7 @@ def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFra
         try:
             for frame in packet.decode():
                 damage.sizes[frame.width, frame.height] = None
+                damage.has_captions |= "A53_CC" in _described(frame)
                 time_s = frame.time or 0.0
                 if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
                     damage.holes_s.append((damage.end_s, time_s))
@@ -206,16 +210,19 @@ def not_kept(frame: av.VideoFrame, stream: Any) -> list[str]:
         warnings.append("it is to be turned by less than a quarter, which is not kept")
     if frame.interlaced_frame:
         warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
-    described = {data.type.name for data in cast(Any, frame.side_data)}
+    described = _described(frame)
     if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
         warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
     if described & {"SPHERICAL", "STEREO3D"}:
         warnings.append("that it is a 360-degree or 3D video is not kept")
-    if "A53_CC" in described:
-        warnings.append("closed captions are not kept")
     if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:
         warnings.append("dynamic HDR metadata (Dolby Vision, HDR10+) are not kept")
     return warnings
+
+
+def _described(frame: av.VideoFrame) -> set[str]:
+    """What FFmpeg knows of a frame beside its pixels."""
+    return {data.type.name for data in cast(Any, frame.side_data)}
 
 
 def _is_deep(frame: av.VideoFrame) -> bool:
