@@ -454,6 +454,26 @@ def test_a_run_goes_on_from_what_it_began_with(recipe_path, tmp_path):
         train(recipe, tmp_path / "early", resume=True)
 
 
+def test_a_run_goes_on_with_the_pairs_that_it_began_with(recipe_path, draw_store, tmp_path):
+    changes = ["gan=null", "data.workers=0", "valid=null"]
+    shutil.copytree(draw_store(2, (64, 64)), tmp_path / "store.lmdb")
+
+    def recipe(steps):
+        return read_recipe(recipe_path, [*changes, f"psnr.steps={steps}", f"data.pairs=[{tmp_path / 'store.lmdb'}]"])
+
+    train(recipe(1), tmp_path / "run")
+    train(recipe(2), tmp_path / "run", resume=True)
+    shutil.rmtree(tmp_path / "store.lmdb")
+    shutil.copytree(draw_store(3, (64, 64)), tmp_path / "store.lmdb")
+    with pytest.raises(ConfigError, match=r"store\.lmdb: holds other pairs than when its run began; bring them back"):
+        train(recipe(3), tmp_path / "run", resume=True)
+    (tmp_path / "run" / "pairs.json").unlink()  # as of a run begun before there was such a note
+    train(recipe(3), tmp_path / "run", resume=True)
+    (tmp_path / "run" / "pairs.json").write_text("[1")
+    with pytest.raises(ConfigError, match=r"pairs\.json: is damaged; delete it if the pairs are what they were"):
+        train(recipe(4), tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize("damaged", ["not JSON", "[1]", ""])
 def test_a_damaged_note_of_what_a_run_began_with_is_named(recipe_path, tmp_path, damaged):
     recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])

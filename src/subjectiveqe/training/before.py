@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -33,7 +34,7 @@ from .validate import choose_pairs
 
 log = logging.getLogger(__name__)
 
-START = "start.json"
+START, PAIRS = "start.json", "pairs.json"
 STATE = "state.pt"
 
 
@@ -205,7 +206,8 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
     if not resume:
         if any((run_dir / stage / STATE).exists() for stage in ("psnr", "gan")):
             raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
-        (run_dir / START).unlink(missing_ok=True)
+        for note in (START, PAIRS):
+            (run_dir / note).unlink(missing_ok=True)
     elif not kept.exists():
         log.warning("%s: holds no run to go on with, so this one begins at its first step", run_dir)
     values = recipe.model_dump(mode="json")
@@ -281,6 +283,25 @@ def same_start(start: Start, note: Path) -> Start:
         if path is None and noted and kept[name].exists() and sha256_of(kept[name]) != noted[1]:
             raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
     return Start(**kept)
+
+
+def same_pairs(recipe: Recipe, note: Path) -> None:
+    """Notes what pairs a run learns and is judged by; ConfigError where one that goes on would go by others.
+
+    Two sets are the same where names, sizes and how the pictures were compressed are, to how many bytes.
+    """
+    paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
+    now = {str(path): hashlib.sha256(repr(tuple(open_pairs(path).infos)).encode()).hexdigest() for path in paths}
+    kept: dict[str, str] = {}
+    if note.exists():
+        try:
+            kept = dict(json.loads(note.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{note}: is damaged; delete it if the pairs are what they were") from None
+    for path, digest in now.items():
+        if kept.get(path, digest) != digest:
+            raise ConfigError(f"{path}: holds other pairs than when its run began; bring them back or start a new run")
+    write_text(note, json.dumps(now, indent=2) + "\n")
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

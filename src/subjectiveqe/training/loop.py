@@ -5,6 +5,7 @@ A run folder holds:
     recipe.yaml          all values of the recipe, defaults included
     environment.json     versions, hardware, command, of each time it was started
     start.json           weights it started from, with their checksums
+    pairs.json           checksums of what is known of the pairs
     train.log            what was printed
     tensorboard/STAGE/   scalars and lq | out | gt pictures
     psnr/ and gan/       state.pt (to resume), best.safetensors (by validation), last.safetensors
@@ -29,7 +30,19 @@ from ..files import held
 from ..nets import DISCRIMINATORS, NETS
 from ..perceptual import make_perceptual
 from .batches import stream
-from .before import START, STATE, Start, build, check, logged, prepare_run_dir, same_start, weights_from
+from .before import (
+    PAIRS,
+    START,
+    STATE,
+    Start,
+    build,
+    check,
+    logged,
+    prepare_run_dir,
+    same_pairs,
+    same_start,
+    weights_from,
+)
 from .record import BEST, LAST, StageRecord
 from .stage import STAGES, Stage
 from .state import DivergedError, Learner, TrainState
@@ -73,6 +86,7 @@ def train(
             prepare_run_dir(recipe, run_dir, resume)
             ends.enter_context(logged(run_dir))
             same_start(start, run_dir / START)
+            same_pairs(recipe, run_dir / PAIRS)
         distributed.wait_for_all()
         start = same_start(start, run_dir / START)
         for stage in STAGES:
