@@ -155,7 +155,16 @@ def test_frames_without_colour_get_none(tmp_path):
     assert max(spread[2:]) <= 2  # as YUV leaves it
 
 
-def test_frames_do_not_pile_up_until_python_looks_for_cycles(tmp_path, enhancer):
+def test_frames_do_not_pile_up_until_python_looks_for_cycles(tmp_path, monkeypatch):
+    """With an enhancer that makes no tuples, which another thread is not to see before they are made."""
+    monkeypatch.setattr(video, "is_gray", lambda _: False)
+    enhancer = SimpleNamespace(
+        identity={"model": "none"},
+        assume=None,
+        look=lambda _: Look(None),
+        with_look=lambda image, _: image,
+        taken_for=lambda _: None,
+    )
     source, alive = make_clip(tmp_path / "a.mp4", 60, size=(16, 32)), []
 
     def count(*_):

@@ -120,7 +120,7 @@ def turn_of(frame: av.VideoFrame) -> Turn:
 @dataclass
 class Damage:
     """What of a video could not be decoded or kept: packets passed over, spans without a frame, the time of the last
-    one, and the sizes of frames, of which a result has one.
+    one, captions, and the sizes of frames, of which a result has one; and how many frames an edit list hides.
     """
 
     packets: int = 0
@@ -163,17 +163,23 @@ _LEAST_MISSING_S, _LEAST_MISSING_FRAMES, _LEAST_MISSING_SHARE = 1.0, 10, 0.02
 on, that share of it too."""
 
 
+_ASKED = 5
+"""How many frames are asked for captions, the first ones; see `turn_of` for why not all."""
+
+
 def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
     """Frames of the first picture stream; packets that cannot be decoded are passed over."""
     import av
 
-    damage = damage or Damage()
+    damage, asked = damage or Damage(), 0
     for packet in container.demux(picture_stream(container)):
         damage.hidden += packet.is_discard  # an edit list has cut it off
         try:
             for frame in packet.decode():
                 damage.sizes[frame.width, frame.height] = None
-                damage.has_captions |= "A53_CC" in _described(frame)
+                if asked < _ASKED:
+                    damage.has_captions |= "A53_CC" in _described(frame)
+                    asked += 1
                 time_s = frame.time or 0.0
                 if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
                     damage.holes_s.append((damage.end_s, time_s))
