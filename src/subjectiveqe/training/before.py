@@ -66,8 +66,7 @@ def check(recipe: Recipe, start: Start) -> None:
     for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
         if config.kind not in family:
             raise unknown(f"{where}.kind", config.kind, family)
-    paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
-    for path in paths:
+    for path in _pairs_of(recipe):
         if not path.exists():
             raise ConfigError(f"{path}: no such store or folder of pairs; make it with 'sqe prepare'")
     for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
@@ -290,8 +289,10 @@ def same_pairs(recipe: Recipe, note: Path) -> None:
 
     Two sets are the same where names, sizes and how the pictures were compressed are, to how many bytes.
     """
-    paths = [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
-    now = {str(path): hashlib.sha256(repr(tuple(open_pairs(path).infos)).encode()).hexdigest() for path in paths}
+    now = {
+        str(path): hashlib.sha256(repr(tuple(open_pairs(path).infos)).encode()).hexdigest()
+        for path in _pairs_of(recipe)
+    }
     kept: dict[str, str] = {}
     if note.exists():
         try:
@@ -302,6 +303,11 @@ def same_pairs(recipe: Recipe, note: Path) -> None:
         if kept.get(path, digest) != digest:
             raise ConfigError(f"{path}: holds other pairs than when its run began; bring them back or start a new run")
     write_text(note, json.dumps(now, indent=2) + "\n")
+
+
+def _pairs_of(recipe: Recipe) -> list[Path]:
+    """To learn and to be judged by."""
+    return [*recipe.data.pairs, *(recipe.valid.pairs if recipe.valid else [])]
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
