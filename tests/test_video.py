@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,9 @@ from typer.testing import CliRunner
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
 from subjectiveqe.enhancing.clip import Turn, colour_tags, timed, to_rgb
+from subjectiveqe.enhancing.clock import Clock
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.joining import _other_packets
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.steady import Steadier
 from subjectiveqe.enhancing.video import Coding, enhance_video
@@ -920,6 +923,72 @@ def test_a_broadcast_begins_with_its_pictures(tmp_path, enhancer, name):
     with av.open(str(tmp_path / name)) as result:
         assert result.duration < 2e6
         assert next(result.decode(video=0)).time < 0.5
+
+
+def recording(path, source, begin_s):
+    """The same as MPEG-TS whose clock says another time at its beginning."""
+    with (
+        av.open(str(source)) as given,
+        av.open(str(path), "w", format="mpegts", options={"avoid_negative_ts": "disabled"}) as out,
+    ):
+        streams = [out.add_stream_from_template(stream) for stream in given.streams]
+        for packet in given.demux():
+            if packet.size:
+                packet.pts, packet.dts = packet.pts + begin_s * 90000, packet.dts + begin_s * 90000
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["better.mp4", "better.mkv"])
+@pytest.mark.parametrize("begins_s", [(0, 0), (3600, 0), (0, 3600, 20), (2**33 // 90000 - 1,)])
+def test_recordings_put_together_follow_each_other(tmp_path, enhancer, name, begins_s):
+    """Their clock goes back, or ahead, or begins anew after 26 hours."""
+    source = make_clip(tmp_path / "one.ts", count=30, sounds=2)
+    parts = [recording(tmp_path / "part.ts", source, begin_s) for begin_s in begins_s]
+    (tmp_path / "clip.ts").write_bytes(b"".join(parts))
+    made = enhance_video(tmp_path / "clip.ts", tmp_path / name, enhancer)
+    jumps = [f"its clock jumps at {k:.1f} s; what follows comes right behind" for k in range(1, len(parts))]
+    assert (made.frames, list(made.warnings)) == (30 * len(parts), jumps)
+    assert np.diff(times_of(tmp_path / name)) == pytest.approx(1 / 30, abs=0.03)
+    for sound in range(2):
+        with av.open(str(tmp_path / name)) as result:
+            times_s = [frame.time for frame in result.decode(audio=sound)]
+        begins = [
+            times_s[0],
+            *(after for before, after in pairwise(times_s) if after - before > 0.2),
+        ]
+        assert begins == pytest.approx([1.02 * k for k in range(len(parts))], abs=0.05)
+
+
+def test_sound_that_goes_back_is_left_out():
+    def packet(dts):
+        return SimpleNamespace(size=1, is_discard=False, pos=0, pts=dts, dts=dts, time_base=TICK, stream=sound)
+
+    sound = SimpleNamespace(index=1, type="audio")
+    container = SimpleNamespace(demux=lambda _: iter([packet(dts) for dts in (0, 9, 18, 17, 18, 27)]))
+    assert [kept.dts for _, _, kept in _other_packets(container, [sound], "mp4", Clock())] == [0, 9, 18, 27]
+
+
+@pytest.mark.parametrize("name", ["better.mp4", "better.mov", "better.mkv"])
+def test_the_last_picture_is_seen_as_long_as_it_was(tmp_path, enhancer, name):
+    """A slide show, which has no holes and is not cut."""
+    times = [0, 90000 * 3, 90000 * 5]
+    with (
+        av.open(str(make_clip(tmp_path / "plain.mp4", times=times))) as given,
+        av.open(str(tmp_path / "clip.mp4"), "w") as out,
+    ):
+        stream = out.add_stream_from_template(given.streams.video[0])
+        packets = [packet for packet in given.demux(video=0) if packet.size]
+        packets[-1].duration = 7 * 90000
+        for packet in packets:
+            packet.stream = stream
+            out.mux(packet)
+    made = enhance_video(tmp_path / "clip.mp4", tmp_path / name, enhancer)
+    with av.open(str(tmp_path / "clip.mp4")) as given, av.open(str(tmp_path / name)) as result:
+        assert result.duration == pytest.approx(given.duration, abs=50_000)
+    assert (made.frames, made.warnings) == (3, ())
+    assert times_of(tmp_path / name) == pytest.approx([0, 3, 5], abs=0.01)
 
 
 def test_what_was_cut_off_on_a_phone_is_not_missed_and_not_heard(tmp_path, enhancer):

@@ -17,6 +17,8 @@ from ..photos import Pixels
 if TYPE_CHECKING:
     import av
 
+    from .clock import Clock
+
 ALPHA = "alpha_mode"
 """Matroska's tag of a stream whose alpha lies beside its packets, where FFmpeg does not decode it."""
 
@@ -119,8 +121,8 @@ def turn_of(frame: av.VideoFrame) -> Turn:
 
 @dataclass
 class Damage:
-    """What of a video could not be decoded or kept: packets passed over, spans without a frame, the time of the last
-    one, captions, and the sizes of frames, of which a result has one; and how many frames an edit list hides.
+    """What of a video could not be decoded or kept: packets passed over, spans without a frame, when the last one came
+    and all end, captions, and the sizes of frames, of which a result has one; and how many frames an edit list hides.
     """
 
     packets: int = 0
@@ -128,11 +130,17 @@ class Damage:
     has_captions: bool = False
     sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
-    end_s: float | None = None
+    came_s: float = 0.0
+    end_s: float = 0.0
 
-    def warnings(self, container: Any, frames: int) -> list[str]:
+    @property
+    def last_s(self) -> float:
+        """How long the last frame is seen; 0 where the file does not say."""
+        return max(self.end_s - self.came_s, 0.0)
+
+    def warnings(self, container: Any, frames: int, clock: Clock) -> list[str]:
         """What is to be said, of so many frames in all."""
-        found = []
+        found = [f"its clock jumps at {place_s:.1f} s; what follows comes right behind" for place_s in clock.jumps_s]
         stream = picture_stream(container)
         rate = stream.average_rate
         if len(self.sizes) > 1:
@@ -146,13 +154,12 @@ class Damage:
         if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
             more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
-        length_s = span_s(container)[1] if container.duration else 0.0
-        end_s = self.end_s or 0.0
+        length_s = span_s(container)[1] - clock.begin_s if container.duration and not clock.places else 0.0
         told = (
             stream.frames - self.hidden if "mp4" in container.format.name else 0
         )  # AVI counts the time that frames stand for
-        if length_s - end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
-            found.append(f"its pictures end at {end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        if length_s - self.end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
+            found.append(f"its pictures end at {self.end_s:.1f} of {length_s:.1f} s; is the file cut?")
         elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
             found.append(f"{frames} of {told} frames are there; is the file cut?")
         return found
@@ -167,23 +174,28 @@ _ASKED = 5
 """How many frames are asked for captions, the first ones; see `turn_of` for why not all."""
 
 
-def decode(container: Any, damage: Damage | None = None) -> Iterator[av.VideoFrame]:
-    """Frames of the first picture stream; packets that cannot be decoded are passed over."""
+def decode(container: Any, damage: Damage | None = None, clock: Clock | None = None) -> Iterator[av.VideoFrame]:
+    """Frames of the first picture stream, by a clock; packets that cannot be decoded are passed over."""
     import av
 
     damage, asked = damage or Damage(), 0
+    until_s: float | None = None
     for packet in container.demux(picture_stream(container)):
+        if clock is not None:
+            clock.set(packet)
         damage.hidden += packet.is_discard  # an edit list has cut it off
+        if packet.pts is not None and not packet.is_discard:
+            damage.end_s = max(damage.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         try:
             for frame in packet.decode():
                 damage.sizes[frame.width, frame.height] = None
                 if asked < _ASKED:
                     damage.has_captions |= "A53_CC" in _described(frame)
                     asked += 1
-                time_s = frame.time or 0.0
-                if damage.end_s is not None and time_s - damage.end_s > _LEAST_MISSING_S:
-                    damage.holes_s.append((damage.end_s, time_s))
-                damage.end_s = max(damage.end_s or 0.0, time_s)
+                damage.came_s = frame.time or 0.0
+                if until_s is not None and damage.came_s - until_s > _LEAST_MISSING_S:
+                    damage.holes_s.append((until_s, damage.came_s))
+                until_s = max(until_s or 0.0, damage.came_s + float((frame.duration or 0) * (frame.time_base or 0)))
                 yield frame
         except av.error.MemoryError:
             raise

@@ -48,6 +48,11 @@ class ClipLook(NamedTuple):
         """Over all places."""
         return None if self.coarseness is None else self.coarseness.mean(axis=0)
 
+    @property
+    def throughout(self) -> ClipLook:
+        """The mean, at all times."""
+        return ClipLook((0.0,), None if self.coarseness is None else self.coarseness.mean(axis=0, keepdims=True))
+
     def at(self, time_s: float) -> Floats | None:
         """What the network is told of a frame, (K,): between two places something between."""
         if self.coarseness is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import heapq
 import io
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 from .clip import ALPHA, is_cover, name_for, open_video, picture_stream
+from .clock import Clock
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -18,7 +18,9 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.nut"
 
 
-def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str, int]) -> list[str]:
+def join(
+    source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str, int], clock: Clock, last_s: float
+) -> list[str]:
     """Writes a video: pictures from the segments, all else from the source, in the order of time.
 
     Which streams a container holds is asked of FFmpeg, one by one.
@@ -29,6 +31,8 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
         part: where to.
         suffix: of the result's name, which says in what container it is.
         tags: of its colours, see `clip.colour_tags`.
+        clock: of the source, by which the pictures are already.
+        last_s: how long the last picture is seen; 0 where nobody knows, then as long as others.
     Returns:
         What is not kept, one sentence each.
     """
@@ -44,8 +48,6 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
         picture = picture_stream(given)
         given_tags = given.metadata
         out.metadata.update(given_tags)
-        # A broadcast's clock says nothing of the recording, which players would begin by hours of nothing.
-        zero_s = Fraction(given.start_time or 0, 10**6) if given.format.name in ("mpegts", "mpeg") else Fraction(0)
         result = out.add_stream_from_template(coded.streams.video[0])
         result.time_base = picture.time_base
         if picture.average_rate:  # else the muxer takes that of the time base, in the thousands
@@ -73,10 +75,9 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
                 copy = copies[stream.index] = out.add_stream_from_template(stream)
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
-        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder))
-        others = _other_packets(given, [given.streams[index] for index in copies], muxer)
+        pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, last_s))
+        others = _other_packets(given, [given.streams[index] for index in copies], muxer, clock)
         for _, is_other, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
-            _move(packet, -zero_s)
             packet.stream = copies[packet.stream.index] if is_other else result
             out.mux(packet)
     with open_video(part) as made:
@@ -88,13 +89,6 @@ def join(source: Path, folder: Path, part: Path, suffix: str, tags: Mapping[str,
 
 _OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_time"}
 """Tags that say how a file was written."""
-
-
-def _move(packet: Any, by_s: Fraction) -> None:
-    """Changes when a packet is decoded and seen."""
-    if by_s:
-        ticks = round(by_s / packet.time_base)
-        packet.pts, packet.dts = (None if value is None else value + ticks for value in (packet.pts, packet.dts))
 
 
 def _options(given: Any, muxer: str) -> dict[str, str]:
@@ -129,25 +123,39 @@ def _holds(muxer: str, stream: Any) -> bool:
     return True
 
 
-def _packets_of(folder: Path) -> Iterator[Any]:
+def _packets_of(folder: Path, last_s: float) -> Iterator[Any]:
     import av
 
-    for number in count():
-        if not (path := segment_path(folder, number)).exists():
-            return
+    before: Any = None  # the files between do not keep how long a picture is seen
+    for path in takewhile(Path.exists, (segment_path(folder, number) for number in count())):
         with av.open(name_for(path)) as container:
             for packet in container.demux(video=0):
                 if packet.size:  # the last one is empty
-                    yield packet
+                    if before is not None:
+                        yield before
+                    before = packet
+    if before is not None:
+        before.duration = round(last_s / float(before.time_base)) or before.duration
+        yield before
 
 
-def _other_packets(container: Any, streams: list[Any], muxer: str) -> Iterator[tuple[float, int, Any]]:
-    """All but what an edit list has cut off, where the result has none to say so: Matroska would play it."""
+def _other_packets(container: Any, streams: list[Any], muxer: str, clock: Clock) -> Iterator[tuple[float, int, Any]]:
+    """All but what goes back in time, and what an edit list has cut off, where the result has none to say so: Matroska
+    would play it.
+    """
     if not streams:
         return
+    before: dict[int, int] = {}
     for packet in container.demux(streams):
-        if packet.size and not (packet.is_discard and muxer == "matroska"):
-            yield _seconds(packet), 1, packet
+        if not packet.size or (packet.is_discard and muxer == "matroska"):
+            continue
+        clock.set(packet)
+        last = before.get(packet.stream.index)
+        if packet.dts is not None:
+            if last is not None and (packet.dts < last or (packet.dts == last and packet.stream.type == "audio")):
+                continue
+            before[packet.stream.index] = packet.dts
+        yield _seconds(packet), 1, packet
 
 
 def _seconds(packet: Any) -> float:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line, unknown
 from ..files import LOCK, atomic_path, held, list_files, write_text
@@ -37,6 +37,7 @@ from .clip import (
     turn_of,
 )
 from .clip_look import ClipLook, look_at_clip
+from .clock import Clock, clock_of
 from .enhancer import Enhancer
 from .joining import join, segment_path
 from .look import Look, is_gray
@@ -153,32 +154,50 @@ def enhance_video(
             raise ImageError(f"{source}: has no frame that can be decoded")
         warnings = not_kept(first, stream)
         form = _Form.of(first, stream)
+        clock = clock_of(source)
+        given = _Given(source, clock, 0 if clock.places else total)
     folder = target.with_name(f".{target.name}.parts")
     state = {"source": _identity(source), "coding": asdict(coding), "enhancer": enhancer.identity}
     with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
         with _errors_of(source, target):
-            look = _clip_look(source, enhancer, folder / "look.json")
-            frames, resumed, damage = _make_segments(source, folder, form, enhancer, look, coding, total, progress)
+            look = _clip_look(given, enhancer, folder / "look.json")
+            made = _make_segments(given, folder, form, enhancer, look, coding, progress)
         with _errors_of(target, target), atomic_path(target) as part:
-            warnings += damage + join(source, folder, part, target.suffix, form.tags)
+            warnings += [*made.warnings, *join(source, folder, part, target.suffix, form.tags, clock, made.last_s)]
     shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
     if folder.exists():
         warnings.append(f"{folder} is left and can be deleted")
-    return Video(frames, resumed, tuple(warnings), enhancer.taken_for(Look(look.mean)))
+    return Video(made.frames, made.resumed, tuple(warnings), enhancer.taken_for(Look(look.mean)))
+
+
+class _Given(NamedTuple):
+    """What is known of a source: where it is, its clock, and how many frames it has; 0 where it does not say."""
+
+    path: Path
+    clock: Clock
+    frames: int
+
+
+class _Made(NamedTuple):
+    """What was made of it: all frames, how many had been finished, what is missing, and how long the last is seen."""
+
+    frames: int
+    resumed: int
+    warnings: list[str]
+    last_s: float
 
 
 def _make_segments(
-    source: Path,
+    given: _Given,
     folder: Path,
     form: _Form,
     enhancer: Enhancer,
     look: ClipLook,
     coding: Coding,
-    total: int,
     progress: Callable[[int, int], None] | None,
-) -> tuple[int, int, list[str]]:
-    """Enhances what is not finished; gives all frames, those that were finished, and what could not be decoded."""
+) -> _Made:
+    """Enhances what is not finished."""
     finished = _count_finished(folder)
     resumed = frames = sum(finished)
     segments = len(finished)
@@ -187,13 +206,13 @@ def _make_segments(
         steadier.load(folder / f"{segments - 1:06d}.npz")
 
     def enhance(lq: Pixels, time_s: float) -> Pixels:
-        return enhancer.with_look(lq, Look(look.at(time_s), is_gray=is_gray(lq)))
+        return enhancer.with_look(lq, Look(look.at(time_s + given.clock.begin_s), is_gray=is_gray(lq)))
 
-    with open_video(source) as container:
+    with open_video(given.path) as container:
         stream = picture_stream(container)
         stream.thread_type = "SLICE"  # of frames in the making, one that fails takes others along
         damage = Damage()
-        decoded = islice(timed(decode(container, damage), stream), frames, None)
+        decoded = islice(timed(decode(container, damage, given.clock), stream), frames, None)
         for frame in decoded:
             segment = chain((frame,), islice(decoded, form.segment_frames - 1))
             path = segment_path(folder, segments)
@@ -201,12 +220,12 @@ def _make_segments(
                 done = frames
                 for done in _write_segment(part, segment, form, enhance, steadier, coding, frames):
                     if progress is not None:
-                        progress(done, total)
+                        progress(done, given.frames)
             steadier.save(path.with_suffix(".npz"))
             write_text(path.with_suffix(".json"), json.dumps(done - frames))
             (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
             frames, segments = done, segments + 1
-        return frames, resumed, damage.warnings(container, frames)
+        return _Made(frames, resumed, damage.warnings(container, frames, given.clock), damage.last_s)
 
 
 def check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
@@ -308,12 +327,14 @@ class _Form:
         return min(max(int(_SEGMENT_PX / (self.height * self.width)), least), most)
 
 
-def _clip_look(source: Path, enhancer: Enhancer, note: Path) -> ClipLook:
+def _clip_look(given: _Given, enhancer: Enhancer, note: Path) -> ClipLook:
     """As `look_at_clip`; an earlier run's is taken as it was."""
     if note.exists():
         with suppress(ValueError, TypeError):
             return ClipLook.from_json(note.read_text())
-    look = look_at_clip(source, enhancer)
+    look = look_at_clip(given.path, enhancer)
+    if given.clock.places:  # by which places are sought
+        look = look.throughout
     write_text(note, look.to_json())
     return look
 
