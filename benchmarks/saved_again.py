@@ -16,9 +16,10 @@ from statistics import mean
 import numpy as np
 
 import machine
+from pictures import read_pictures
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.images import RGB, list_images, read_rgb
+from subjectiveqe.images import RGB
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
 CASES = (
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
     options = parser.parse_args()
-    originals = [crop_to_multiple(read_rgb(path), 8) for path in list_images(options.pictures)[:: options.every]]
+    originals = [crop_to_multiple(rgb, 8) for rgb in read_pictures(options.pictures, options.every)]
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")
     print("| first | then | enhanced | PSNR dB | LPIPS | SSIMULACRA2 |\n|---|---|---|---|---|---|")

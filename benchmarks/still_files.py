@@ -20,10 +20,11 @@ import pyvips
 from PIL import Image
 
 import machine
+from pictures import read_pictures
 from subjectiveqe.codecs.file_header import file_coarseness
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import with_file
-from subjectiveqe.images import RGB, list_images, read_rgb
+from subjectiveqe.images import RGB, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
 FILES = {"avif": (15, 30, 50, 70), "heic": (30, 50, 70), "jpeg": (10, 30, 60, 85), "webp": (20, 50, 80, 90)}
@@ -38,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     pillow_heif.register_heif_opener()
     enhancer = Enhancer("fast", "onnxruntime")
-    originals = [read_rgb(path) for path in list_images(options.pictures)[:: options.every]]
+    originals = read_pictures(options.pictures, options.every)
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")
     columns = [

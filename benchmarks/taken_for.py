@@ -16,9 +16,10 @@ from statistics import mean
 import numpy as np
 
 import machine
+from pictures import read_pictures
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.images import RGB, list_images, read_rgb
+from subjectiveqe.images import RGB
 
 _FAMILIES = ("webp:20", "webp:50", "hevc:37", "hevc-420:32", "hevc-420:37", "avif:30", "avif-444:30")
 _CUT = ("jpeg:15 cut", "jpeg:33 cut", "jpeg:60 cut", "jpeg:81 cut")
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
     parser.add_argument("--case", action="append", help=f"of {'; '.join(CASES)}; or likewise")
     options = parser.parse_args()
-    originals = [crop_to_multiple(read_rgb(path), 8) for path in list_images(options.pictures)[:: options.every]]
+    originals = [crop_to_multiple(rgb, 8) for rgb in read_pictures(options.pictures, options.every)]
     enhancer = Enhancer("fast", "onnxruntime")
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")

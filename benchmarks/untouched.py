@@ -15,6 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 import machine
+from pictures import read_pictures
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.images import list_images, read_rgb
@@ -34,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     locked, bare = (Enhancer(options.model, options.runtime, lock_colors=lock) for lock in (True, False))
     print(machine.describe())
-    clean = [read_rgb(path) for path in list_images(options.originals)]
+    clean = read_pictures(options.originals)
     kept = [psnr(locked(picture), picture) for picture in clean]
     print(f"{len(clean)} originals to themselves: {np.mean(kept):.1f} dB, least {min(kept):.1f} (target {LEAST_DB})")
     jpeg = get_codec("jpeg")
