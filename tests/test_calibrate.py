@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,6 +11,8 @@ from safetensors.torch import save_file  # noqa: E402
 
 from subjectiveqe import calibrate  # noqa: E402
 from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
+from subjectiveqe.codecs.coarseness import coarseness  # noqa: E402
+from subjectiveqe.data.again import Coded  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.images import write_png  # noqa: E402
@@ -42,7 +45,7 @@ def save_ends(folder, seeds=(0, 0), num_coarseness=2):
 
 
 def test_estimates_become_right_and_nothing_else_changes(tmp_path, pairs, monkeypatch):
-    monkeypatch.setattr(calibrate, "_STEPS", 300)
+    monkeypatch.setattr(calibrate, "_SURFACE", calibrate._SURFACE._replace(steps=300))
     ends, seen = save_ends(tmp_path), []
     errors = calibrate_estimator(
         ends, pairs, tmp_path / "out", valid=pairs[:1], progress=lambda *state: seen.append(state)
@@ -63,7 +66,7 @@ def test_estimates_become_right_and_nothing_else_changes(tmp_path, pairs, monkey
 
 
 def test_what_lies_beneath_a_fine_jpeg_is_learnt_and_nothing_else_changes(tmp_path, pairs, monkeypatch):
-    monkeypatch.setattr(calibrate, "_STEPS", 300)
+    monkeypatch.setattr(calibrate, "_BENEATH", calibrate._BENEATH._replace(steps=300))
     ends, seen = save_ends(tmp_path), []
     errors = calibrate_estimator(
         ends, pairs[:1] * 20, tmp_path / "out", pairs[:1] * 4, lambda *state: seen.append(state), beneath=True
@@ -83,21 +86,39 @@ def test_what_lies_beneath_a_fine_jpeg_is_learnt_and_nothing_else_changes(tmp_pa
         assert int(header["beneath"].split()[2]) > 50
 
 
-def test_saying_too_much_of_what_lies_beneath_costs_more_than_too_little():
-    truth = torch.tensor([[0.4, 0.0]])
-    costs = [calibrate._cautious(torch.tensor([said]), truth).item() for said in ([0.5, 0.0], [0.3, 0.0], [0.0, 0.4])]
-    assert costs[0] == pytest.approx(3 * 0.1)
-    assert costs[1] == pytest.approx(0.1)
-    assert costs[2] == pytest.approx(5 * (0.4**2 + 0.4**2) / 2)  # of another family
-    nothing = calibrate._cautious(torch.tensor([[0.3, -0.3]]), torch.zeros(1, 2))
-    assert nothing.item() == 0  # families may make up for each other where nothing is
+def test_what_is_said_beneath_is_how_coarse_and_how_likely():
+    """Of two families: to be off, and to doubt, costs as it should; what is finer than the JPEG counts as nothing."""
+    sure, doubt = torch.tensor([[0.4, 0.9, 9.0, -9.0]]), torch.tensor([[0.4, 0.9, 0.0, 0.0]])
+    truth, nothing = torch.tensor([[0.4, 0.0]]), torch.zeros(1, 2)
+    assert calibrate._loss_beneath(sure, truth).item() == pytest.approx(0, abs=1e-3)
+    assert calibrate._loss_beneath(sure, nothing).item() == pytest.approx(9, abs=1e-3)
+    assert calibrate._loss_beneath(doubt, truth).item() == pytest.approx(np.log(3), abs=1e-3)
+    off = torch.tensor([[0.7, 0.9, 9.0, -9.0]])
+    assert calibrate._loss_beneath(off, truth).item() == pytest.approx(8 * 0.3**2, abs=1e-3)
+    assert calibrate._told_beneath(doubt).tolist() == [pytest.approx([0.4 / 3, 0.3])]
 
 
-def test_checkpoints_from_before_say_nothing_of_what_lies_beneath(tmp_path):
+@pytest.mark.parametrize(("qf", "counts"), [(10, True), (95, False)])
+def test_what_is_finer_than_the_jpeg_counts_as_nothing(draw_image, qf, counts):
+    estimator = UNet(num_feat=(4, 8), num_block=(1, 1), num_coarseness=2).eval().estimator
+    with torch.no_grad():
+        for param in estimator.think.parameters():
+            param.zero_()
+        estimator.think[-1].bias[1] = 0.5  # a JPEG of QF 85 or so, whatever it sees
+    truth = coarseness("jpeg", qf, 2)
+    _, told, _ = calibrate._see_beneath(estimator, Coded(draw_image((240, 240)), truth, ("jpeg", qf)))
+    assert told.tolist() == pytest.approx(truth if counts else (0, 0))
+
+
+@pytest.mark.parametrize("has_other", [False, True])
+def test_checkpoints_from_before_say_nothing_of_what_lies_beneath(tmp_path, has_other):
+    """Older ones asked fewer features, or none."""
     [end, _] = save_ends(tmp_path)
     state, header = read_safetensors(end)
     older = {key: value for key, value in state.items() if not key.startswith("estimator.beneath.")}
     assert len(older) == len(state) - 6
+    if has_other:
+        older |= {"estimator.beneath.0.weight": torch.ones(128, 192), "estimator.beneath.0.bias": torch.ones(128)}
     save_file(older, end, header)
     net, _ = load_net(end)
     assert not net.estimate(torch.rand(1, 3, 40, 48))[:, 2].any()
@@ -105,22 +126,24 @@ def test_checkpoints_from_before_say_nothing_of_what_lies_beneath(tmp_path):
 
 def test_what_is_fitted_is_what_the_network_estimates(tmp_path, pairs, monkeypatch):
     """The features of patches that are put together here are those that the network makes of all of them at once."""
-    monkeypatch.setattr(calibrate, "_STEPS", 1)
+    monkeypatch.setattr(calibrate, "_SURFACE", calibrate._SURFACE._replace(steps=1))
     [end, _] = save_ends(tmp_path)
     calibrate_estimator([end], pairs, tmp_path / "out")
     net, _ = load_net(tmp_path / "out" / end.name)
     patches = torch.rand(3, 3, 192, 192)
     with torch.inference_mode():
-        x = net.estimator.features(patches)
-        features = torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1)[None]
-        together = calibrate._together(features, torch.ones(1, 3))
-        fitted = torch.cat((net.estimator.think(together), net.estimator.beneath(together)), 1).view(1, 3, 2)
+        features, there = net.estimator.seen(patches)[None], torch.ones(1, 3)
+        surface = net.estimator.think(calibrate._together(net.estimator.last(features), there))
+        beneath = net.estimator.beneath(calibrate._together(features, there))
+        fitted = torch.cat((surface, beneath), 1).view(1, 4, 2)
         assert torch.allclose(fitted, net.estimate(patches, of_one_picture=True), atol=1e-5)
 
 
 def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
     with pytest.raises(ModelError, match=r"faithful.safetensors: holds another estimator than .*pleasing.safetensors"):
         calibrate_estimator(save_ends(tmp_path, seeds=(0, 1)), pairs, tmp_path / "out")
+    with pytest.raises(ModelError, match=r"pleasing.safetensors: is not told of JPEG, beneath which"):
+        calibrate_estimator(save_ends(tmp_path, num_coarseness=1), pairs, tmp_path / "out", beneath=True)
     with pytest.raises(ModelError, match=r"pleasing.safetensors: its network has no estimator; train one with"):
         calibrate_estimator(save_ends(tmp_path, num_coarseness=0), pairs, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"resaved.lmdb: no picture of at least 208x208 px that was compressed once"):
@@ -139,7 +162,7 @@ def test_one_picture_is_not_enough(tmp_path, draw_image):
 
 
 def test_the_smallest_pictures_count_wherever_they_are_cut(tmp_path, draw_image, monkeypatch):
-    monkeypatch.setattr(calibrate, "_STEPS", 1)
+    monkeypatch.setattr(calibrate, "_SURFACE", calibrate._SURFACE._replace(steps=1))
     monkeypatch.setattr(calibrate, "_ANYWHERE", 1.0)
     for seed in range(6):
         write_png(tmp_path / "clean" / f"{seed}.png", draw_image((208, 208), seed))

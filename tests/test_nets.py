@@ -145,7 +145,7 @@ def test_a_network_that_is_told_starts_deaf_and_goes_by_its_own_estimate():
     assert torch.equal(told(lq, dial, torch.rand(2, 2)), plain(lq, dial))
     torch.nn.init.normal_(told.tell.say.weight)
     estimate = told.estimate(lq)
-    assert estimate.shape == (2, 3, 2)
+    assert estimate.shape == (2, 4, 2)
     assert not estimate[:, 2].any()  # untaught, it finds nothing beneath
     assert torch.equal(told(lq, dial), told(lq, dial, estimate[:, 0]))
     assert (told(lq, dial) - told(lq, dial, estimate[:, 0] + 0.3)).abs().max() > 1e-3

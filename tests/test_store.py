@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 
 from subjectiveqe.data.pairs import PairInfo, centre, pair_folders
 from subjectiveqe.data.prepare import prepare
-from subjectiveqe.data.store import DATA, INDEX, check_store, open_pairs
+from subjectiveqe.data.store import DATA, INDEX, _Map, check_store, open_pairs
 from subjectiveqe.errors import ConfigError, StoreError
 from subjectiveqe.images import read_rgb, write_png
 
@@ -101,6 +103,16 @@ def test_a_store_is_usable_after_pickling_and_after_a_fork(made):
         os._exit(0 if sound else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert pairs.read(2)[0].tobytes() == expected
+
+
+def test_threads_may_begin_to_read_a_store_at_once(made, monkeypatch):
+    """LMDB opens a file once in a process; here it takes its time."""
+    monkeypatch.setattr(
+        _Map, "__init__", lambda self, path, init=_Map.__init__: (time.sleep(0.05), init(self, path))[1]
+    )
+    with ThreadPoolExecutor(4) as pool:
+        read = [*pool.map(lambda pairs: pairs.read(0)[0].copy(), [open_pairs(made) for _ in range(4)])]
+    assert all(np.array_equal(lq, read[0]) for lq in read)
 
 
 def test_a_store_that_was_cut_short_does_not_open(store):

@@ -11,8 +11,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,10 +26,10 @@ from typer.testing import CliRunner
 
 from subjectiveqe.cli import app
 from subjectiveqe.enhancing import video
-from subjectiveqe.enhancing.clip import Turn, colour_tags, timed, to_rgb
-from subjectiveqe.enhancing.clock import Clock
+from subjectiveqe.enhancing.clip import Turn, colour_tags, demux, timed, to_rgb
+from subjectiveqe.enhancing.clock import _common, _jumps
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.joining import _other_packets
+from subjectiveqe.enhancing.joining import _in_order
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.steady import Steadier
 from subjectiveqe.enhancing.video import Coding, enhance_video
@@ -926,11 +927,9 @@ def test_a_broadcast_begins_with_its_pictures(tmp_path, enhancer, name):
 
 
 def recording(path, source, begin_s):
-    """The same as MPEG-TS whose clock says another time at its beginning."""
-    with (
-        av.open(str(source)) as given,
-        av.open(str(path), "w", format="mpegts", options={"avoid_negative_ts": "disabled"}) as out,
-    ):
+    """The same as MPEG-TS, several packets of sound together, whose clock says another time at its beginning."""
+    options = {"avoid_negative_ts": "disabled", "max_delay": "700000"}
+    with av.open(str(source)) as given, av.open(str(path), "w", format="mpegts", options=options) as out:
         streams = [out.add_stream_from_template(stream) for stream in given.streams]
         for packet in given.demux():
             if packet.size:
@@ -940,8 +939,17 @@ def recording(path, source, begin_s):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["better.mp4", "better.mkv"])
-@pytest.mark.parametrize("begins_s", [(0, 0), (3600, 0), (0, 3600, 20), (2**33 // 90000 - 1,)])
+def sound_times(path, number=0):
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(audio=number)]
+
+
+JUMPS = [(0, 0), (3600, 0), (0, 3600, 20), (2**33 // 90000 - 1,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins_s"), [*(("better.mp4", begins) for begins in JUMPS), ("better.mkv", JUMPS[2])]
+)
 def test_recordings_put_together_follow_each_other(tmp_path, enhancer, name, begins_s):
     """Their clock goes back, or ahead, or begins anew after 26 hours."""
     source = make_clip(tmp_path / "one.ts", count=30, sounds=2)
@@ -952,22 +960,127 @@ def test_recordings_put_together_follow_each_other(tmp_path, enhancer, name, beg
     assert (made.frames, list(made.warnings)) == (30 * len(parts), jumps)
     assert np.diff(times_of(tmp_path / name)) == pytest.approx(1 / 30, abs=0.03)
     for sound in range(2):
-        with av.open(str(tmp_path / name)) as result:
-            times_s = [frame.time for frame in result.decode(audio=sound)]
-        begins = [
-            times_s[0],
-            *(after for before, after in pairwise(times_s) if after - before > 0.2),
-        ]
+        times_s = sound_times(tmp_path / name, sound)
+        assert len(times_s) == len(sound_times(tmp_path / "one.ts", sound)) * len(parts)
+        begins = [times_s[0], *(after for before, after in pairwise(times_s) if after - before > 0.2)]
         assert begins == pytest.approx([1.02 * k for k in range(len(parts))], abs=0.05)
 
 
-def test_sound_that_goes_back_is_left_out():
+def test_program_streams_put_together_follow_each_other(tmp_path, enhancer):
+    """Where FFmpeg says of few packets where they lie."""
+    with av.open(str(tmp_path / "one.mpg"), "w", format="mpeg", options={"muxrate": "2000000"}) as out:
+        picture, sound = out.add_stream("mpeg2video", rate=25), out.add_stream("mp2", rate=48000, layout="mono")
+        picture.width, picture.height, picture.pix_fmt = 96, 64, "yuv420p"
+        for k in range(50):
+            image = np.full((64, 96, 3), 4 * k, np.uint8)
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        out.mux(picture.encode(None))
+        for k in range(80):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, 1152 * k, Fraction(1, 48000)
+            out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+    (tmp_path / "clip.mpg").write_bytes((tmp_path / "one.mpg").read_bytes() * 2)
+    made = enhance_video(tmp_path / "clip.mpg", tmp_path / "better.mkv", enhancer)
+    assert len(made.warnings) == 1
+    assert "its clock jumps at" in made.warnings[0]
+    times_s = times_of(tmp_path / "better.mkv")
+    assert np.diff(times_s) == pytest.approx(0.04, abs=0.1)
+    heard_s = sound_times(tmp_path / "better.mkv")
+    assert len(heard_s) == 2 * len(sound_times(tmp_path / "one.mpg"))
+    assert np.diff(heard_s).max() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("pictures_s", "sound_s", "jumps"),
+    [
+        ([0, 1, 2, 0, 1, 2], [0, 1, 2, 0, 1, 2], 1),
+        ([0, 1, 2, 500, 501, 502], [0, 1, 2, 500, 501, 502], 1),
+        ([0, 1, 2, 0, 1, 2], [], 1),
+        ([0, 1, 2, 3, 4, 5], [0, 1, 2, 103, 104, 105], 0),  # a hole in the sound
+        ([0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2], 0),
+        ([0, 1, 2, 1000, 4, 5], [0, 1, 2, 3, 4, 5], 0),  # one that is wrong
+        ([0, 1, 2, -5, 4, 5], [0, 1, 2, 3, 4, 5], 0),
+        ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 9], 0),
+        ([0, 12, 24, 36, 48, 60], [], 0),  # slides
+        ([0, 1, 2, 17, 18, 19], [0, 1, 2, 17, 18, 19], 0),  # reception was lost
+    ],
+)
+def test_the_clock_jumps_where_all_streams_do_and_stay(pictures_s, sound_s, jumps):
+    streams = [SimpleNamespace(type=kind, index=index) for index, kind in enumerate(("video", "audio"))]
+    packets = [
+        SimpleNamespace(stream=stream, pos=10 * k + stream.index, dts=time_s, time_base=1, size=1)
+        for k, times_s in enumerate(zip_longest(pictures_s, sound_s))
+        for stream, time_s in zip(streams, times_s, strict=True)
+        if time_s is not None
+    ]
+    container = SimpleNamespace(streams=streams, demux=lambda _: iter(packets))
+    assert len(_common(container, _jumps(container))) == jumps
+
+
+@pytest.mark.parametrize(
+    ("times", "kept"),
+    [
+        ((0, 9, 18, 17, 27, 36), [0, 9, 17, 27, 36]),  # of two, the one that is ahead
+        ((0, 9, 18, 7, 27, 36), [0, 9, 18, 27, 36]),  # one that goes back
+        ((0, 9, 999, 18, 27, 36), [0, 9, 18, 27, 36]),  # one that is ahead
+        ((0, 9, 9, 18), [0, 9, 18]),
+    ],
+)
+def test_sound_that_is_out_of_order_is_left_out_and_counted(times, kept):
     def packet(dts):
         return SimpleNamespace(size=1, is_discard=False, pos=0, pts=dts, dts=dts, time_base=TICK, stream=sound)
 
-    sound = SimpleNamespace(index=1, type="audio")
-    container = SimpleNamespace(demux=lambda _: iter([packet(dts) for dts in (0, 9, 18, 17, 18, 27)]))
-    assert [kept.dts for _, _, kept in _other_packets(container, [sound], "mp4", Clock())] == [0, 9, 18, 27]
+    sound, lost = SimpleNamespace(index=1, type="audio"), Counter()
+    packets = [packet(dts) for dts in times]
+    assert [packet.dts for packet in _in_order(packets, "mp4", lost)] == kept
+    assert lost == {1: 1}
+
+
+def test_matroska_takes_sound_that_comes_at_one_time():
+    """Its times are whole milliseconds, and some packets are shorter."""
+    sound, lost = SimpleNamespace(index=1, type="audio"), Counter()
+    packets = [SimpleNamespace(size=1, dts=dts, stream=sound) for dts in (0, 1, 1, 2)]
+    assert [*_in_order(packets, "matroska", lost)] == packets
+    assert not lost
+
+
+@pytest.mark.parametrize(("times_s", "until_s"), [((0, 3, 5), 12), ((0, 4, 4.04, 4.08, 4.12, 4.16), 4.2)])
+def test_the_last_picture_of_a_clip_with_b_frames_is_seen_as_long_as_it_was(tmp_path, enhancer, times_s, until_s):
+    """Whose packets say when the next one is decoded."""
+    with av.open(str(tmp_path / "clip.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt, context.time_base = 96, 64, "yuv420p", TICK
+        context.options = {"bf": "3", "b-adapt": "0"}
+        for time_s in times_s:
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), int(20 * time_s), np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(time_s * 90000), TICK
+            out.mux(stream.encode(frame))
+        packets = stream.encode(None)
+        packets[-1].duration = round((until_s - max(times_s)) * 90000)
+        out.mux(packets)
+    with av.open(str(tmp_path / "clip.mp4")) as given:
+        stream = given.streams.video[0]
+        ends_s = float((stream.start_time + stream.duration) * stream.time_base)
+    made = enhance_video(tmp_path / "clip.mp4", tmp_path / "better.mp4", enhancer)
+    assert (made.frames, made.warnings) == (len(times_s), ())
+    with av.open(str(tmp_path / "better.mp4")) as result:
+        assert result.duration / 1e6 == pytest.approx(ends_s, abs=0.05)
+
+
+def test_a_stream_that_begins_later_does_not_end_the_run():
+    """PyAV loses its way at the end then, and says so by an IndexError."""
+
+    def packets(_):
+        yield from ("one", "two")
+        raise IndexError
+
+    with av.open(str(samples()[0])) as container:
+        [stream] = container.streams
+        *kept, last = demux(SimpleNamespace(demux=packets), [stream])
+    assert kept == ["one", "two"]
+    assert (last.stream, last.size) == (stream, 0)
 
 
 @pytest.mark.parametrize("name", ["better.mp4", "better.mov", "better.mkv"])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .codecs.coarseness import coarseness
+from .codecs.coarseness import FAMILIES, coarseness
 from .data.again import Coded, saved_again
 from .data.pairs import PairSet
 from .data.store import open_pairs
-from .enhancing.look import LOOK_PX, look_places
+from .enhancing.look import LEAST_BENEATH, LOOK_PX, look_places
 from .errors import ConfigError, ModelError
 from .images import RGB
 from .losses import estimate_loss
+from .machine import cpu_count
 from .nets.checkpoint import load_net, save_net
 from .nets.estimator import Estimator, pooled
 
@@ -28,13 +31,13 @@ _ANYWHERE = 0.25
 _LEAST_PX = LOOK_PX + 16
 """Of a picture's sides; one patch is left of it wherever it is cut."""
 
-_STEPS, _BATCH, _LR = 4000, 64, 2e-3
-_DECAY, _DROPOUT = 1e-2, 0.1
-_DECAY_BENEATH, _DROPOUT_BENEATH = 0.1, 0.3
-"""Against learning pictures by heart; there is little to go by beneath a JPEG."""
+_BATCH, _LR = 64, 2e-3
 
-_TOO_MUCH, _MIXED_UP = 3, 5
-"""How much it counts to say too much of what lies beneath, where to say too little counts 1, or of another family."""
+_JPEG = FAMILIES.index("jpeg")
+
+
+_OFF_BENEATH = 8
+"""How much squared errors of how coarse that is count, where not to know of what family counts as nats."""
 
 
 class Seen(NamedTuple):
@@ -91,26 +94,35 @@ def calibrate_estimator(
     loaded = [load_net(path) for path in checkpoints]
     nets: list[Any] = [net for net, _ in loaded]
     estimator = _shared_estimator(checkpoints, nets)
+    if beneath and estimator.num_coarseness <= _JPEG:
+        raise ModelError(f"{checkpoints[0]}: is not told of JPEG, beneath which there would be something")
     stores = {path: open_pairs(path) for path in (*pairs, *valid)}
     total, done = sum(len(stores[path]) for path in (*pairs, *valid)), 0
-    least_px = _LEAST_PX if beneath else LOOK_PX
 
     def look(paths: Sequence[Path], odd: float) -> Seen:
         nonlocal done
-        rng, found = np.random.default_rng(0), []
-        for path in paths:
-            for index in range(len(stores[path])):
-                picture: Coded | None
-                if beneath:
-                    picture = saved_again(stores[path], index, estimator.num_coarseness, rng)
-                else:
-                    cut = rng.integers(16, size=2) * (rng.random() < odd)
-                    picture = _picture(path.name, stores[path], index, estimator.num_coarseness, cut)
-                if picture is not None and min(picture.rgb.shape[:2]) >= least_px:
-                    found.append((_look(estimator, picture.rgb), torch.tensor(picture.truth), picture.kind))
+        jobs = [(number, path, index) for number, path in enumerate(paths) for index in range(len(stores[path]))]
+
+        def see(job: tuple[int, Path, int]) -> _Found | None:
+            number, path, index = job
+            rng = np.random.default_rng((number, index))
+            if beneath:
+                return _see_beneath(estimator, saved_again(stores[path], index, estimator.num_coarseness, rng))
+            cut = rng.integers(16, size=2) * (rng.random() < odd)
+            picture = _picture(path.name, stores[path], index, estimator.num_coarseness, cut)
+            if picture is None:
+                return None
+            return Estimator.last(_look(estimator, picture.rgb)), torch.tensor(picture.truth), picture.kind
+
+        found, pool = [], ThreadPoolExecutor(cpu_count())  # codecs work side by side
+        try:
+            for one in pool.map(see, jobs):
+                found += [] if one is None else [one]
                 done += 1
                 if progress is not None:
                     progress(done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)
         if not found:
             names = ", ".join(map(str, paths))
             raise ConfigError(f"{names}: no picture of at least {_LEAST_PX}x{_LEAST_PX} px that was compressed once")
@@ -120,13 +132,10 @@ def calibrate_estimator(
     if len(seen.truth) < 2:
         raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
     judged = look(valid, 0) if valid else None
-    head = estimator.beneath if beneath else estimator.think
-    errors = [_errors(head, judged)]
-    if beneath:
-        _fit(head, seen, _cautious, _DECAY_BENEATH, _DROPOUT_BENEATH)
-    else:
-        _fit(head, seen, _with_scale, _DECAY, _DROPOUT)
-    errors.append(_errors(head, judged))
+    question = _BENEATH if beneath else _SURFACE
+    errors = [_errors(estimator, question, judged)]
+    _fit(question.layers(estimator), seen, question)
+    errors.append(_errors(estimator, question, judged))
     out.mkdir(parents=True, exist_ok=True)
     for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
         net.estimator.load_state_dict(estimator.state_dict())
@@ -159,19 +168,33 @@ def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -
     return Coded(lq, truth, (name, info.level))
 
 
+_Found = tuple[Tensor, Tensor, tuple[str, int]]
+"""What is seen of a picture, (M, 2, C), its truth, (K,), and its kind."""
+
+
+def _see_beneath(estimator: Estimator, picture: Coded | None) -> _Found | None:
+    """With nothing beneath where that is finer than the JPEG; None for a picture that is too small."""
+    if picture is None or min(picture.rgb.shape[:2]) < _LEAST_PX:
+        return None
+    seen, truth = _look(estimator, picture.rgb), torch.tensor(picture.truth)
+    with torch.inference_mode():
+        surface = estimator.think(pooled(Estimator.last(seen).mean(0, keepdim=True)))[0]
+    is_coarser = truth.sum() > max(LEAST_BENEATH, surface[_JPEG].item())
+    return seen, truth * is_coarser, picture.kind
+
+
 def _look(estimator: Estimator, lq: RGB) -> Tensor:
-    """Features of a picture; patches lie where `Enhancer.look` takes them."""
+    """What is seen of a picture; patches lie where `Enhancer.look` takes them."""
     height, width = lq.shape[:2]
     patches = [
         lq[row : row + LOOK_PX, col : col + LOOK_PX] for row in look_places(height) for col in look_places(width)
     ]
     pixels = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        x = estimator.features(pixels)
-        return torch.stack((x.mean((2, 3)), x.square().mean((2, 3))), dim=1)
+        return estimator.seen(pixels)
 
 
-def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:
+def _packed(found: Sequence[_Found]) -> Seen:
     features, truth, kinds = zip(*found, strict=True)
     packed = nn.utils.rnn.pad_sequence(list(features), batch_first=True)
     there = nn.utils.rnn.pad_sequence([torch.ones(len(patches)) for patches in features], batch_first=True)
@@ -180,32 +203,65 @@ def _packed(found: Sequence[tuple[Tensor, Tensor, tuple[str, int]]]) -> Seen:
 
 def _together(features: Tensor, there: Tensor) -> Tensor:
     """The features of whole pictures, from those of the patches that count, (N, 2C)."""
-    share = (there / there.sum(1, keepdim=True))[..., None]
-    return pooled((features[:, :, 0] * share).sum(1), (features[:, :, 1] * share).sum(1))
+    share = (there / there.sum(1, keepdim=True))[..., None, None]
+    return pooled((features * share).sum(1))
 
 
-def _with_scale(said: Tensor, truth: Tensor) -> Tensor:
+def _told(said: Tensor) -> Tensor:
+    """Coarseness, (N, 2K) -> (N, K)."""
+    return said[:, : said.shape[1] // 2]
+
+
+def _loss(said: Tensor, truth: Tensor) -> Tensor:
     """Loss of values and their scales, (N, 2K)."""
     return estimate_loss(said.view(len(said), 2, -1), truth)
 
 
-def _cautious(said: Tensor, truth: Tensor) -> Tensor:
-    """Loss of what lies beneath, (N, K): what is said in all is too much for one picture of four, and of its family.
+def _told_beneath(said: Tensor) -> Tensor:
+    """Coarseness of what lies beneath, as it may be expected, (N, 2K) -> (N, K)."""
+    value, log_odds = said.view(len(said), 2, -1).unbind(1)
+    return value * _with_nothing(log_odds).softmax(1)[:, 1:]
 
-    Families that leave much the same share what is said, so that none is said to be likely where all together are.
 
-    Source: Koenker and Bassett, "Regression quantiles", Econometrica 1978.
+def _loss_beneath(said: Tensor, truth: Tensor) -> Tensor:
+    """Loss of values of what lies beneath, and of the odds of families, (N, 2K)."""
+    value, log_odds = said.view(len(said), 2, -1).unbind(1)
+    family = torch.where(truth.any(1), truth.argmax(1) + 1, 0)
+    off = (value - truth) * (truth > 0)
+    return F.cross_entropy(_with_nothing(log_odds), family) + _OFF_BENEATH * off.square().sum(1).mean()
+
+
+def _with_nothing(log_odds: Tensor) -> Tensor:
+    """Odds of families are against those of nothing."""
+    return torch.cat((torch.zeros_like(log_odds[:, :1]), log_odds), dim=1)
+
+
+class _Question(NamedTuple):
+    """What is asked of an estimator, and how the layers that answer are fitted.
+
+    Attributes:
+        layers: of the estimator, which answer.
+        told: coarseness by their answer, (N, 2K) -> (N, K).
+        loss: of their answer and the truth, (N, K).
+        steps: as many as it takes.
+        decay: of weights, which keeps them from learning pictures by heart, as the next does.
+        dropout: share of features that are left out.
     """
-    total, known = said.sum(1), truth.sum(1)
-    off = total - known
-    of_family = total.detach()[:, None] * (truth > 0)
-    mixed_up = (said - of_family) * (known > 0)[:, None]
-    return torch.where(off > 0, _TOO_MUCH * off, -off).mean() + _MIXED_UP * mixed_up.square().mean()
+
+    layers: Callable[[Estimator], nn.Sequential]
+    told: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    steps: int
+    decay: float
+    dropout: float
 
 
-def _fit(
-    think: nn.Sequential, seen: Seen, loss_of: Callable[[Tensor, Tensor], Tensor], decay: float, dropout: float
-) -> None:
+_SURFACE = _Question(lambda estimator: estimator.think, _told, _loss, 4000, 0.01, 0.1)
+_BENEATH = _Question(lambda estimator: estimator.beneath, _told_beneath, _loss_beneath, 8000, 0.1, 0.3)
+"""There is little to go by beneath a JPEG."""
+
+
+def _fit(think: nn.Sequential, seen: Seen, how: _Question) -> None:
     """Trains the layers anew, in place, with more or fewer of each picture's patches."""
     torch.manual_seed(0)
     whole = _together(seen.features, seen.there)
@@ -215,17 +271,17 @@ def _fit(
             layer.reset_parameters()
     layers: list[nn.Module] = []
     for layer in think:
-        layers += [layer] if isinstance(layer, nn.Linear) else [layer, nn.Dropout(dropout)]
+        layers += [layer] if isinstance(layer, nn.Linear) else [layer, nn.Dropout(how.dropout)]
     net = nn.Sequential(*layers).requires_grad_(True)
-    optimizer = torch.optim.AdamW(net.parameters(), _LR, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, _STEPS)
-    for _ in range(_STEPS):
+    optimizer = torch.optim.AdamW(net.parameters(), _LR, weight_decay=how.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, how.steps)
+    for _ in range(how.steps):
         chosen = torch.randint(len(seen.truth), (_BATCH,))
         there = seen.there[chosen]
         kept = there * (torch.rand(there.shape) < 0.1 + 0.9 * torch.rand(_BATCH, 1))
         kept = torch.where(kept.any(1, keepdim=True), kept, there)
         x = (_together(seen.features[chosen], kept) - middle) / scale
-        loss: Any = loss_of(net(x), seen.truth[chosen])
+        loss: Any = how.loss(net(x), seen.truth[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -236,13 +292,12 @@ def _fit(
         first.bias -= first.weight @ middle
 
 
-def _errors(think: nn.Sequential, seen: Seen | None) -> dict[tuple[str, int], float]:
+def _errors(estimator: Estimator, asked: _Question, seen: Seen | None) -> dict[tuple[str, int], float]:
     """Mean absolute error of each kind, of the codec's own family, or of the largest where there is none."""
     if seen is None:
         return {}
-    num = seen.truth.shape[1]
     with torch.inference_mode():
-        value = think(_together(seen.features, seen.there))[:, :num]
+        value = asked.told(asked.layers(estimator)(_together(seen.features, seen.there)))
     family = torch.where(seen.truth.any(1), seen.truth.argmax(1), value.argmax(1))[:, None]
     off = (value - seen.truth).gather(1, family).abs().flatten()
     kinds = sorted(set(seen.kinds))

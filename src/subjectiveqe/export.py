@@ -46,7 +46,7 @@ def export_onnx(
 
     Inputs lq, float32 (N, 3, H, W) in [0, 1], and where the network looks at the dial, strength, float32 (N,); output
     out, not clamped. A network that is told how coarse the picture is also takes coarseness, float32 (N, K), and gives
-    estimate, float32 (1, 3, K), of the patches of one picture, float32 (M, 3, h, w), see `nets.estimator.Estimator`:
+    estimate, float32 (1, 4, K), of the patches of one picture, float32 (M, 3, h, w), see `nets.estimator.Estimator`:
     pixels of its own, so that either half costs nothing when it is given a picture of one pixel. Besides the
     checkpoint's own header the file holds bytes_px, the working memory per pixel, and reach_px, see `reach_px`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -18,6 +19,24 @@ _kept: weakref.WeakSet[object] = weakref.WeakSet()
 
 _users: dict[str, int] = {}
 """The first process that used a library, by the library's name; one forked from it finds another's number here."""
+
+
+class ForkedLock:
+    """A lock that a forked process has anew: what another thread held at that moment nobody would free there."""
+
+    def __init__(self) -> None:
+        self._renew()
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def submit(pool: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from ..processes import ForkedLock
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -19,21 +19,11 @@ Fields = list[tuple[str, int]]
 _FIELD = re.compile(r"\d+ +([\w\[\]]+) +[01]* *= (-?\d+)")
 """Place in bits, name, bits, of which arithmetic coding may need none, and value."""
 
-_FFMPEG_LOG = threading.Lock()
+_FFMPEG_LOG = ForkedLock()
 """Its verbosity is one for all threads."""
 
 _NO_PICTURES = {"h264": "6|12", "hevc": "38-40", "av1": "5|15"}
 """Units of a stream that hold what is no picture (SEI, metadata, filler), of which each byte would be logged."""
-
-
-def _renew_lock() -> None:
-    """One that another thread holds while the process forks is never freed in the new one."""
-    global _FFMPEG_LOG
-    _FFMPEG_LOG = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @contextmanager

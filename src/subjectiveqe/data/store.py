@@ -21,6 +21,7 @@ import numpy as np
 from ..errors import ImageError, StoreError
 from ..files import write_text
 from ..images import RGB
+from ..processes import ForkedLock
 from .pairs import FilePairs, PairInfo, PairSet, pair_folders, rectangle
 
 FORMAT = "subjectiveqe-pairs"
@@ -276,6 +277,7 @@ class _Held:
 
 _maps: WeakValueDictionary[tuple[int, int], _Map] = WeakValueDictionary()
 """By device and inode: LMDB refuses to open the same file twice in one process."""
+_opening = ForkedLock()
 
 
 def _open_map(path: Path) -> _Map:
@@ -284,12 +286,13 @@ def _open_map(path: Path) -> _Map:
     except OSError as error:
         raise StoreError(f"{path / DATA}: cannot be opened ({error.strerror}); make the store again") from None
     key = (stat.st_dev, stat.st_ino)
-    held = _maps.get(key)
-    if held is not None and held.pid != os.getpid():
-        held.env.close()  # inherited over a fork: lmdb only forgets it here, the parent's map stays as it is
-        held = None
-    if held is None:
-        held = _maps[key] = _Map(path)
+    with _opening:
+        held = _maps.get(key)
+        if held is not None and held.pid != os.getpid():
+            held.env.close()  # inherited over a fork: lmdb only forgets it here, the parent's map stays as it is
+            held = None
+        if held is None:
+            held = _maps[key] = _Map(path)
     return held
 
 

@@ -50,6 +50,19 @@ def picture_stream(container: Any) -> Any:
     return next((stream for stream in container.streams.video if not is_cover(stream)), None)
 
 
+def demux(container: Any, streams: list[Any]) -> Iterator[Any]:
+    """The packets of streams, with an empty one of each at the end, which flushes its decoder."""
+    import av
+
+    try:
+        yield from container.demux(streams)
+    except IndexError:  # PyAV counts streams at the beginning, and loses its way at the end where more have come since
+        for stream in streams:
+            last = av.Packet()
+            last.stream = stream
+            yield last
+
+
 def span_s(container: Any) -> tuple[float, float]:
     """When a clip begins and ends, in seconds as its timestamps count them.
 
@@ -121,22 +134,30 @@ def turn_of(frame: av.VideoFrame) -> Turn:
 
 @dataclass
 class Damage:
-    """What of a video could not be decoded or kept: packets passed over, spans without a frame, when the last one came
-    and all end, captions, and the sizes of frames, of which a result has one; and how many frames an edit list hides.
+    """What of a video could not be decoded or kept, and how far it goes.
+
+    Attributes:
+        packets: that were passed over.
+        has_captions: in its first frames.
+        sizes: of its frames; a result has one.
+        holes_s: when no frame came.
+        came_s: when the last one came.
+        sent_s: when the last one is to come by what was read of the file.
+        end_s: until when that is seen; 0 where the file does not say.
     """
 
     packets: int = 0
-    hidden: int = 0
     has_captions: bool = False
     sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
     came_s: float = 0.0
+    sent_s: float = 0.0
     end_s: float = 0.0
 
     @property
     def last_s(self) -> float:
-        """How long the last frame is seen; 0 where the file does not say."""
-        return max(self.end_s - self.came_s, 0.0)
+        """How long the last frame is seen; 0 where nobody knows."""
+        return max(self.end_s - self.came_s, 0.0) if self.came_s >= self.sent_s else 0.0
 
     def warnings(self, container: Any, frames: int, clock: Clock) -> list[str]:
         """What is to be said, of so many frames in all."""
@@ -154,12 +175,13 @@ class Damage:
         if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
             more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
-        length_s = span_s(container)[1] - clock.begin_s if container.duration and not clock.places else 0.0
-        told = (
-            stream.frames - self.hidden if "mp4" in container.format.name else 0
-        )  # AVI counts the time that frames stand for
-        if length_s - self.end_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
-            found.append(f"its pictures end at {self.end_s:.1f} of {length_s:.1f} s; is the file cut?")
+        length_s = clock.end_s or (span_s(container)[1] - clock.begin_s if container.duration else 0.0)
+        seen_s = self.came_s + self.last_s
+        told = 0  # AVI counts the time that frames stand for
+        if _is_mp4(container):  # an edit list hides some
+            told = sum(not entry.is_discard for entry in stream.index_entries)
+        if length_s - seen_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
+            found.append(f"its pictures end at {seen_s:.1f} of {length_s:.1f} s; is the file cut?")
         elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
             found.append(f"{frames} of {told} frames are there; is the file cut?")
         return found
@@ -180,12 +202,11 @@ def decode(container: Any, damage: Damage | None = None, clock: Clock | None = N
 
     damage, asked = damage or Damage(), 0
     until_s: float | None = None
-    for packet in container.demux(picture_stream(container)):
-        if clock is not None:
-            clock.set(packet)
-        damage.hidden += packet.is_discard  # an edit list has cut it off
-        if packet.pts is not None and not packet.is_discard:
-            damage.end_s = max(damage.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    stream = picture_stream(container)
+    packets = demux(container, [stream])
+    for packet in packets if clock is None else clock.packets(packets):
+        if packet.pts is not None and not packet.is_discard:  # an edit list has cut off the others
+            _note_end(damage, packet, stream)
         try:
             for frame in packet.decode():
                 damage.sizes[frame.width, frame.height] = None
@@ -193,14 +214,33 @@ def decode(container: Any, damage: Damage | None = None, clock: Clock | None = N
                     damage.has_captions |= "A53_CC" in _described(frame)
                     asked += 1
                 damage.came_s = frame.time or 0.0
-                if until_s is not None and damage.came_s - until_s > _LEAST_MISSING_S:
-                    damage.holes_s.append((until_s, damage.came_s))
-                until_s = max(until_s or 0.0, damage.came_s + float((frame.duration or 0) * (frame.time_base or 0)))
+                is_hole = until_s is not None and damage.came_s - until_s > _LEAST_MISSING_S
+                if is_hole and (damage.packets or not _is_mp4(container)):  # where a frame is seen until the next one
+                    damage.holes_s.append((cast(float, until_s), damage.came_s))
+                seen_s = 0 if _is_mp4(container) else (frame.duration or 0) * (frame.time_base or 0)
+                until_s = max(until_s or 0.0, damage.came_s + float(seen_s))
                 yield frame
         except av.error.MemoryError:
             raise
         except av.FFmpegError:  # which one, depends on the decoder
             damage.packets += 1
+
+
+def _is_mp4(container: Any) -> bool:
+    return "mp4" in container.format.name
+
+
+def _note_end(damage: Damage, packet: Any, stream: Any) -> None:
+    """Notes when the last picture comes and ends. In MP4 a packet says when the next one is decoded, the stream its
+    end; AVI knows but a rate.
+    """
+    come_s, name = float(packet.pts * packet.time_base), stream.container.format.name
+    if come_s < damage.sent_s or name == "avi":
+        return
+    damage.sent_s, end = come_s, packet.pts + (packet.duration or 0)
+    if _is_mp4(stream.container) and stream.duration:
+        end = (stream.start_time or 0) + stream.duration
+    damage.end_s = float(end * packet.time_base)
 
 
 def timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:

@@ -170,10 +170,7 @@ class Enhancer:
             return self.assume
         if look.earlier is not None:
             return f"jpeg:{look.earlier.qf}"
-        values = look.coarseness
-        if look.surface is not None:  # shares of what is all one
-            values = values.sum() * (values == values.max())
-        return as_assumed(values.tolist())
+        return as_assumed(look.coarseness.tolist())
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
@@ -193,7 +190,8 @@ class Enhancer:
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
             return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
-        deepest = look_beneath(mean, beneath[0].mean(0)) if beneath and len(patches) >= LEAST_PATCHES else mean
+        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES
+        deepest = look_beneath(mean, *(values.mean(0) for values in beneath)) if asked else mean
         surface = None if deepest is mean or few_colours else mean
         return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)
 

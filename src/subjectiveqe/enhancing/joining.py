@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from .clip import ALPHA, is_cover, name_for, open_video, picture_stream
+from .clip import ALPHA, demux, is_cover, name_for, open_video, picture_stream
 from .clock import Clock
 
 
@@ -76,10 +77,13 @@ def join(
                 copy.metadata.update(stream.metadata)
                 copy.disposition = stream.disposition
         pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, last_s))
-        others = _other_packets(given, [given.streams[index] for index in copies], muxer, clock)
+        lost_packets: Counter[int] = Counter()
+        others = _other_packets(given, [given.streams[index] for index in copies], muxer, clock, lost_packets)
         for _, is_other, packet in heapq.merge(pictures, others, key=lambda item: item[:2]):
             packet.stream = copies[packet.stream.index] if is_other else result
             out.mux(packet)
+    for index, number in sorted(lost_packets.items()):
+        warnings.append(f"{number} packets of stream {index} are out of order and not kept")
     with open_video(part) as made:
         lost = {key.lower() for key in given_tags} - {key.lower() for key in made.metadata} - _OF_CONTAINERS
     if lost:
@@ -139,23 +143,44 @@ def _packets_of(folder: Path, last_s: float) -> Iterator[Any]:
         yield before
 
 
-def _other_packets(container: Any, streams: list[Any], muxer: str, clock: Clock) -> Iterator[tuple[float, int, Any]]:
-    """All but what goes back in time, and what an edit list has cut off, where the result has none to say so: Matroska
-    would play it.
+def _other_packets(
+    container: Any, streams: list[Any], muxer: str, clock: Clock, damage: Counter[int]
+) -> Iterator[tuple[float, int, Any]]:
+    """All but what an edit list has cut off, where the result has none to say so (Matroska would play it), and what is
+    out of order, which is counted by the number of its stream.
     """
-    if not streams:
-        return
+    for packet in _in_order(clock.packets(demux(container, streams)) if streams else (), muxer, damage):
+        if not (packet.is_discard and muxer == "matroska"):
+            yield _seconds(packet), 1, packet
+
+
+def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Iterator[Any]:
+    """Packets whose times rise within each stream; of one that is ahead and the next, the one that does not fit."""
     before: dict[int, int] = {}
-    for packet in container.demux(streams):
-        if not packet.size or (packet.is_discard and muxer == "matroska"):
+    waiting: dict[int, Any] = {}
+
+    def fits(packet: Any, last: int | None) -> bool:
+        together = muxer == "matroska" or packet.stream.type != "audio"  # where two may come at a time
+        return last is None or packet.dts > last or (together and packet.dts == last)
+
+    for packet in packets:
+        if not packet.size:
             continue
-        clock.set(packet)
-        last = before.get(packet.stream.index)
-        if packet.dts is not None:
-            if last is not None and (packet.dts < last or (packet.dts == last and packet.stream.type == "audio")):
-                continue
-            before[packet.stream.index] = packet.dts
-        yield _seconds(packet), 1, packet
+        if packet.dts is None:
+            yield packet
+            continue
+        index = packet.stream.index
+        held = waiting.get(index)
+        if held is None or fits(packet, held.dts):
+            if held is not None:
+                before[index] = held.dts
+                yield held
+            waiting[index] = packet
+            continue
+        damage[index] += 1
+        if fits(packet, before.get(index)):
+            waiting[index] = packet
+    yield from waiting.values()
 
 
 def _seconds(packet: Any) -> float:

@@ -106,8 +106,6 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
     family = FAMILIES[int(said.argmax())]
-    if family == "jpeg" and look.surface is not None and look.coarseness.sum() > said.max() + _DOUBT_OF[family]:
-        return look  # shares of what lies beneath, none of which need be as coarse as the file says
     seen = look.coarseness if family == "jpeg" or look.surface is None else look.surface
     most = np.full_like(said, _DOUBT)
     if family == "avif":  # in 10 bits it looks a little like JPEG as well, and what was JPEG before looks so rather
@@ -167,39 +165,33 @@ _FINE_JPEG = (0.25, 0.6)
 LEAST_PATCHES = 4
 """To look beneath a JPEG; one patch tells too little of it."""
 
-_LEAST_BENEATH = 0.3
-"""How coarse it has to be at least, all families together, and no finer than the JPEG. Of 44 JPEGs with the tables of
-Photoshop's "web_high" and "high", which look coarser than they are, 3 are taken for more than that; of 376 with those
-of libjpeg at QF 10 to 70, none."""
-
-_TOLD_OF_BENEATH = 1.2
-"""How much of it the network is told: what is said is cautious. Of 7 validation photos as WebP at QF 20 and 75 and HEVC
-at QP 37, saved as JPEG at QF 95, PSNR, LPIPS and SSIMULACRA2 gained from 1 to 1.25, less what `told_less` takes off."""
+LEAST_BENEATH, _LEAST_CHANCE = 0.3, 0.7
+"""How coarse it has to be at least, all families together, and no finer than the JPEG; and how likely."""
 
 
-def look_beneath(coarseness: Floats, beneath: Floats) -> Floats:
+def look_beneath(coarseness: Floats, beneath: Floats, log_odds: Floats) -> Floats:
     """What compressed a picture before somebody saved it as the fine JPEG that it looks like, or that JPEG.
 
-    Where several families may lie beneath, each is told its share, and the network does a little of what each asks for.
-    Where a JPEG is the likeliest, all counts as one: its blocks, cut or scaled and coded over, ask for less than those
-    of one that is as it was, half-way.
+    Where several families may lie beneath, all counts as the likeliest one. Blocks of a JPEG, cut or scaled and coded
+    over, ask for less than those of one that is as it was, half-way.
 
     Args:
         coarseness: estimated, (K,).
-        beneath: what the estimator finds beneath a fine JPEG, (K,).
+        beneath: how coarse that is which lies beneath a fine JPEG, if it is of that family, (K,).
+        log_odds: for that, against nothing, (K,).
     """
     jpeg = FAMILIES.index("jpeg")
     least, most = _FINE_JPEG
     is_fine = int(coarseness.argmax()) == jpeg and least <= coarseness[jpeg] <= most
-    found = np.maximum(beneath, 0)
-    if not is_fine or beneath.sum() < max(_LEAST_BENEATH, coarseness[jpeg]):
+    odds = np.exp(np.minimum(log_odds, 30))
+    found: Floats = np.maximum(beneath, 0) * odds / odds.sum()
+    is_likely = odds.sum() / (1 + odds.sum()) >= _LEAST_CHANCE
+    if not is_fine or not is_likely or found.sum() < max(LEAST_BENEATH, coarseness[jpeg]):
         return coarseness
-    found *= _TOLD_OF_BENEATH
-    if int(found.argmax()) != jpeg:
-        return found
-    half_way = coarseness.copy()
-    half_way[jpeg] = (coarseness[jpeg] + found.sum()) / 2
-    return half_way
+    told = np.zeros_like(coarseness)
+    told[found.argmax()] = found.sum()
+    half_way: Floats = (coarseness + told) / 2
+    return half_way if int(found.argmax()) == jpeg else told
 
 
 _MOST_OF_ENLARGED = 0.6

@@ -157,7 +157,12 @@ def enhance_video(
         clock = clock_of(source)
         given = _Given(source, clock, 0 if clock.places else total)
     folder = target.with_name(f".{target.name}.parts")
-    state = {"source": _identity(source), "coding": asdict(coding), "enhancer": enhancer.identity}
+    state = {
+        "source": _identity(source),
+        "clock": [clock.places, [str(shift_s) for shift_s in clock.shifts_s]],
+        "coding": asdict(coding),
+        "enhancer": enhancer.identity,
+    }
     with held(folder, "another process makes this video; wait for it, or name another output"):
         _prepare_folder(folder, state, overwrite)
         with _errors_of(source, target):

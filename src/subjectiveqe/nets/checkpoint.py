@@ -28,7 +28,7 @@ SEED_LICENCE = (
 COMMUNITY_LICENCE = "unknown: ask whoever published the checkpoint"
 
 _ADDED = "estimator.beneath."
-"""What older checkpoints of ours lack, and a network has by itself."""
+"""What older checkpoints of ours lack, or have in other shapes, and a network has by itself."""
 
 # Three spellings of one generator -> ours. The seed's own names come first, then BasicSR's, then the first ESRGAN's.
 _TOP = {
@@ -96,8 +96,10 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
     else:
         state, metadata = _adopt(path, _read_foreign(path))
         net = build(path, metadata)
+    untaught = {key: value for key, value in net.state_dict().items() if key.startswith(_ADDED)}
+    if any(value.shape != state[key].shape for key, value in untaught.items() if key in state):
+        state = {key: value for key, value in state.items() if key not in untaught}
     try:
-        untaught = {key: value for key, value in net.state_dict().items() if key.startswith(_ADDED)}
         net.load_state_dict(untaught | {key: value.float() for key, value in state.items()})
     except RuntimeError as error:
         lines = str(error).strip().splitlines()

@@ -73,7 +73,7 @@ def _tell_more(state: dict[str, Tensor], few: int, many: int) -> None:
     ears = state["tell.think.weight"]
     new = [ears[:, FAMILIES.index(PARENTS[name])] if name in PARENTS else 0 * ears[:, 0] for name in FAMILIES[few:many]]
     state["tell.think.weight"] = torch.cat((ears, torch.stack(new, dim=1)), dim=1)
-    for head, rows in (("think", 2), ("beneath", 1)):  # values, and the scales of the first
+    for head in ("think", "beneath"):  # two numbers of each
         for name in (f"estimator.{head}.4.weight", f"estimator.{head}.4.bias"):
-            known = state[name].view(rows, few, *state[name].shape[1:])
-            state[name] = torch.cat((known, known.new_zeros(rows, many - few, *known.shape[2:])), dim=1).flatten(0, 1)
+            known = state[name].view(2, few, *state[name].shape[1:])
+            state[name] = torch.cat((known, known.new_zeros(2, many - few, *known.shape[2:])), dim=1).flatten(0, 1)
