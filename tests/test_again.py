@@ -85,8 +85,8 @@ JPEG, NEVER = [0, 0.4, 0, 0, 0], -20
         (JPEG, [0, 0, 0.7, 0, 0], [NEVER, NEVER, 5, NEVER, NEVER], [0, 0, 0.7, 0, 0]),
         (JPEG, [0.9, 0.9, 0.7, 0.9, -1], [NEVER, NEVER, 5, NEVER, NEVER], [0, 0, 0.7, 0, 0]),
         (JPEG, [0, 0.6, 0, 0, 0], [NEVER, 5, NEVER, NEVER, NEVER], [0, 0.5, 0, 0, 0]),  # half-way
-        (JPEG, [0.6, 0, 0, 0.4, 0.9], [4, NEVER, NEVER, 4, NEVER], [0.5, 0, 0, 0, 0]),  # all as one
-        (JPEG, [0.6, 0, 0, 0.6, 0.6], [0.6, NEVER, NEVER, 0.5, 0.5], [0.6, 0, 0, 0, 0]),  # likely together
+        (JPEG, [0.6, 0, 0, 0.4, 0.9], [4, NEVER, NEVER, 4, NEVER], [0.3, 0, 0, 0.2, 0]),  # each its share
+        (JPEG, [0.6, 0, 0, 0.6, 0.6], [0.5, NEVER, NEVER, 0.5, 0.5], [0.2, 0, 0, 0.2, 0.2]),  # likely together
         (JPEG, [0, 0, 0.7, 0, 0], [NEVER, NEVER, 0.8, NEVER, NEVER], None),  # not likely enough
         (JPEG, [0, 0, 0.35, 0, 0], [NEVER, NEVER, 5, NEVER, NEVER], None),  # finer than the JPEG
         ([0, 0.26, 0, 0, 0], [0, 0, 0.28, 0, 0], [NEVER, NEVER, 5, NEVER, NEVER], None),  # next to nothing
@@ -125,12 +125,21 @@ def test_what_was_saved_again_is_told_from_a_jpeg_of_that_quality(enhancer, code
     assert told == {codec: 2, "jpeg": 3}  # one of the three has too few patches
 
 
+def test_what_lies_beneath_is_taken_for_all_that_its_families_share(enhancer):
+    surface = np.array([0, 0.4, 0, 0, 0], np.float32)
+    shares = np.array([0.36, 0, 0.02, 0, 0.3], np.float32)
+    assert enhancer.taken_for(Look(shares, surface=surface)) == "hevc:37"
+    assert enhancer.taken_for(Look(shares)) == "hevc:21"
+
+
 def test_what_lies_beneath_counts_for_jpeg_files(enhancer):
     """Other files never hold the fine JPEG that a picture looks like; what it looks like counts then."""
     surface, beneath = np.array([0, 0.4, 0, 0, 0], np.float32), np.array([0, 0, 0.7, 0, 0], np.float32)
     look = Look(beneath, surface=surface)
     assert with_file(look, coarseness("jpeg", 90)) is look
-    assert with_file(look, coarseness("jpeg", 50)).coarseness[1] == pytest.approx(coarseness("jpeg", 50)[1])
+    shares = Look(np.array([0.35, 0, 0.1, 0, 0.3], np.float32), surface=surface)  # none as coarse as the file says
+    assert with_file(shares, coarseness("jpeg", 85)) is shares
+    assert with_file(shares, coarseness("jpeg", 50)).coarseness[1] == pytest.approx(coarseness("jpeg", 50)[1])
     assert with_file(look, None) is look
     for codec, level in (("webp", 90), ("avif", 70)):
         assert with_file(look, coarseness(codec, level)).coarseness is surface

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -52,15 +54,8 @@ def picture_stream(container: Any) -> Any:
 
 def demux(container: Any, streams: list[Any]) -> Iterator[Any]:
     """The packets of streams, with an empty one of each at the end, which flushes its decoder."""
-    import av
-
-    try:
+    with suppress(IndexError):  # PyAV counts streams at the beginning, and at the very end meets those that came since
         yield from container.demux(streams)
-    except IndexError:  # PyAV counts streams at the beginning, and loses its way at the end where more have come since
-        for stream in streams:
-            last = av.Packet()
-            last.stream = stream
-            yield last
 
 
 def span_s(container: Any) -> tuple[float, float]:
@@ -244,15 +239,17 @@ def _note_end(damage: Damage, packet: Any, stream: Any) -> None:
 
 
 def timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
-    """Frames whose timestamps rise; where a file has none, they follow the frame rate."""
+    """Frames whose timestamps rise; where a file has none, or one that is ahead, they follow the frame rate."""
     step = int(1 / (stream.time_base * (stream.average_rate or 25))) or 1
-    last = None
-    for frame in frames:
-        if stream.container.format.name == "avi":  # knows in which order frames are decoded, and not when they are seen
-            frame.pts = frame.dts
-        if frame.pts is None or (last is not None and frame.pts <= last):
-            frame.pts = 0 if last is None else last + step
-        last = frame.pts
+    by_dts = stream.container.format.name == "avi"  # knows in which order frames are decoded, not when they are seen
+    last: int | None = None
+    for frame, after in pairwise(chain(frames, (None,))):
+        told, then = (each and (each.dts if by_dts else each.pts) for each in (frame, after))
+        if last is None:
+            told = told or 0
+        elif told is None or told <= last or (then is not None and last < then <= told):
+            told = last + step
+        frame.pts = last = told
         yield frame
 
 

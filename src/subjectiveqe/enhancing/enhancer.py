@@ -170,7 +170,10 @@ class Enhancer:
             return self.assume
         if look.earlier is not None:
             return f"jpeg:{look.earlier.qf}"
-        return as_assumed(look.coarseness.tolist())
+        values = look.coarseness
+        if look.surface is not None:  # shares of what is all one
+            values = values.sum() * (values == values.max())
+        return as_assumed(values.tolist())
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""

@@ -106,6 +106,8 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
         return look
     said: Floats = np.array(told[: len(look.coarseness)], np.float32)
     family = FAMILIES[int(said.argmax())]
+    if family == "jpeg" and look.surface is not None and look.coarseness.sum() > said.max() + _DOUBT_OF[family]:
+        return look  # shares of what lies beneath, none of which need be as coarse as the file says
     seen = look.coarseness if family == "jpeg" or look.surface is None else look.surface
     most = np.full_like(said, _DOUBT)
     if family == "avif":  # in 10 bits it looks a little like JPEG as well, and what was JPEG before looks so rather
@@ -172,8 +174,9 @@ LEAST_BENEATH, _LEAST_CHANCE = 0.3, 0.7
 def look_beneath(coarseness: Floats, beneath: Floats, log_odds: Floats) -> Floats:
     """What compressed a picture before somebody saved it as the fine JPEG that it looks like, or that JPEG.
 
-    Where several families may lie beneath, all counts as the likeliest one. Blocks of a JPEG, cut or scaled and coded
-    over, ask for less than those of one that is as it was, half-way.
+    Where several families may lie beneath, each is told its share, and the network does a little of what each asks for.
+    Where a JPEG is the likeliest, all counts as one: its blocks, cut or scaled and coded over, ask for less than those
+    of one that is as it was, half-way.
 
     Args:
         coarseness: estimated, (K,).
@@ -188,10 +191,11 @@ def look_beneath(coarseness: Floats, beneath: Floats, log_odds: Floats) -> Float
     is_likely = odds.sum() / (1 + odds.sum()) >= _LEAST_CHANCE
     if not is_fine or not is_likely or found.sum() < max(LEAST_BENEATH, coarseness[jpeg]):
         return coarseness
-    told = np.zeros_like(coarseness)
-    told[found.argmax()] = found.sum()
-    half_way: Floats = (coarseness + told) / 2
-    return half_way if int(found.argmax()) == jpeg else told
+    if int(found.argmax()) != jpeg:
+        return found
+    half_way = coarseness.copy()
+    half_way[jpeg] = (coarseness[jpeg] + found.sum()) / 2
+    return half_way
 
 
 _MOST_OF_ENLARGED = 0.6
