@@ -94,9 +94,11 @@ JPEG, NEVER = [0, 0.4, 0, 0, 0], -20
         ([0, 0.1, 0, 0, 0], [0, 0, 0.9, 0, 0], [NEVER, NEVER, 5, NEVER, NEVER], None),  # hardly a JPEG
         ([0.5, 0.4, 0, 0, 0], [0, 0, 0.9, 0, 0], [NEVER, NEVER, 5, NEVER, NEVER], None),  # HEVC
         (JPEG, [0, 0, 0, 0, 0], [0, 0, 0, 0, 0], None),  # untaught
-        (JPEG, [0, 0, 0.7, 0, 0], [NEVER, NEVER, 1000, NEVER, NEVER], [0, 0, 0.7, 0, 0]),  # beyond what floats hold
+        (JPEG, [0, 0, 0.7, 0, 0.7], [NEVER, NEVER, 1000, NEVER, 900], [0, 0, 0.7, 0, 0]),  # beyond what floats hold
+        (JPEG, [0, 0, 0.7, 0, 0], [-1000] * 5, None),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_a_look_beneath_counts_where_the_jpeg_is_fine(seen, beneath, log_odds, told):
     expected = seen if told is None else told
     found = look_beneath(*(np.array(values, np.float32) for values in (seen, beneath, log_odds)))

@@ -36,7 +36,8 @@ class ForkedLock:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._lock.locked():  # it is not where the process was forked within
+            self._lock.release()
 
 
 def submit(pool: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -66,7 +66,7 @@ def saved_again(pairs: PairSet, index: int, num: int, rng: np.random.Generator) 
         rng: draws everything.
     Returns:
         With the coarseness of what compressed it first, counted by codec and level, or among `ORIGINALS`; None where
-        nobody knows how the pair was compressed.
+        nobody knows how the pair that was drawn was compressed.
     """
     info = pairs.infos[int(rng.integers(len(pairs.infos)))]
     truth = list(coarseness(info.codec, info.level, num, info.chroma))

@@ -247,8 +247,10 @@ def timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
         told, then = (each and (each.dts if by_dts else each.pts) for each in (frame, after))
         if last is None:
             told = told or 0
-        elif told is None or told <= last or (then is not None and last < then <= told):
+        elif told is None or told <= last:
             told = last + step
+        elif then is not None and last < then < told:
+            told = max(then - step, (last + then + 1) // 2)
         frame.pts = last = told
         yield frame
 

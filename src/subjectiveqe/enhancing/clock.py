@@ -48,10 +48,11 @@ class Clock(NamedTuple):
 
 
 def clock_of(source: Path) -> Clock:
-    """Reads a broadcast to its end, which needs no decoding, and puts what follows a jump right behind what came.
+    """Puts what follows a jump of a broadcast's clock right behind what came.
 
-    Its clock says nothing of the recording, which players would begin by hours of nothing, so it begins at 0. Other
-    files have an index, and their times are taken as they are.
+    For that the file is read to its end, without decoding, and twice more where there is a jump. Such a clock says
+    nothing of the recording, which players would begin by hours of nothing, so it begins at 0. Other files have an
+    index, and their times are taken as they are.
     """
     with open_video(source) as container:
         if container.format.name not in _FORMATS:
@@ -84,21 +85,14 @@ def _is_jump(from_s: Fraction, to_s: Fraction) -> bool:
 
 
 def _jumps(container: Any) -> list[int]:
-    """Bytes at which some stream jumps and stays there; streams that do so together come by one of them."""
+    """Bytes at which some stream jumps; streams that do so together come by one of them."""
     before: dict[int, tuple[int, Fraction]] = {}
-    doubtful: dict[int, tuple[int, Fraction]] = {}
     seen: list[tuple[int, int]] = []
     for packet, place, time_s in _timed(container):
-        index = packet.stream.index
-        if index in doubtful:
-            jumped = doubtful.pop(index)
-            if _is_jump(before[index][1], time_s):  # else that was a single wrong time
-                seen.append((jumped[0], before[index][0]))
-                before[index] = jumped
-        if index in before and _is_jump(before[index][1], time_s):
-            doubtful[index] = place, time_s
-        else:
-            before[index] = place, time_s
+        was_at, was_s = before.get(packet.stream.index, (0, time_s))
+        if _is_jump(was_s, time_s):
+            seen.append((place, was_at))
+        before[packet.stream.index] = place, time_s
     places: list[int] = []
     for first_behind, last_before in sorted(seen):
         if not places or last_before >= places[-1]:
@@ -107,20 +101,21 @@ def _jumps(container: Any) -> list[int]:
 
 
 def _common(container: Any, places: list[int]) -> list[int]:
-    """Those of the places at which all streams jump alike."""
+    """Those of the places at which all streams that are on both sides jump alike."""
     before: dict[int, tuple[int, Fraction]] = {}
     jumps_s: list[list[Fraction]] = [[] for _ in places]
     for packet, place, time_s in _timed(container):
         part = bisect(places, place)
         last_part, last_s = before.get(packet.stream.index, (part, time_s))
-        for passed in range(last_part, part):
-            jumps_s[passed].append(time_s - last_s)
+        if part == last_part + 1:
+            jumps_s[last_part].append(time_s - last_s)
         before[packet.stream.index] = part, time_s
-    return [
-        place
-        for place, found in zip(places, jumps_s, strict=True)
-        if max(found) - min(found) < _ALIKE_S and (max(found) < 0 or min(found) > _FORTH_S - _ALIKE_S)
-    ]
+    return [place for place, found in zip(places, jumps_s, strict=True) if found and _are_alike(found)]
+
+
+def _are_alike(jumps_s: list[Fraction]) -> bool:
+    least_s, most_s = min(jumps_s), max(jumps_s)
+    return most_s - least_s < _ALIKE_S and (most_s < 0 or least_s > _FORTH_S - _ALIKE_S)
 
 
 def _placed(packets: Iterable[Any]) -> Iterator[tuple[Any, int]]:
@@ -133,8 +128,23 @@ def _placed(packets: Iterable[Any]) -> Iterator[tuple[Any, int]]:
 
 
 def _timed(container: Any) -> Iterator[tuple[Any, int, Fraction]]:
-    """Packets of pictures and sound that say when they are decoded, with their bytes and that time."""
+    """Packets of pictures and sound that say when they are decoded, with their bytes and that time.
+
+    One that is wrong alone is left out: the next one does not go on from there.
+    """
     streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
+    before: dict[int, Fraction] = {}
+    doubtful: dict[int, tuple[Any, int, Fraction]] = {}
     for packet, place in _placed(demux(container, streams)):
-        if packet.size and packet.dts is not None:
-            yield packet, place, packet.dts * packet.time_base
+        if not packet.size or packet.dts is None:
+            continue
+        index, time_s = packet.stream.index, packet.dts * packet.time_base
+        jumped = doubtful.pop(index, None)
+        if jumped is not None and _is_jump(before[index], time_s) and not _is_jump(jumped[2], time_s):
+            before[index] = jumped[2]
+            yield jumped
+        if _is_jump(before.get(index, time_s), time_s):
+            doubtful[index] = packet, place, time_s
+        else:
+            before[index] = time_s
+            yield packet, place, time_s

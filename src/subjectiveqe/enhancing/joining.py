@@ -155,7 +155,10 @@ def _other_packets(
 
 
 def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Iterator[Any]:
-    """Packets whose times rise within each stream; of one that is ahead and the next, the one that does not fit."""
+    """Packets whose times rise within each stream; of sound that is ahead and the next, the one that does not fit.
+
+    Sound comes all the time, so one may wait for the next; a subtitle would for minutes.
+    """
     before: dict[int, int] = {}
     waiting: dict[int, Any] = {}
 
@@ -166,20 +169,21 @@ def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Itera
     for packet in packets:
         if not packet.size:
             continue
-        if packet.dts is None:
-            yield packet
-            continue
         index = packet.stream.index
-        held = waiting.get(index)
-        if held is None or fits(packet, held.dts):
-            if held is not None:
-                before[index] = held.dts
-                yield held
-            waiting[index] = packet
+        held = waiting.pop(index, None)
+        if held is not None and (packet.dts is None or fits(packet, held.dts)):
+            before[index] = held.dts
+            yield held
+        elif packet.dts is not None and (held is not None or not fits(packet, before.get(index))):
+            damage[index] += 1
+            packet = packet if fits(packet, before.get(index)) else held
+        if packet is None:
             continue
-        damage[index] += 1
-        if fits(packet, before.get(index)):
+        if packet.stream.type == "audio" and packet.dts is not None:
             waiting[index] = packet
+        else:
+            before[index] = before.get(index, 0) if packet.dts is None else packet.dts
+            yield packet
     yield from waiting.values()
 
 

@@ -186,9 +186,10 @@ def look_beneath(coarseness: Floats, beneath: Floats, log_odds: Floats) -> Float
     jpeg = FAMILIES.index("jpeg")
     least, most = _FINE_JPEG
     is_fine = int(coarseness.argmax()) == jpeg and least <= coarseness[jpeg] <= most
-    odds = np.exp(np.minimum(log_odds, 30))
-    found: Floats = np.maximum(beneath, 0) * odds / odds.sum()
-    is_likely = odds.sum() / (1 + odds.sum()) >= _LEAST_CHANCE
+    largest = max(log_odds.max(), 0)  # that of nothing is 0
+    odds, nothing = np.exp(log_odds - largest), np.exp(-largest)
+    found: Floats = np.maximum(beneath, 0) * odds / max(odds.sum(), 1e-30)
+    is_likely = odds.sum() >= _LEAST_CHANCE * (odds.sum() + nothing)
     if not is_fine or not is_likely or found.sum() < max(LEAST_BENEATH, coarseness[jpeg]):
         return coarseness
     if int(found.argmax()) != jpeg:

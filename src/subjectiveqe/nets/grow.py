@@ -68,6 +68,10 @@ def _widen(
     return weight
 
 
+_NEVER = -20.0
+"""Log of the odds that a family lies beneath a fine JPEG which the network has not been taught."""
+
+
 def _tell_more(state: dict[str, Tensor], few: int, many: int) -> None:
     """Makes the weights of a network that is told `few` numbers, in place, those of one that is told `many`."""
     ears = state["tell.think.weight"]
@@ -76,4 +80,7 @@ def _tell_more(state: dict[str, Tensor], few: int, many: int) -> None:
     for head in ("think", "beneath"):  # two numbers of each
         for name in (f"estimator.{head}.4.weight", f"estimator.{head}.4.bias"):
             known = state[name].view(2, few, *state[name].shape[1:])
-            state[name] = torch.cat((known, known.new_zeros(2, many - few, *known.shape[2:])), dim=1).flatten(0, 1)
+            more = known.new_zeros(2, many - few, *known.shape[2:])
+            if name == "estimator.beneath.4.bias":
+                more[1] = _NEVER
+            state[name] = torch.cat((known, more), dim=1).flatten(0, 1)

@@ -163,7 +163,7 @@ class UNet(nn.Module):
         return -(-(radius + self.stride_px - 1) // self.stride_px) * self.stride_px
 
     def estimate(self, lq: Tensor, of_one_picture: bool = False) -> Tensor:
-        """How coarsely pictures were compressed, (N, 3, num_coarseness): see `Estimator`; any H, W >= 1.
+        """How coarsely pictures were compressed, (N, 4, num_coarseness): see `Estimator`; any H, W >= 1.
 
         In 32-bit floats under autocast too: in bfloat16 it takes every JPEG for HEVC.
         """
