@@ -1080,6 +1080,29 @@ def test_a_subtitle_does_not_wait_for_the_next():
     assert lost == {1: 1}
 
 
+def test_subtitles_lie_in_the_file_where_they_are_to_be_seen(tmp_path, enhancer):
+    """Players read Matroska from front to back."""
+    source = make_clip(tmp_path / "plain.mp4", count=1400, times=[45000 * k for k in range(60)], sounds=1)
+    with av.open(str(source)) as given, av.open(str(tmp_path / "clip.mkv"), "w") as out:
+        copies = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
+        words = out.add_mux_stream("subrip", time_base=Fraction(1, 1000))
+        for time in (500, 28000):
+            line = av.Packet(b"hello")
+            line.pts = line.dts = time
+            line.duration, line.time_base, line.stream = 100, Fraction(1, 1000), words
+            out.mux(line)
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                out.mux(packet)
+    assert enhance_video(tmp_path / "clip.mkv", tmp_path / "better.mkv", enhancer).warnings == ()
+    with av.open(str(tmp_path / "better.mkv")) as result:
+        order = [(packet.stream.type, float(packet.pts * packet.time_base)) for packet in result.demux() if packet.size]
+    kinds, times_s = zip(*order, strict=True)
+    place = kinds.index("subtitle")
+    assert max(times_s[:place], default=0) < times_s[place] + 1
+
+
 def test_matroska_takes_sound_that_comes_at_one_time():
     """Its times are whole milliseconds, and some packets are shorter."""
     sound, lost = SimpleNamespace(index=1, type="audio"), Counter()

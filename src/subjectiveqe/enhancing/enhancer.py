@@ -23,7 +23,16 @@ from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
 from .earlier_jpeg import find_earlier_jpeg
-from .look import LEAST_PATCHES, Look, find_grid, has_few_colours, look_beneath, spare_enlarged, whole_blocks
+from .look import (
+    LEAST_PATCHES,
+    Look,
+    find_grid,
+    has_few_colours,
+    is_mostly_flat,
+    look_beneath,
+    spare_enlarged,
+    whole_blocks,
+)
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .strips import beginning_earlier, patches_of, read_on, reader
@@ -193,7 +202,7 @@ class Enhancer:
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
             return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
-        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES
+        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES and not is_mostly_flat(blocks)
         deepest = look_beneath(mean, *(values.mean(0) for values in beneath)) if asked else mean
         surface = None if deepest is mean or few_colours else mean
         return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)

@@ -170,20 +170,22 @@ def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Itera
         if not packet.size:
             continue
         index = packet.stream.index
-        held = waiting.pop(index, None)
-        if held is not None and (packet.dts is None or fits(packet, held.dts)):
+        held, follows = waiting.pop(index, None), packet.dts is None
+        if held is not None and (follows or fits(packet, held.dts)):
             before[index] = held.dts
             yield held
-        elif packet.dts is not None and (held is not None or not fits(packet, before.get(index))):
+        elif not follows and (held is not None or not fits(packet, before.get(index))):
             damage[index] += 1
-            packet = packet if fits(packet, before.get(index)) else held
-        if packet is None:
-            continue
-        if packet.stream.type == "audio" and packet.dts is not None:
+            if not fits(packet, before.get(index)):
+                if held is not None:
+                    waiting[index] = held
+                continue
+        if packet.stream.type == "audio" and not follows:
             waiting[index] = packet
-        else:
-            before[index] = before.get(index, 0) if packet.dts is None else packet.dts
-            yield packet
+            continue
+        if not follows:
+            before[index] = packet.dts
+        yield packet
     yield from waiting.values()
 
 
