@@ -118,6 +118,16 @@ def test_both_ends_of_a_dial_go_by_one_estimate(tmp_path, draw_image):
     assert not np.allclose(pleasing.coarseness, faithful.coarseness, atol=1e-3)
 
 
+def test_odds_that_are_large_may_be_off_in_proportion(tmp_path):
+    """As those are of what lies beneath noise."""
+    net = small_net("told")
+    for layer in (net.estimator.beneath[0], net.estimator.beneath[2], net.estimator.beneath[4]):
+        torch.nn.init.normal_(layer.weight, std=3)
+    save_net(tmp_path / "net.safetensors", net, {})
+    assert net.estimate(torch.rand(1, 3, 24, 40))[:, 3].abs().max() > 1000
+    assert export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx") < 1e-4
+
+
 def test_less_than_the_truth_is_told_where_the_file_says_so(tmp_path, draw_image):
     """Of HEVC at strength 1, half as much less at 0.5."""
     save_net(tmp_path / "net.safetensors", small_net("told"), {})
