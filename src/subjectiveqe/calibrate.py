@@ -35,7 +35,6 @@ _BATCH, _LR = 64, 2e-3
 
 _JPEG = FAMILIES.index("jpeg")
 
-
 _OFF_BENEATH = 8
 """How much squared errors of how coarse that is count, where not to know of what family counts as nats."""
 

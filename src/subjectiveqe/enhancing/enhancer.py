@@ -202,8 +202,10 @@ class Enhancer:
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
         if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
             return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
-        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES and not is_mostly_flat(blocks)
+        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES
         deepest = look_beneath(mean, *(values.mean(0) for values in beneath)) if asked else mean
+        if deepest is not mean and is_mostly_flat(blocks):
+            deepest = mean
         surface = None if deepest is mean or few_colours else mean
         return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)
 
