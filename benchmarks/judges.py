@@ -4,8 +4,8 @@
         --lpips-pair FOLDER_WITH_ex_ref_ex_p0_ex_p1
 
 LIVE1 is compressed here, by Pillow's JPEG at QF 10 and 20; the decoded Kodak pictures are HM-16.5's at QP 37. The
-example pair comes with richzhang/PerceptualSimilarity (folder `imgs`). DISTS is left out where its weights are not on
-the machine.
+example pair comes with richzhang/PerceptualSimilarity (folder `imgs`). Measures whose weights are not on the machine
+are left out.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def main() -> None:
     for name in ("--live1", "--kodak", "--decoded", "--lpips-pair"):
         parser.add_argument(name, type=Path)
     folders = parser.parse_args()
-    has_dists = all(item.path for item in list_weights() if item.name in ("vgg16", "dists"))
-    names = [name for name in MEASURES if name != "dists" or has_dists]
+    weights = {item.name for item in list_weights() if item.path}
+    names = [name for name, one in MEASURES.items() if weights.issuperset(one.weights)]
     found: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
 

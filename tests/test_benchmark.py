@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from subjectiveqe import files
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.evaluating import benchmark as module
@@ -20,6 +21,7 @@ from subjectiveqe.evaluating.benchmark import LEVELS, STANDARD_MEASURES, benchma
 from subjectiveqe.evaluating.evaluate import evaluate, open_sets
 from subjectiveqe.evaluating.measures import MEASURES, choose_measures
 from subjectiveqe.evaluating.results import bd_rates
+from subjectiveqe.files import held
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.samples import samples
 
@@ -136,6 +138,14 @@ def test_rows_of_another_model_are_refused(photos, tmp_path):
         benchmark(soften, [photos], tmp_path / "out", levels=JPEG, measures=PLAIN, identity={"model": "two"})
 
 
+def test_two_at_a_time_do_not_write_to_one_folder(photos, tmp_path):
+    with (
+        held(tmp_path / "out", "another"),
+        pytest.raises(ConfigError, match=r"out: another benchmark writes here; wait for it"),
+    ):
+        benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
+
+
 def test_pictures_that_get_worse_are_listed_the_worst_first(photos, tmp_path):
     spoilt = read_rgb(photos / "1.png")[:88, :96]
 
@@ -235,7 +245,7 @@ def test_a_measured_picture_that_is_gone_is_not_shown(photos, tmp_path, monkeypa
 
 
 def test_a_picture_that_nobody_may_read_is_listed(photos, tmp_path, monkeypatch):
-    whole = module.sha256_of
+    whole = files.sha256_of
 
     def digest(path):
         if path.name == "1.png":
@@ -243,7 +253,7 @@ def test_a_picture_that_nobody_may_read_is_listed(photos, tmp_path, monkeypatch)
         return whole(path)
 
     (photos / "1.png").write_bytes(b"")
-    monkeypatch.setattr(module, "sha256_of", digest)
+    monkeypatch.setattr(files, "sha256_of", digest)
     summary = benchmark(None, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN)
     assert [str(path) for path, _ in summary.failed] == ["photos/1.png"]
 
@@ -293,10 +303,12 @@ def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
         benchmark(soften, [photos / "0.png"], tmp_path / "out", measures=PLAIN)
     with pytest.raises(ConfigError, match="no pictures found"):
         benchmark(soften, [], tmp_path / "out", measures=PLAIN)
-    with pytest.raises(ConfigError, match="another set is called 'photos' too"):
+    with pytest.raises(ConfigError, match='another set is called "photos" too'):
         benchmark(soften, [photos, photos], tmp_path / "out", measures=PLAIN)
     with pytest.raises(ConfigError, match=r"jpeg: qf must be 1\.\.100, got 0"):
         benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (0,)}, measures=PLAIN)
+    with pytest.raises(ConfigError, match=r"jpeg: expected one level or more, got none"):
+        benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": ()}, measures=PLAIN)
     with pytest.raises(ConfigError, match="hm: no encoder TAppEncoderStatic at"):
         benchmark(soften, [photos], tmp_path / "out", levels={"hm": (37,)}, measures=PLAIN)
     with pytest.raises(ConfigError, match='unknown measure "vmaf"'):

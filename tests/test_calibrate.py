@@ -12,7 +12,7 @@ from safetensors.torch import save_file  # noqa: E402
 from subjectiveqe import calibrate  # noqa: E402
 from subjectiveqe.calibrate import calibrate_estimator  # noqa: E402
 from subjectiveqe.codecs.coarseness import coarseness  # noqa: E402
-from subjectiveqe.data.again import Coded  # noqa: E402
+from subjectiveqe.data.again import SavedAgain  # noqa: E402
 from subjectiveqe.data.prepare import prepare  # noqa: E402
 from subjectiveqe.errors import ConfigError, ModelError  # noqa: E402
 from subjectiveqe.images import write_png  # noqa: E402
@@ -106,7 +106,7 @@ def test_what_is_finer_than_the_jpeg_counts_as_nothing(draw_image, qf, counts):
             param.zero_()
         estimator.think[-1].bias[1] = 0.5  # a JPEG of QF 85 or so, whatever it sees
     truth = coarseness("jpeg", qf, 2)
-    _, told, _ = calibrate._see_beneath(estimator, Coded(draw_image((240, 240)), truth, ("jpeg", qf)))
+    _, told, _ = calibrate._see_beneath(estimator, SavedAgain(draw_image((240, 240)), truth, ("jpeg", qf)))
     assert told.tolist() == pytest.approx(truth if counts else (0, 0))
 
 

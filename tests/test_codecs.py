@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -392,6 +393,17 @@ def test_hm_that_writes_too_little(make_hm, picture, behaviour, message):
         make_hm(behaviour).code(picture, 37)
 
 
+def test_hm_is_told_from_another_by_its_files_not_by_where_they_lie(make_hm, tmp_path):
+    hm = make_hm()
+    (tmp_path / "moved").mkdir()
+    moved = [shutil.copy(path, tmp_path / "moved") for path in (hm.encoder, hm.config)]
+    assert get_codec("hm", encoder=Path(moved[0]), config=Path(moved[1])).settings() == hm.settings()
+    assert make_hm("sys.exit(1)").settings() != get_codec("hm", encoder=Path(moved[0]), config=hm.config).settings()
+    before = hm.settings()
+    hm.config.write_text("# something\n")
+    assert hm.settings() != before
+
+
 def test_hm_that_is_not_there_or_cannot_run(make_hm, picture):
     hm = make_hm()
     with pytest.raises(CodecError, match=r"^hm: no encoder TAppEncoderStatic at nowhere; build HM"):
@@ -410,7 +422,7 @@ def test_hm_on_a_full_disk(make_hm, picture, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(CodecError, match=r"no room for temporary files in .*No space"):
+    with pytest.raises(CodecError, match=r"cannot use files in .*No space"):
         hm.code(picture, 37)
 
 

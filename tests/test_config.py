@@ -39,13 +39,13 @@ def test_a_typo_is_named_with_its_file_and_the_nearest_key(tmp_path):
     path = write(tmp_path, {**MINIMAL, "psnr": {"steps": 5, "batchh": 2}})
     with pytest.raises(ConfigError) as caught:
         read_recipe(path)
-    assert str(caught.value) == f"{path}: unknown key 'psnr.batchh'; did you mean 'psnr.batch'?"
-    with pytest.raises(ConfigError, match=r"unknown key 'psnr.loss.zzz'$"):
+    assert str(caught.value) == f'{path}: unknown key "psnr.batchh"; did you mean "psnr.batch"?'
+    with pytest.raises(ConfigError, match=r'unknown key "psnr.loss.zzz"$'):
         read_recipe(path, ["psnr={steps: 5, loss: {zzz: 1}}"])
 
 
 def test_a_wrong_value_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"'psnr\.steps': Input should be greater than 0"):
+    with pytest.raises(ConfigError, match=r'"psnr\.steps": Input should be greater than 0'):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": {"steps": 0}}))
 
 
@@ -58,7 +58,7 @@ def test_a_stage_without_a_loss_is_refused(tmp_path):
     """LPIPS and the discriminator are nothing to the psnr stage."""
     psnr = {"steps": 5, "loss": {"pix": 0, "percep": 1}}
     terms = "it takes pix, psnr, chroma, border, spectrum, ssim, estimate"
-    with pytest.raises(ConfigError, match=f"stage 'psnr' has no loss above 0; {terms}"):
+    with pytest.raises(ConfigError, match=f'stage "psnr" has no loss above 0; {terms}'):
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr}))
     with pytest.raises(ConfigError, match="no loss above 0"):  # at one end of the dial
         read_recipe(write(tmp_path, {**MINIMAL, "psnr": psnr | {"faithful_loss": {"pix": 1}}}))
@@ -123,8 +123,9 @@ def test_overrides_reach_nested_keys(tmp_path):
     ("override", "message"),
     [
         ("psnr.steps", "expected key=value"),
-        ("name.x=1", "'name' holds a value, not a section"),
-        ("psnr.stepps=1", "did you mean 'psnr.steps'"),
+        ("name.x=1", '"name" holds a value, not a section'),
+        ("psnr.stepps=1", 'did you mean "psnr.steps"'),
+        ("psnr={stepps: 1}", 'did you mean "psnr.steps"'),  # which is missing then
         ("name=[", "not a YAML value"),
     ],
 )
@@ -143,10 +144,10 @@ def test_the_fingerprint_follows_the_values(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pix: 1.0, percep: 1.0", "stage 'psnr' does not take the loss 'percep'"),
-        ("pix: 1.0, harm: 1.0", "the loss 'harm' weighs 'percep', which is 0"),
-        ("pix: 1.0, estimate: 1.0", "the loss 'estimate' needs net_g"),
-        ("pix: 1.0, pix: 2.0", "the key 'pix' is given twice"),
+        ("pix: 1.0, percep: 1.0", 'stage "psnr" does not take the loss "percep"'),
+        ("pix: 1.0, harm: 1.0", 'the loss "harm" weighs "percep", which is 0'),
+        ("pix: 1.0, estimate: 1.0", 'the loss "estimate" needs net_g'),
+        ("pix: 1.0, pix: 2.0", 'the key "pix" is given twice'),
     ],
 )
 def test_what_would_do_nothing_is_refused(tmp_path, text, message):

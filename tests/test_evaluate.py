@@ -166,6 +166,18 @@ def test_what_fails_is_listed_and_left_out(tmp_path):
     assert "3 could not be measured" in summary.html.read_text()
 
 
+def test_a_pair_that_cannot_be_shown_is_in_no_mean(tmp_path, monkeypatch):
+    def fail(title, *rest):
+        if "picture0.png" in title:
+            raise MemoryError
+        return compare(title, *rest)
+
+    monkeypatch.setattr(module, "compare", fail)
+    summary = evaluate(brighten, {"noise": draw_pairs(levels=(10,))}, tmp_path)
+    assert [row.info.name for row in summary.rows] == ["picture1.png"]
+    assert [str(path) for path, _ in summary.failed] == ["noise/picture0.png__jpeg-10"]
+
+
 def test_nothing_to_measure_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(ConfigError, match="found none in empty"):
         evaluate(None, {"empty": Pairs([], [])}, tmp_path / "out")
@@ -311,7 +323,7 @@ def test_two_sets_of_one_name_are_refused(tmp_path):
     for parent in ("x", "y"):
         for part in ("lq", "gt"):
             write_png(tmp_path / parent / "kit" / part / "a.png", np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(ConfigError, match="another pair set is called 'kit' too"):
+    with pytest.raises(ConfigError, match='another pair set is called "kit" too'):
         open_sets([tmp_path / "x" / "kit", tmp_path / "y" / "kit"])
 
 

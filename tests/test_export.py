@@ -169,7 +169,8 @@ def test_ends_that_were_trained_at_one_place_make_a_dial_that_turns(tmp_path, dr
         net = small_net("unet")
         for weight in net.parameters():
             weight.data *= 1 - strength / 2
-        save_net(tmp_path / f"{strength}.safetensors", net, {"trained_at": str(strength)})
+        metadata = {"trained_at": str(strength), "note": "ends that were trained_at one place each"}
+        save_net(tmp_path / f"{strength}.safetensors", net, metadata)
     export_onnx(tmp_path / "1.0.safetensors", tmp_path / "dial.onnx", faithful=tmp_path / "0.0.safetensors")
     image = draw_image((40, 56))
     ends = [Enhancer(tmp_path / "dial.onnx", "onnxruntime", strength) for strength in (0.0, 1.0)]

@@ -10,7 +10,7 @@ import pytest
 
 from subjectiveqe.enhancing.video import list_videos
 from subjectiveqe.errors import ConfigError
-from subjectiveqe.files import atomic_path, list_files, refuse_input
+from subjectiveqe.files import atomic_path, list_files, refuse_input, write_text
 
 
 def test_an_interrupted_file_leaves_the_old_one_alone(tmp_path):
@@ -31,6 +31,12 @@ def test_what_is_being_written_is_hidden(tmp_path):
     with atomic_path(tmp_path / "a.png") as aside:
         assert list_files(tmp_path, {".png"}) == []
         assert aside.suffix == ".png"
+
+
+def test_a_name_may_be_as_long_as_the_system_takes(tmp_path):
+    path = tmp_path / f"a.{'b' * 253}"
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
 
 
 def test_another_name_of_an_input_is_the_input(tmp_path):

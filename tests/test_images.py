@@ -46,6 +46,28 @@ def test_sixteen_bits_are_rounded_to_eight(tmp_path):
 def test_alpha_is_laid_over_white_where_only_rgb_is_asked_for(tmp_path):
     Image.new("RGBA", (3, 2), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (read_rgb(tmp_path / "clear.png") == 255).all()
+    for interpretation, bands in (("cmyk", 5), ("lab", 4), ("rgb16", 4), ("grey16", 2)):
+        clear = pyvips.Image.black(3, 2, bands=bands).copy(interpretation=interpretation)
+        clear.cast("ushort" if "16" in interpretation else "uchar").tiffsave(str(tmp_path / "clear.tif"))
+        assert (read_rgb(tmp_path / "clear.tif") == 255).all(), interpretation
+
+
+@pytest.mark.parametrize("name", ["a[shrink=2]", "a[1]", "a.png[page=0]"])
+def test_brackets_at_the_end_of_a_name_are_no_options(tmp_path, draw_image, name):
+    write_png(tmp_path / "a.png", draw_image((8, 8), 1))
+    write_png(tmp_path / "a", draw_image((8, 8), 1))
+    image = draw_image((8, 8))
+    write_png(tmp_path / name, image)
+    assert np.array_equal(read_rgb(tmp_path / name), image)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "ppm", "heic"])
+def test_what_pillow_takes_for_a_bomb_is_told_with_its_limit(tmp_path, monkeypatch, draw_image, kind):
+    pillow_heif.register_heif_opener()
+    Image.fromarray(draw_image((100, 100))).save(tmp_path / f"a.{kind}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_000)
+    with pytest.raises(ImageError, match=rf"a\.{kind}: has more than the 0 megapixels that a {kind} may have here"):
+        read_rgb(tmp_path / f"a.{kind}")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "cut.jpg", "cut.png"])

@@ -276,13 +276,13 @@ def test_a_layer_that_is_not_here_is_not_called_upsampling(tmp_path, name):
     """Networks of the community that keep the size have one layer more before the last."""
     state = foreign_names(RRDBNet(**TINY_RRDB), *BASICSR) | {f"{name}.weight": torch.zeros(4, 4, 3, 3)}
     torch.save(state, tmp_path / "x1.pth")
-    with pytest.raises(ModelError, match=rf"x1\.pth: has a layer that RRDB networks here lack \('{name}\.weight'\)"):
+    with pytest.raises(ModelError, match=rf'x1\.pth: has a layer that RRDB networks here lack \("{name}\.weight"\)'):
         load_net(tmp_path / "x1.pth")
 
 
 def test_another_network_is_refused(tmp_path):
     torch.save(PatchDiscriminator(4).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(ModelError, match=r"other\.pt: tensor 'convs.*belongs to no generator known here"):
+    with pytest.raises(ModelError, match=r'other\.pt: tensor "convs.*belongs to no generator known here'):
         load_net(tmp_path / "other.pt")
 
 
@@ -329,7 +329,7 @@ def test_a_header_that_asks_for_the_impossible_is_refused(tmp_path):
     for hparams in ('{"num_feat": []}', '{"num_feat": [-1, 8]}', '{"num_feat": 3}'):
         header = {"format": "subjectiveqe-net-1", "net": "unet", "hparams": hparams}
         safetensors.torch.save_file(state, tmp_path / "net.safetensors", metadata=header)
-        with pytest.raises(ModelError, match="header does not describe a 'unet'"):
+        with pytest.raises(ModelError, match='header does not describe a "unet"'):
             load_net(tmp_path / "net.safetensors")
 
 
@@ -354,7 +354,7 @@ def test_a_header_of_other_sizes_is_refused(tmp_path):
         header, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     header["hparams"] = json.dumps({**TINY_UNET, "num_feat": [4, 6, 10]})
     safetensors.torch.save_file(state, tmp_path / "b.safetensors", header)
-    with pytest.raises(ModelError, match="not the weights of net 'unet'"):
+    with pytest.raises(ModelError, match='not the weights of net "unet"'):
         load_net(tmp_path / "b.safetensors")
 
 
@@ -364,7 +364,7 @@ def test_a_header_without_a_network_is_refused(tmp_path):
     for header, found in (({}, "None"), ({"net": "vit"}, "vit")):
         header |= {"format": "subjectiveqe-net-1", "hparams": "{}"}
         safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors", header)
-        with pytest.raises(ModelError, match=rf"other\.safetensors: holds net '{found}', known are unet"):
+        with pytest.raises(ModelError, match=rf'other\.safetensors: holds net "{found}", known are unet'):
             load_net(tmp_path / "other.safetensors")
 
 

@@ -531,9 +531,12 @@ def test_an_animated_png_keeps_all_it_is(tmp_path, monkeypatch):
             after.seek(number)
             assert np.array_equal(np.asarray(after), np.asarray(frame))
 
-    monkeypatch.setattr("subjectiveqe.apng.LARGEST_WHOLE_PX", 3 * 24 * 40 - 1)
+    monkeypatch.setattr("subjectiveqe.images.LARGEST_WHOLE_PX", 3 * 24 * 40 - 1)
     with pytest.raises(ImageError, match=r"in\.png: 3 frames of 40x24 px are more than the 0 megapixels"):
         copy(tmp_path / "in.png", tmp_path / "never.png")
+    frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=r"in\.webp: 3 frames of 40x24 px are more than the 0 megapixels"):
+        copy(tmp_path / "in.webp", tmp_path / "never.png")
     monkeypatch.undo()
 
     content = (tmp_path / "in.png").read_bytes()

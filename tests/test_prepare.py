@@ -213,7 +213,7 @@ def test_a_picture_that_nobody_may_read_counts_by_its_name(tmp_path, clean, monk
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return digest(path)
 
-    monkeypatch.setattr("subjectiveqe.data.prepare.sha256_of", refuse)
+    monkeypatch.setattr("subjectiveqe.files.sha256_of", refuse)
     for _ in range(2):
         assert prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1).pictures == 24
 

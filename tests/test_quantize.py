@@ -66,6 +66,11 @@ def test_integers_are_close_to_floats(tmp_path, pairs, draw_image, runtime):
     assert (header["licence"], header["precision"], header["trained_at"]) == ("CC0-1.0", "int8", "0.25")
 
 
+def test_no_patches_are_refused(tmp_path, pairs):
+    with pytest.raises(ConfigError, match="expected one patch or more, got 0"):
+        quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.onnx", patches=0)
+
+
 def test_pairs_whose_codec_is_unknown_serve_too(tmp_path, draw_image):
     for folder in ("lq", "gt"):
         (tmp_path / "pairs" / folder).mkdir(parents=True)

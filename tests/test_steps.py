@@ -221,7 +221,7 @@ def test_pairs_to_validate_by_are_spread_over_all(store):
 
 
 def test_the_stages_want_more_psnr_and_less_lpips():
-    psnr, gan = STAGES
+    psnr, gan = STAGES.values()
     fine, coarse = Scores(30.0, 0.1), Scores(29.0, 0.2)
     assert psnr.goal(fine) > psnr.goal(coarse)
     assert gan.goal(fine) > gan.goal(coarse)
@@ -297,7 +297,7 @@ def test_a_stage_gets_its_learning_rates_and_patches_of_its_own(recipe_path, tmp
         seeds.append(seed)
         return drawn(config, seed, *rest)
 
-    monkeypatch.setattr(loop, "STAGES", tuple(map(watched, STAGES)))
+    monkeypatch.setattr(loop, "STAGES", {name: watched(stage) for name, stage in STAGES.items()})
     monkeypatch.setattr(loop, "stream", watched_stream)
     train(read_recipe(recipe_path, ["valid=null", "psnr.steps=1", "gan.steps=1"]), tmp_path / "run")
     assert rates == [("psnr", 1e-3, 1e-3), ("gan", 1e-3, 5e-4)]
@@ -306,7 +306,7 @@ def test_a_stage_gets_its_learning_rates_and_patches_of_its_own(recipe_path, tmp
 
 def test_optimizers_have_the_momenta_of_the_recipe(recipe_path):
     recipe = read_recipe(recipe_path)
-    state = start_state(recipe, STAGES[0], recipe.psnr, Start(), torch.device("cpu"))
+    state = start_state(recipe, STAGES["psnr"], recipe.psnr, Start(), torch.device("cpu"))
     assert state.g.optim.param_groups[0]["betas"] == (0.8, 0.9)
 
 

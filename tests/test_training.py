@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from subjectiveqe import distributed
 from subjectiveqe.config import DataConfig, LossConfig, StageConfig, read_recipe
 from subjectiveqe.data.patches import Patches
 from subjectiveqe.data.prepare import prepare
@@ -221,7 +222,7 @@ def test_a_gate_is_trained_on_its_own(recipe_path, tmp_path):
     with pytest.raises(ConfigError, match="the recipe trains unet"):
         train(read_recipe(recipe_path, ["psnr=null", *common]), tmp_path / "back", init_from=last)
     typo = read_recipe(recipe_path, ["psnr=null", "gan.only=gates", *common])
-    with pytest.raises(ConfigError, match=r"gan\.only: no parameter of unet begins with 'gates'"):
+    with pytest.raises(ConfigError, match=r'gan\.only: no parameter of unet begins with "gates"'):
         train(typo, tmp_path / "typo", init_from=first)
 
 
@@ -344,6 +345,17 @@ def test_two_processes_equal_one_at_the_same_global_batch(recipe_path, tmp_path)
     assert "two: holds a run; add --resume" in said
     assert "error: another process has ended; its own message says why" in said
     assert 'loop.py", line' not in said, "a traceback of ours"
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for number in (0, 1):
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        assert distributed.own_device() == torch.device("cuda", number)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=r"process 2 of this machine has no GPU; start 2, by --nproc-per-node 2"):
+        distributed.own_device()
 
 
 def test_accumulation_equals_one_large_batch(recipe_path, tmp_path):
@@ -474,7 +486,7 @@ def test_a_run_goes_on_with_the_pairs_that_it_began_with(recipe_path, draw_store
         train(recipe(4), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("damaged", ["not JSON", "[1]", ""])
+@pytest.mark.parametrize("damaged", ["not JSON", "[1]", "", '{"foo": ["a", "b"]}', '{"net": 3}', '{"net": []}'])
 def test_a_damaged_note_of_what_a_run_began_with_is_named(recipe_path, tmp_path, damaged):
     recipe = read_recipe(recipe_path, ["gan=null", "psnr.steps=1", "data.workers=0"])
     (tmp_path / "run").mkdir()
@@ -722,7 +734,7 @@ def test_curves_stay_whole_when_a_run_goes_on(recipe_path, tmp_path):
 def test_an_estimator_that_learns_at_the_faithful_end_alone_is_in_training(recipe_path):
     changes = ["gan=null", "net_g.hparams.num_coarseness=2", "psnr.faithful_loss={estimate: 1}"]
     recipe = read_recipe(recipe_path, changes)
-    state = start_state(recipe, STAGES[0], recipe.psnr, Start(), torch.device("cpu"))
+    state = start_state(recipe, STAGES["psnr"], recipe.psnr, Start(), torch.device("cpu"))
     assert state.g.net.estimator.training
 
 

@@ -63,7 +63,7 @@ def test_missing_weights_say_how_to_get_them():
     assert "\n" not in str(raised.value)
     with pytest.raises(WeightsError, match=r"pip download --no-deps DISTS_pytorch==0\.1.*sqe weights import"):
         locate("dists")
-    with pytest.raises(WeightsError, match="no weights are called 'vgg'; there are lpips-alex, vgg16"):
+    with pytest.raises(WeightsError, match='unknown weights "vgg"; did you mean "vgg19"'):
         locate("vgg")
 
 

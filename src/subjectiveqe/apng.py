@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, first_line
-from .images import LARGEST_WHOLE_PX
+from .images import check_frames
 from .pngchunks import read_chunk
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ def read_frames(path: Path, first: pyvips.Image) -> tuple[pyvips.Image, bool]:
     import pyvips
     from PIL import Image
 
-    number = count_frames(path)
-    if number * first.width * first.height > LARGEST_WHOLE_PX:
-        size = f"{number} frames of {first.width}x{first.height} px"
-        raise ImageError(
-            f"{path}: {size} are more than the {LARGEST_WHOLE_PX // 10**6} megapixels that frames may have"
-        )
+    check_frames(path, "apng", count_frames(path), first)
     frames: list[NDArray[np.uint8]] = []
     delays: list[int] = []
     try:

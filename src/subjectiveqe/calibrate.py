@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .codecs.coarseness import FAMILIES, coarseness
-from .data.again import Coded, saved_again
+from .data.again import SavedAgain, saved_again
 from .data.pairs import PairSet
 from .data.store import open_pairs
 from .enhancing.look import LEAST_BENEATH, LOOK_PX, look_places
@@ -156,7 +156,7 @@ def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:
     return estimator
 
 
-def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -> Coded | None:
+def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -> SavedAgain | None:
     """A compressed picture, cut; None where nobody knows how it was compressed, or it is too small to be cut."""
     info = store.infos[index]
     truth = coarseness(info.codec, info.level, num, info.chroma)
@@ -164,14 +164,14 @@ def _picture(name: str, store: PairSet, index: int, num: int, cut: np.ndarray) -
         return None
     top, left = map(int, cut)
     lq, _ = store.crop(index, top, left, info.height - top, info.width - left)
-    return Coded(lq, truth, (name, info.level))
+    return SavedAgain(lq, truth, (name, info.level))
 
 
 _Found = tuple[Tensor, Tensor, tuple[str, int]]
 """What is seen of a picture, (M, 2, C), its truth, (K,), and its kind."""
 
 
-def _see_beneath(estimator: Estimator, picture: Coded | None) -> _Found | None:
+def _see_beneath(estimator: Estimator, picture: SavedAgain | None) -> _Found | None:
     """With nothing beneath where that is finer than the JPEG; None for a picture that is too small."""
     if picture is None or min(picture.rgb.shape[:2]) < _LEAST_PX:
         return None

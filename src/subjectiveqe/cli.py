@@ -69,7 +69,6 @@ def _run_command() -> int:
 
 @app.callback(invoke_without_command=True)
 def start(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     _debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # for --help
 ) -> None:
@@ -77,13 +76,15 @@ def start(
     if version:
         typer.echo(f"subjectiveqe {__version__}")
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+
+
+_OF_TRAINING = ("torch", "onnx", "safetensors", "tensorboard")
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f'the module "{error.name}" is not installed; run "pip install \'subjectiveqe[train]\'"'
+        extra = "[train]" if error.name in _OF_TRAINING else ""
+        return f'the module "{error.name}" is not installed; run: pip install "subjectiveqe{extra}"'
     if isinstance(error, OSError):
         remedy = "; make room and run the command again" if error.errno in FULL_DISK else ""
         return f"{error.filename or 'a file'}: {error.strerror or error}{remedy}"

@@ -43,7 +43,13 @@ def rgb_to_ycbcr(rgb: RGB) -> RGB:
 
 
 def ycbcr_to_rgb(ycbcr: RGB) -> RGB:
-    """Converts back from `rgb_to_ycbcr`, rounded and clipped; the round trip is off by at most 2 levels."""
+    """Converts back from `rgb_to_ycbcr`, rounded and clipped; the round trip is off by at most 2 levels.
+
+    Args:
+        ycbcr: uint8, (H, W, 3), limited range.
+    Returns:
+        uint8, (H, W, 3).
+    """
     return _round((ycbcr.astype(np.float32) - _OFFSET) @ _TO_RGB.T)
 
 

@@ -206,21 +206,27 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _trains_something(self) -> Recipe:
-        if self.psnr is None and self.gan is None:
-            raise ValueError("neither stage 'psnr' nor stage 'gan' is there; nothing to train")
-        for name, stage in (("psnr", self.psnr), ("gan", self.gan)):
+        if not self.stages:
+            raise ValueError('neither stage "psnr" nor stage "gan" is there; nothing to train')
+        for name, stage in self.stages.items():
             terms = (*PIXEL_TERMS, "estimate", *(GAN_TERMS if name == "gan" else ()))
-            for loss in stage.losses if stage else ():
+            for loss in stage.losses:
                 if not any(getattr(loss, term) for term in terms):
-                    raise ValueError(f"stage '{name}' has no loss above 0; it takes {', '.join(terms)}")
+                    raise ValueError(f'stage "{name}" has no loss above 0; it takes {", ".join(terms)}')
                 if loss.harm and not loss.percep:
-                    raise ValueError(f"stage '{name}': the loss 'harm' weighs 'percep', which is 0")
+                    raise ValueError(f'stage "{name}": the loss "harm" weighs "percep", which is 0')
                 if loss.estimate and not self.net_g.hparams.get("num_coarseness"):
-                    raise ValueError(f"stage '{name}': the loss 'estimate' needs net_g.hparams.num_coarseness")
+                    raise ValueError(f'stage "{name}": the loss "estimate" needs net_g.hparams.num_coarseness')
                 for term in GAN_TERMS if name == "psnr" else ():
                     if getattr(loss, term):
-                        raise ValueError(f"stage 'psnr' does not take the loss '{term}'; use it in stage 'gan'")
+                        raise ValueError(f'stage "psnr" does not take the loss "{term}"; use it in stage "gan"')
         return self
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """The stages that it has, by name, in the order they are trained in."""
+        both = {"psnr": self.psnr, "gan": self.gan}
+        return {name: stage for name, stage in both.items() if stage is not None}
 
     @property
     def sha256(self) -> str:
@@ -235,7 +241,7 @@ class _Loader(yaml.SafeLoader):
         merge = "tag:yaml.org,2002:merge"  # "<<", which takes the keys of another mapping
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
         if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice[0]}' is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f'the key "{twice[0]}" is given twice', node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -272,23 +278,24 @@ def _override(content: dict[str, Any], override: str) -> None:
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise ConfigError(f"--set {override}: '{parent}' holds a value, not a section")
+            raise ConfigError(f'--set {override}: "{parent}" holds a value, not a section')
     try:
         content[last] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: '{text}' is not a YAML value") from None
+        raise ConfigError(f'--set {override}: "{text}" is not a YAML value') from None
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # What is unknown before what is missing, which it may be meant for.
+    problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        where = f"'{place}': " if place else ""
+        where = f'"{place}": ' if place else ""
         return f"{where}{problem['msg'].removeprefix('Value error, ')}"
     *parents, key = problem["loc"]
     near = difflib.get_close_matches(str(key), _keys_at([str(part) for part in parents]), n=1)
-    hint = f"; did you mean '{'.'.join([*map(str, parents), near[0]])}'?" if near else ""
-    return f"unknown key '{place}'{hint}"
+    hint = f'; did you mean "{".".join([*map(str, parents), near[0]])}"?' if near else ""
+    return f'unknown key "{place}"{hint}'
 
 
 def _keys_at(parents: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from .errors import ModelError
+from .errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -25,6 +25,15 @@ TRAINED_AT = "trained_at"
 _MARK = b"B\x08strengthJ\x04"
 """Name and data of the constant as ONNX files, which are protocol buffers, hold them: tag, length, content, each."""
 
+_SET_FOR_GOOD = b"\n\x0a" + TRAINED_AT.encode() + b"\x12"
+"""The same of the header's key: its tag, length and content, and the tag of its value."""
+
+
+def check_strength(strength: float) -> None:
+    """Raises ConfigError for a place that the dial does not have; not a number is none."""
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
+
 
 def turn(model: bytes, strength: float) -> bytes:
     """Sets the dial of an ONNX file; one without a dial, or with one that was set for good, is given back as it is.
@@ -35,7 +44,7 @@ def turn(model: bytes, strength: float) -> bytes:
     Raises:
         ModelError: the file holds what looks like several dials.
     """
-    if TRAINED_AT.encode() in model:
+    if _SET_FOR_GOOD in model:
         return model
     before, mark, rest = model.partition(_MARK)
     if _MARK in rest:

@@ -16,16 +16,34 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .errors import SubjectiveQEError
+from .errors import ConfigError, SubjectiveQEError
 
 LONGEST_WAIT = datetime.timedelta(days=1)
 """For each other: while the first process validates, which may take hours, the others wait."""
 
 
+def own_device() -> torch.device:
+    """The GPU of this process, one each, or the CPU where there is none.
+
+    Raises:
+        ConfigError: there are more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= gpus:
+        raise ConfigError(f"process {number} of this machine has no GPU; start {gpus}, by --nproc-per-node {gpus}")
+    return torch.device("cuda", number)
+
+
 def start(device: torch.device) -> None:
     """Joins the other processes when `torchrun` started this one; else does nothing."""
     if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where `barrier` works too
+            dist.init_process_group("nccl", timeout=LONGEST_WAIT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
 
 
 def stop() -> None:

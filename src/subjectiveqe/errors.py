@@ -33,11 +33,11 @@ class ConfigError(SubjectiveQEError):
     """A recipe, option or argument that cannot be used."""
 
 
-def unknown(what: str, word: object, known: Iterable[str]) -> ConfigError:
-    """The error of a name that nothing has: says the nearest one that something has, or all."""
+def unknown(what: str, word: object, known: Iterable[str], kind: type[SubjectiveQEError] = ConfigError) -> Exception:
+    """The error, of some kind, of a name that nothing has: says the nearest one that something has, or all."""
     names = list(known)
     close = get_close_matches(str(word).lower(), names, n=1)
-    return ConfigError(
+    return kind(
         f'unknown {what} "{word}"; ' + (f'did you mean "{close[0]}"?' if close else f"known: {', '.join(names)}")
     )
 

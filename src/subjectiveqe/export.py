@@ -69,7 +69,7 @@ def export_onnx(
 
     from .nets.checkpoint import describe, load_net
 
-    check_name(out)
+    check_onnx_name(out)
     curves = read_less(less)
     net: Any
     other: Any
@@ -119,7 +119,7 @@ def export_onnx(
     return difference
 
 
-def check_name(out: Path) -> None:
+def check_onnx_name(out: Path) -> None:
     """ConfigError for an output that is not named .onnx."""
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')

@@ -32,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise PermissionError(errno.EACCES, "is read-only", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Half of what a name may be long in bytes, with the rights of any new file, which `tempfile` does not give.
-    aside = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{path.suffix}")
+    aside = path.with_name(f".{path.name[:32]}.{secrets.token_hex(6)}{path.suffix[:16]}")
     try:
         aside.touch(exist_ok=False)
     except OSError as error:
@@ -170,6 +170,14 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_if_readable(path: Path) -> str:
+    """The same, or nothing of a file that nobody may read, which whoever opens it will say."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
 
 
 def write_text(path: Path, text: str) -> None:

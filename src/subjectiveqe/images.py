@@ -27,7 +27,11 @@ LARGEST_PX = 4_000_000_000
 """Pictures beyond it are taken for bombs: a few bytes that would unpack to hours of work."""
 
 LARGEST_WHOLE_PX = 300_000_000
-"""The same for formats that cannot be read in strips and have to lie in memory as a whole."""
+"""The same for formats that cannot be read in strips and have to lie in memory as a whole.
+
+What Pillow reads (HEIC, BMP, PPM, and AVIF of 8 bits) may have no more than it takes: 178 megapixels, unless
+`PIL.Image.MAX_IMAGE_PIXELS` was changed.
+"""
 
 IN_STRIPS = ("jpeg", "png", "tiff")
 
@@ -48,7 +52,7 @@ LEFT_OUT = "left-out"
 _P3, _BT2020 = 12, 9
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
-_OF_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
+_READ_BY_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
 
 
 def list_images(folder: Path, recursive: bool = False, unread: Callable[[OSError], object] | None = None) -> list[Path]:
@@ -62,6 +66,11 @@ def check_name(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise ImageError(f"{path}: its name is not UTF-8; rename it") from None
+
+
+def vips_name(path: Path) -> str:
+    """The name of a file as libvips reads it, which takes what is in brackets at the end of others for options."""
+    return f"{path}[]" if path.name.endswith("]") else str(path)
 
 
 def sniff_format(path: Path) -> str:
@@ -123,12 +132,12 @@ def open_picture(path: Path) -> pyvips.Image:
     # What libvips remembers of a picture keeps its file open, and Windows replaces no open file.
     pyvips.cache_set_max(0)
     kind = sniff_format(path)
-    most = LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
+    most = _largest_px(kind)
     try:
-        if kind in _OF_PILLOW:
+        if kind in _READ_BY_PILLOW:
             image = _open_by_pillow(path, kind)
         else:
-            image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error")
+            image = pyvips.Image.new_from_file(vips_name(path), access="sequential", fail_on="error")
         is_small = image.width * image.height <= most
         if kind == "avif" and is_small:
             deep = image.format == "ushort"  # of which Pillow would make 8 bits
@@ -138,12 +147,26 @@ def open_picture(path: Path) -> pyvips.Image:
             image = _with_smooth_chroma(image)
         if kind in ("avif", "heic", "png") and is_small and not image.get_typeof("icc-profile-data"):
             image = _with_colours(image, _code_points(path, kind))
+    except ImageError:
+        raise
     except Exception as error:  # Pillow's decoders raise SyntaxError, RuntimeError and more for damaged files
         raise ImageError(f"{path}: cannot be read as a picture ({first_line(error)})") from None
     if not is_small:
         size = f"{image.width}x{image.height} px"
         raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that a {kind} may have here")
     return image
+
+
+def check_frames(path: Path, kind: str, number: int, first: pyvips.Image) -> None:
+    """Raises ImageError where the pages or frames of a file, each as large as its first, are too much together."""
+    most = _largest_px(kind)
+    if number * first.width * first.height > most:
+        size = f"{number} frames of {first.width}x{first.height} px"
+        raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that frames of {kind} may have")
+
+
+def _largest_px(kind: str) -> int:
+    return LARGEST_PX if kind in IN_STRIPS else LARGEST_WHOLE_PX
 
 
 def _open_avif(path: Path, image: pyvips.Image) -> pyvips.Image:
@@ -176,7 +199,12 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
 
         pillow_heif.register_heif_opener()
     bits = 8
-    with Image.open(path) as opened:  # refuses bombs by itself
+    try:
+        opened = Image.open(path)
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"{path}: has more than the {most // 10**6} megapixels that a {kind} may have here") from None
+    with opened:
         pages = getattr(opened, "n_frames", 1)
         picture = ImageOps.exif_transpose(opened) if kind == "avif" else opened
         info = dict(picture.info)
@@ -323,11 +351,10 @@ def read_rgb(path: Path) -> RGB:
 
     picture = open_picture(path)
     try:
-        picture = _to_8_bits(picture.autorot())
+        picture = _to_8_bits(picture.autorot()).colourspace("srgb")
         if picture.hasalpha():
-            white = 65535 if picture.format == "ushort" else 255
-            picture = picture.flatten(background=white)
-        pixels: RGB = picture.colourspace("srgb").cast("uchar").numpy()
+            picture = picture.flatten(background=255)
+        pixels: RGB = picture.cast("uchar").numpy()
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
     return np.ascontiguousarray(pixels[..., :3])

@@ -1,8 +1,8 @@
 """How close two pictures are, and how much of the codec's grid is left: NumPy and ONNX Runtime, no PyTorch.
 
-Every function takes 8-bit RGB pictures, uint8 (H, W, 3), and gives one number. `out` is the picture that is judged and
-`gt` the pristine one; SSIMULACRA2 and PSNR-B change where the two are swapped, the others do not. Whoever compares many
-pictures with one original hands it over as an `Original`, and what a network sees in it is computed once.
+Functions take 8-bit RGB pictures, uint8 (H, W, 3), and give one number, but `grid_lines`. `out` is the picture that is
+judged and `gt` the pristine one; SSIMULACRA2 and PSNR-B change where the two are swapped, the others do not. Whoever
+compares many pictures with one original hands it over as an `Original`, and what a network sees in it is computed once.
 """
 
 from __future__ import annotations
@@ -259,6 +259,8 @@ def ssimulacra2(out: RGB, gt: RGB | Original) -> float:
     Args:
         out: uint8 RGB, (H, W, 3), at least 8x8.
         gt: uint8 RGB, the same shape.
+    Returns:
+        Score, 100 or less; higher is better.
     Raises:
         ShapeError: the shapes differ, are not (H, W, 3) or are below 8x8.
     """

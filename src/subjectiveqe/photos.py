@@ -30,7 +30,7 @@ from .exif import (
     with_orientation,
     without_thumbnail,
 )
-from .images import CODE_POINTS, LEFT_OUT, open_picture, sniff_format, vips_profile
+from .images import CODE_POINTS, LEFT_OUT, check_frames, open_picture, sniff_format, vips_name, vips_profile
 from .iptc import iptc_for, iptc_records
 from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
@@ -153,8 +153,9 @@ def open_photo(path: Path, format_out: str) -> Photo:
             lost = (STILL_PICTURE_LOST,) if has_still else ()
             lost += ("what frames have beyond 8 bits",) if is_deep else ()
         elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
+            check_frames(path, kind, number, image)
             with suppress(pyvips.Error):  # pages of several sizes: the first is taken
-                image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="error", n=-1)
+                image = pyvips.Image.new_from_file(vips_name(path), access="sequential", fail_on="error", n=-1)
         return _describe(path, image, kind, format_out, number, lost, density)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None

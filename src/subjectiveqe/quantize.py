@@ -15,10 +15,10 @@ import numpy as np
 from .codecs.coarseness import Less, told
 from .data.pairs import PairSet, centre
 from .data.store import open_pairs
-from .dial import DEFAULT_STRENGTH, TRAINED_AT, turn
+from .dial import DEFAULT_STRENGTH, TRAINED_AT, check_strength, turn
 from .enhancing.network import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError
-from .export import check_name, reach_px
+from .export import check_onnx_name, reach_px
 from .files import atomic_path, refuse_input
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def quantize_onnx(
     Returns:
         The number of convolutions in integers.
     Raises:
-        ConfigError: an output that is not named .onnx or is the model given, or pairs that are all too small.
+        ConfigError: an output that is not named .onnx or is the model given, no patches, a strength out of range, or
+            pairs that are all too small.
         ModelError: a file that is no such model.
         StoreError: pairs that cannot be read.
     """
@@ -59,10 +60,11 @@ def quantize_onnx(
     import onnxruntime as ort
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    check_name(out)
+    check_onnx_name(out)
     refuse_input(out, [model])
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
+    if patches < 1:
+        raise ConfigError(f"expected one patch or more, got {patches}")
+    check_strength(strength)
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
         plain = Path(folder) / "plain.onnx"
         header = _fold(model, strength, plain)

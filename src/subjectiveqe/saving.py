@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
 LOSSY = ("jpeg", "gif")
 """Formats that are not lossless here, whatever is asked for; GIF has 255 colours."""
-_OF_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
+_WRITTEN_BY_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
 _OWN = {"jpeg": ("exif-data", "xmp-data", "iptc-data"), "png": ("exif-data",), "tiff": ("iptc-data",)}
 """What libvips would change, cut or lose, so `_add_own` writes the file's own bytes; in WebP and AVIF it puts those of
 EXIF in the place of what libvips has written."""
@@ -146,7 +146,7 @@ def write_photo(path: Path, photo: Photo, rows: Iterator[Pixels], saving: Saving
             with atomic_path(path) as aside:
                 if format_out == "png" and photo.page_height < photo.height:
                     write_frames(aside, image, photo.page_height, photo.timing, attached)
-                elif format_out in _OF_PILLOW:
+                elif format_out in _WRITTEN_BY_PILLOW:
                     _save_by_pillow(aside, image, attached, photo.code_points, saving, format_out)
                 else:
                     _save(aside, image, keep, saving, format_out)

@@ -34,7 +34,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import WeightsError
+from .errors import WeightsError, unknown
 from .files import atomic_path, cache_folder, sha256_of
 
 Arrays: TypeAlias = dict[str, NDArray[np.float32]]
@@ -111,7 +111,7 @@ def locate(name: str) -> Path:
     """
     path = _path(name)
     if not path.is_file():
-        raise WeightsError(f"weights {name!r} ({_PURPOSES[name]}) are not at {path}; {_remedy(name)}")
+        raise WeightsError(f'weights "{name}" ({_PURPOSES[name]}) are not at {path}; {remedy(name)}')
     return path
 
 
@@ -126,7 +126,7 @@ def read_arrays(name: str) -> Arrays:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: damaged weights ({error}); remove the file, then {_remedy(name)}") from None
+        raise WeightsError(f"{path}: damaged weights ({error}); remove the file, then {remedy(name)}") from None
 
 
 def import_weights(path: Path) -> list[str]:
@@ -201,7 +201,7 @@ def _store(source: Source, path: Path) -> list[str]:
 
 def _path(name: str) -> Path:
     if name not in _PURPOSES:
-        raise WeightsError(f"no weights are called {name!r}; there are {', '.join(_PURPOSES)}")
+        raise unknown("weights", name, _PURPOSES, WeightsError)
     if name == "lpips-alex":
         return Path(__file__).parent / "assets" / "lpips_alex.onnx"
     return weights_folder() / f"{name}.npz"
@@ -211,7 +211,8 @@ def _sources(name: str) -> tuple[Source, ...]:
     return tuple(source for source in SOURCES if name in source.gives)
 
 
-def _remedy(name: str) -> str:
+def remedy(name: str) -> str:
+    """What to do to get weights that are not on this machine."""
     ways = []
     for source in _sources(name):
         if "://" in source.get:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..color import rgb_to_ycbcr, ycbcr_to_rgb
 from ..errors import CodecError
+from ..files import sha256_of
 from ..images import RGB
 from .base import Codec, Coded, check_multiple
 
@@ -38,8 +39,8 @@ class Hm(Codec):
     timeout_s: float = 600.0
 
     def settings(self) -> dict[str, str]:
-        """See `Codec.settings`; a time limit changes no pixel."""
-        return {key: value for key, value in super().settings().items() if key != "timeout_s"}
+        """See `Codec.settings`; where the files lie, and a time limit, change no pixel."""
+        return {"encoder": sha256_of(self.encoder), "config": sha256_of(self.config)}
 
     def code(self, rgb: RGB, level: int) -> Coded:
         """Encodes one picture and reads the encoder's own reconstruction; see `Codec.code`.
@@ -62,7 +63,7 @@ class Hm(Codec):
                 self._run(folder, hm_arguments(self.config, folder, width, height, level))
                 coded, rec = _read(folder / "out.bin"), _read(folder / "rec.yuv")
         except OSError as error:
-            raise CodecError(f"hm: no room for temporary files in {tempfile.gettempdir()} ({error.strerror})") from None
+            raise CodecError(f"hm: cannot use files in {tempfile.gettempdir()} ({error.strerror})") from None
         if len(rec) != rgb.size:
             raise CodecError(f"hm: {rgb.size} bytes of reconstruction expected, got {len(rec)}; is it 8-bit 4:4:4?")
         planes = np.frombuffer(rec, np.uint8).reshape(3, height, width)

@@ -144,7 +144,7 @@ def evaluate(
     lq: Annotated[Path | None, typer.Option(help="Folder of compressed pictures, with --gt in place of PAIRS.")] = None,
     gt: Annotated[Path | None, typer.Option(help="Folder of their originals, paired by file name.")] = None,
     save_images: Annotated[bool, typer.Option("--save-images", help="Keep the enhanced pictures.")] = False,
-    dists: Annotated[bool, typer.Option("--dists", help="Measure DISTS too; slow, and needs its weights.")] = False,
+    dists: Annotated[bool, typer.Option("--dists", help="The same as --also dists; slow, and needs weights.")] = False,
     also: Also = None,
     without: Without = None,
 ) -> None:

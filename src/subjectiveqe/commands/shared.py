@@ -47,7 +47,7 @@ def refuse(given: Mapping[str, object], what: str) -> None:
         raise ConfigError(f"{', '.join(useless)}: not for {what}; leave it out")
 
 
-def warn_of_no_dial(enhancer: Enhancer | None, strength: float) -> None:
+def warn_of_no_dial(enhancer: Enhancer, strength: float) -> None:
     """Tells of a model that runs at another strength than was asked for."""
-    if enhancer is not None and enhancer.strength != strength:
+    if enhancer.strength != strength:
         typer.echo(f"{enhancer.name}: has no dial, runs at strength {enhancer.strength:g}", err=True)

@@ -15,11 +15,10 @@ weights_app = typer.Typer(help="List, fetch or import what judges need.", no_arg
 @weights_app.command("list")
 def list_() -> None:
     """Show which weights are here, what for, and how to get the others."""
-    from ..weights import list_weights
+    from ..weights import list_weights, remedy
 
     for weights in list_weights():
-        ways = " or ".join(source.get for source in weights.source)
-        typer.echo(f"{weights.name}: {weights.purpose}\n    {weights.path or f'not here: {ways}'}")
+        typer.echo(f"{weights.name}: {weights.purpose}\n    {weights.path or f'not here; {remedy(weights.name)}'}")
 
 
 @weights_app.command()

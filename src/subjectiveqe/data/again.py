@@ -39,7 +39,7 @@ _SCALED, _SMALLER, _LARGER = 0.4, (0.5, 0.95), (1.3, 2.2)
 """How often a JPEG is scaled down, and by how much pictures are scaled."""
 
 
-class Coded(NamedTuple):
+class SavedAgain(NamedTuple):
     """A compressed picture, and what an estimator is to say of it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Coded(NamedTuple):
     kind: tuple[str, int]
 
 
-def saved_again(pairs: PairSet, index: int, num: int, rng: np.random.Generator) -> Coded | None:
+def saved_again(pairs: PairSet, index: int, num: int, rng: np.random.Generator) -> SavedAgain | None:
     """A part of an original, compressed as one of the pairs was and saved again as JPEG at a quality that is drawn.
 
     Some originals get noise first, as of cameras and film; some are not compressed before they are saved, but changed.
@@ -90,7 +90,7 @@ def saved_again(pairs: PairSet, index: int, num: int, rng: np.random.Generator) 
     elif info.codec == "jpeg":
         row, col = rng.integers(0, 8, 2)
         rgb = np.ascontiguousarray(rgb[row:, col:])
-    return Coded(_saved(rgb, rng), tuple(truth), kind)
+    return SavedAgain(_saved(rgb, rng), tuple(truth), kind)
 
 
 def _original(pairs: PairSet, index: int, scale: float, rng: np.random.Generator) -> RGB:

@@ -24,7 +24,7 @@ import numpy as np
 from .. import __version__
 from ..codecs import Codec, crop_to_multiple, get_codec
 from ..errors import FULL_DISK, CodecError, ConfigError, ImageError, ShapeError, StoreError, reason_of
-from ..files import LOCK, held, sha256_of
+from ..files import LOCK, held, sha256_if_readable
 from ..images import RGB, list_images, read_rgb, write_png
 from ..machine import cpu_count
 from .pairs import GRID_PX
@@ -313,14 +313,7 @@ def _one_thread_each() -> Iterator[None]:
 
 def _digest_of(paths: Sequence[Path]) -> str:
     """Of the names and contents of files; a file that nobody may read counts by its name, and is skipped later."""
-
-    def content(path: Path) -> str:
-        try:
-            return sha256_of(path)
-        except OSError:
-            return ""
-
-    listing = "".join(f"{path.name}\t{content(path)}\n" for path in paths)
+    listing = "".join(f"{path.name}\t{sha256_if_readable(path)}\n" for path in paths)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 

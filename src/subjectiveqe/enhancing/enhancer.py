@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs.coarseness import as_assumed, read_assumed
-from ..dial import DEFAULT_STRENGTH
+from ..dial import DEFAULT_STRENGTH, check_strength
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..machine import memory_bytes, trim_memory
 from ..photos import Pixels, seen_colours
@@ -103,8 +103,7 @@ class Enhancer:
             raise ConfigError(f"model {model!r} is no model, expected a name, a file or None for the default")
         if not isinstance(strength, float | int | np.floating | np.integer):
             raise ConfigError(f"strength {strength!r} is no number, expected 0 (faithful) to 1 (pleasing)")
-        if not 0 <= strength <= 1:  # NaN is refused too
-            raise ConfigError(f"strength {strength} is out of range, expected 0 (faithful) to 1 (pleasing)")
+        check_strength(strength)
         if tile_px is not None and not isinstance(tile_px, int | np.integer):
             raise ConfigError(f"tile_px {tile_px!r} is no whole number, expected 0 (whole picture) or more")
         if tile_px is not None and tile_px < 0:

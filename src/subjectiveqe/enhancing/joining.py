@@ -144,17 +144,17 @@ def _packets_of(folder: Path, last_s: float) -> Iterator[Any]:
 
 
 def _other_packets(
-    container: Any, streams: list[Any], muxer: str, clock: Clock, damage: Counter[int]
+    container: Any, streams: list[Any], muxer: str, clock: Clock, lost: Counter[int]
 ) -> Iterator[tuple[float, int, Any]]:
     """All but what an edit list has cut off, where the result has none to say so (Matroska would play it), and what is
     out of order, which is counted by the number of its stream.
     """
-    for packet in _in_order(clock.packets(demux(container, streams)) if streams else (), muxer, damage):
+    for packet in _in_order(clock.packets(demux(container, streams)) if streams else (), muxer, lost):
         if not (packet.is_discard and muxer == "matroska"):
             yield _seconds(packet), 1, packet
 
 
-def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Iterator[Any]:
+def _in_order(packets: Iterable[Any], muxer: str, lost: Counter[int]) -> Iterator[Any]:
     """Packets whose times rise within each stream; of sound that is ahead and the next, the one that does not fit.
 
     Sound comes all the time, so one may wait for the next; a subtitle would for minutes.
@@ -175,7 +175,7 @@ def _in_order(packets: Iterable[Any], muxer: str, damage: Counter[int]) -> Itera
             before[index] = held.dts
             yield held
         elif not follows and (held is not None or not fits(packet, before.get(index))):
-            damage[index] += 1
+            lost[index] += 1
             if not fits(packet, before.get(index)):
                 if held is not None:
                     waiting[index] = held

@@ -28,8 +28,8 @@ class Network:
         run: (float32 (N, 3, H, W) in [0, 1], coarseness float32 (K,)) -> float32 of the same shape as the first, not
             clamped; several threads may call it at a time.
         estimate: float32 (M, 3, H, W), patches of a picture -> float32 (1, 4, K), see `nets.estimator.Estimator`;
-            older files do not say so what lies beneath a fine JPEG, (1, 2 or 3, K); with M in place of 1 that of each
-            patch. None for a network that is not told the coarseness.
+            files of earlier versions say less of what lies beneath a fine JPEG, (1, 3, K), or nothing, (1, 2, K); the
+            oldest answer for each patch, (M, 2, K). None for a network that is not told the coarseness.
         reach_px: input pixels farther than this from an output pixel change it by less than can be seen in 8 bits.
         num_coarseness: of how many families it is told the coarseness, K; 0 where `estimate` is None.
         stride_px: shifts by multiples of this shift the output alike.

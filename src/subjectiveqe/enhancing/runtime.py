@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from importlib.resources import as_file, files
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +38,7 @@ def open_network(model: Path, runtime: str, strength: float = DEFAULT_STRENGTH) 
     """
     if runtime not in ("auto", *_OPENERS):
         raise unknown("runtime", runtime, ("auto", *_OPENERS))
-    with _model_file(model) as path:
-        return _open(path, runtime, strength)
-
-
-def checksum(model: Path) -> str:
-    """SHA-256 of a model file, or of what a name of `MODELS` stands for, in hexadecimal."""
-    with _model_file(model) as path:
-        return sha256_of(path)
-
-
-@contextmanager
-def _model_file(model: Path) -> Iterator[Path]:
-    if str(model) in MODELS and not model.is_file():
-        with as_file(files("subjectiveqe") / "assets" / MODELS[str(model)]) as path:
-            yield path
-    else:
-        yield model
-
-
-def _open(model: Path, runtime: str, strength: float) -> Network:
+    model = _model_file(model)
     if not model.is_file():
         known = f"{', '.join(MODELS)}, or a .onnx, .safetensors or .pt file"
         raise ModelError(f"{model}: no such model; give {known}")
@@ -72,6 +52,16 @@ def _open(model: Path, runtime: str, strength: float) -> Network:
         extra = "train" if runtime == "torch" else runtime
         raise ConfigError(f'runtime "{runtime}" is not installed; run: pip install "subjectiveqe[{extra}]"')
     return opener(model, strength)
+
+
+def checksum(model: Path) -> str:
+    """SHA-256 of a model file, or of what a name of `MODELS` stands for, in hexadecimal."""
+    return sha256_of(_model_file(model))
+
+
+def _model_file(model: Path) -> Path:
+    is_bundled = str(model) in MODELS and not model.is_file()
+    return Path(__file__).parents[1] / "assets" / MODELS[str(model)] if is_bundled else model
 
 
 def choose_model(runtime: str, strength: float) -> str:
@@ -108,6 +98,8 @@ def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:
 
 def gpu_providers() -> list[str]:
     """ONNX Runtime's ways to a GPU on this machine, the fastest first; those that "auto" takes."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
     import onnxruntime as ort
 
     available = ort.get_available_providers()

@@ -16,7 +16,7 @@ from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.pairs import PairInfo
 from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of, unknown
-from ..files import sha256_of, write_text
+from ..files import held, sha256_if_readable, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
 from .evaluate import measure_pair
@@ -91,7 +91,8 @@ def benchmark(
         All rows and means, the failures, and the paths of the files.
     Raises:
         ConfigError: no pictures, two folders of one name, an unknown codec or measure, a codec that does not work here
-            or at such a level, a package is missing, or `out_dir` holds rows of another benchmark.
+            or at such a level, no level, a package is missing, another process writes to `out_dir`, or it holds rows
+            of another benchmark.
         WeightsError: weights of a measure are not on this machine.
         SubjectiveQEError: not one picture could be measured.
     """
@@ -106,53 +107,37 @@ def benchmark(
         "model": dict(identity or {}) if model is not None else "none",
         "measures": list(measures),
     }
-    kept = _read_rows(out_dir / _ROWS, plan)
-    origins = _origins(cases)
-    known = {key: kept[key][1] for key in origins if key in kept and kept[key][0] == origins[key]}
-    rows: list[Row] = []
-    failed: list[tuple[Path, str]] = []
-    is_warm = False
-    done = 0
-    for path, of_picture in _by_picture(cases):
-        original: Original | None = None
-        try:
-            if any(case.key not in known for case in of_picture):
-                original = Original(crop_to_multiple(read_rgb(path)))
-        except PICTURE_FAILED as error:  # once, not for each codec and level
-            failed.append((Path(of_picture[0].set_name) / path.name, reason_of(error)))
-        for case in of_picture:
-            if original is not None and case.key not in known:
-                try:
-                    if model is not None and not is_warm:
-                        model(original.rgb[:64, :64])
-                        is_warm = True
-                    known[case.key] = _measure(model, case, original, measures)
-                except PICTURE_FAILED as error:
-                    what = f"{path.name}, {case.codec.name} {case.level}"
-                    failed.append((Path(case.set_name) / what, reason_of(error)))
-                else:
-                    _append(out_dir / _ROWS, known[case.key], origins[case.key])
-            if case.key in known:
-                rows.append(known[case.key])
-            done += 1
-            if progress:
-                progress(done, len(cases))
-    if not rows:
-        raise SubjectiveQEError(f"none of {len(cases)} pictures could be measured; {failed[0][0]}: {failed[0][1]}")
-    by_key = {case.key: case for case in cases}
-    chosen = [by_key[row.set_name, row.info.name, row.info.codec, row.info.level] for row in _in_turns(rows)[:shown]]
-    comparisons = []
-    for case in chosen:
-        with suppress(*PICTURE_FAILED):  # a picture that is gone since it was measured
-            comparisons.append(_compare(model, case, known[case.key]))
-    all_facts = {**getattr(model, "metadata", {}), **(identity or {}), **(facts or {})}
-    return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
+    with held(out_dir, "another benchmark writes here; wait for it, or give another --out"):
+        kept = _read_rows(out_dir / _ROWS, plan)
+        origins = _origins(cases)
+        known = {key: kept[key][1] for key in origins if key in kept and kept[key][0] == origins[key]}
+
+        def keep(case: Case, row: Row) -> None:
+            known[case.key] = row
+            _append(out_dir / _ROWS, row, origins[case.key])
+
+        failed = _measure_all(model, cases, measures, known, keep, progress)
+        rows = [known[case.key] for case in cases if case.key in known]
+        if not rows:
+            raise SubjectiveQEError(f"none of {len(cases)} pictures could be measured; {failed[0][0]}: {failed[0][1]}")
+        by_key = {case.key: case for case in cases}
+        chosen = [
+            by_key[row.set_name, row.info.name, row.info.codec, row.info.level] for row in _in_turns(rows)[:shown]
+        ]
+        comparisons = []
+        for case in chosen:
+            with suppress(*PICTURE_FAILED):  # a picture that is gone since it was measured
+                comparisons.append(_compare(model, case, known[case.key]))
+        all_facts = {**getattr(model, "metadata", {}), **(identity or {}), **(facts or {})}
+        return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
 
 
 def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[Case]:
     """All cases, those of one picture one after the other."""
     codecs = {name: get_codec(name) for name in levels}
     for name, codec in codecs.items():
+        if not levels[name]:
+            raise ConfigError(f"{name}: expected one level or more, got none")
         try:
             codec.check_levels(levels[name])
         except CodecError as error:
@@ -163,7 +148,7 @@ def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[
             raise ConfigError(f"{folder}: expected a folder of clean pictures")
         name = folder.resolve().name
         if any(case.set_name == name for case in cases):
-            raise ConfigError(f"{folder}: another set is called {name!r} too; rename one, since tables go by name")
+            raise ConfigError(f'{folder}: another set is called "{name}" too; rename one, since tables go by name')
         cases += [
             Case(name, path, codec, level)
             for path in list_images(folder)
@@ -180,6 +165,43 @@ def _by_picture(cases: Sequence[Case]) -> Iterator[tuple[Path, list[Case]]]:
     for case in cases:
         found.setdefault(case.path, []).append(case)
     yield from found.items()
+
+
+def _measure_all(
+    model: Callable[[RGB], RGB] | None,
+    cases: Sequence[Case],
+    measures: Sequence[str],
+    known: Mapping[Key, Row],
+    keep: Callable[[Case, Row], None],
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[Path, str]]:
+    """Measures what is not `known` yet and hands it to `keep`; gives what failed, and why."""
+    failed: list[tuple[Path, str]] = []
+    is_warm = model is None
+    done = 0
+    for path, of_picture in _by_picture(cases):
+        original: Original | None = None
+        try:
+            if any(case.key not in known for case in of_picture):
+                original = Original(crop_to_multiple(read_rgb(path)))
+        except PICTURE_FAILED as error:  # once, not for each codec and level
+            failed.append((Path(of_picture[0].set_name) / path.name, reason_of(error)))
+        for case in of_picture:
+            if original is not None and case.key not in known:
+                try:
+                    if model is not None and not is_warm:
+                        model(original.rgb[:64, :64])
+                        is_warm = True
+                    row = _measure(model, case, original, measures)
+                except PICTURE_FAILED as error:
+                    what = f"{path.name}, {case.codec.name} {case.level}"
+                    failed.append((Path(case.set_name) / what, reason_of(error)))
+                else:
+                    keep(case, row)
+            done += 1
+            if progress:
+                progress(done, len(cases))
+    return failed
 
 
 def _measure(model: Callable[[RGB], RGB] | None, case: Case, original: Original, measures: Sequence[str]) -> Row:
@@ -210,19 +232,12 @@ def _in_turns(rows: Sequence[Row]) -> list[Row]:
 
 def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
     """What a row was measured on: the picture, by its checksum, and how it was coded, by which libraries."""
-    digests = {path: _digest(path) for path in {case.path for case in cases}}
+    digests = {path: sha256_if_readable(path) for path in {case.path for case in cases}}
     versions = library_versions()
     return {
         case.key: {"sha256": digests[case.path], "codec": {**case.codec.settings(), "versions": versions}}
         for case in cases
     }
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError:  # its rows fail by themselves
-        return ""
 
 
 def _other(first: str, plan: Mapping[str, Any]) -> str:

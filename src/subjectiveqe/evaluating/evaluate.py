@@ -88,9 +88,9 @@ def evaluate(
                 _remove_outputs(images, inputs)
             if save_images and out is not None:
                 _save_output(images, Path(set_name, f"{label_of(info)}.png"), out)
-            rows.append(row)
             if (set_name, index) in chosen:
                 comparisons[set_name, index] = compare(title_of(set_name, info), caption_of(row), lq, out, gt)
+            rows.append(row)
         except PICTURE_FAILED as error:
             failed.append((Path(set_name) / label_of(info), reason_of(error)))
         if progress:
@@ -133,7 +133,7 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
     for path in paths:
         name = path.resolve().name.removesuffix(".lmdb")
         if name in sets:
-            raise ConfigError(f"{path}: another pair set is called {name!r} too; rename one, since tables go by name")
+            raise ConfigError(f'{path}: another pair set is called "{name}" too; rename one, since tables go by name')
         sets[name] = open_pairs(path, keeps_unread=True)
     return sets
 

@@ -84,7 +84,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Saving:
+class RateSaving:
     """What enhancing is worth in bits, by one measure.
 
     Args:
@@ -100,7 +100,7 @@ class Saving:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `evaluate` found and where it wrote it.
+    """What `evaluate` or `benchmark` found and where it wrote it.
 
     Args:
         rows: one per pair that could be measured.
@@ -114,7 +114,7 @@ class Summary:
 
     rows: Sequence[Row]
     groups: Sequence[Group]
-    savings: Mapping[tuple[str, str], Mapping[str, Saving]]
+    savings: Mapping[tuple[str, str], Mapping[str, RateSaving]]
     failed: Sequence[tuple[Path, str]]
     csv: Path
     json: Path
@@ -190,7 +190,7 @@ _FEWEST_LEVELS = 4
 """Points of a curve that a BD-rate needs to say something."""
 
 
-def bd_rates(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Saving]]:
+def bd_rates(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, RateSaving]]:
     """What enhancing is worth in bits: the BD-rate of the enhanced pictures against the compressed ones.
 
     Args:
@@ -198,7 +198,7 @@ def bd_rates(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Saving]]:
     Returns:
         By the name of the measure, for each set and codec with a model and four levels or more.
     """
-    found: dict[tuple[str, str], dict[str, Saving]] = {}
+    found: dict[tuple[str, str], dict[str, RateSaving]] = {}
     levels: dict[tuple[str, str], set[int]] = {}
     for row in rows:
         levels.setdefault((row.set_name, row.info.codec), set()).add(row.info.level)
@@ -214,12 +214,12 @@ def bd_rates(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Saving]]:
     return found
 
 
-def _saving(bpp: Sequence[float], before: Sequence[float], after: Sequence[float]) -> Saving:
+def _saving(bpp: Sequence[float], before: Sequence[float], after: Sequence[float]) -> RateSaving:
     if not bpp:
-        return Saving(None, 0.0, "no picture has finite values at all levels")
+        return RateSaving(None, 0.0, "no picture has finite values at all levels")
     fault = find_fault(bpp, before, bpp, after)
     percent = None if fault else bd_rate(bpp, before, bpp, after)
-    return Saving(percent, overlap(before, after), fault)
+    return RateSaving(percent, overlap(before, after), fault)
 
 
 WORSE_BY = 0.002

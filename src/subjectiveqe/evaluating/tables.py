@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from .measures import MEASURES, is_better
 from .report import Cell, Table
-from .results import WORSE_BY, Group, Row, Saving, Summary, title_of, worse_rows
+from .results import WORSE_BY, Group, RateSaving, Row, Summary, title_of, worse_rows
 
 
 def make_tables(summary: Summary) -> list[Table]:
@@ -98,7 +98,7 @@ LOW_OVERLAP = 0.75
 """Below this shared part of their qualities, what two curves differ by says little of either."""
 
 
-def _savings(found: Mapping[tuple[str, str], Mapping[str, Saving]]) -> list[Table]:
+def _savings(found: Mapping[tuple[str, str], Mapping[str, RateSaving]]) -> list[Table]:
     """The table of BD-rates, with footnotes on those that are missing or say little; none without BD-rates."""
     if not found:
         return []

@@ -103,7 +103,7 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
         net.load_state_dict(untaught | {key: value.float() for key, value in state.items()})
     except RuntimeError as error:
         lines = str(error).strip().splitlines()
-        raise ModelError(f"{path}: not the weights of net '{metadata['net']}' ({lines[-1].strip()})") from None
+        raise ModelError(f'{path}: not the weights of net "{metadata["net"]}" ({lines[-1].strip()})') from None
     return net.eval(), metadata
 
 
@@ -165,7 +165,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path}: not a complete safetensors file ({error}); fetch or train it again") from None
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
-        raise ModelError(f"{path}: expected a header with format '{FORMAT}', found '{found}'")
+        raise ModelError(f'{path}: expected a header with format "{FORMAT}", found "{found}"')
     return state, metadata
 
 
@@ -173,11 +173,11 @@ def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
     """The untrained network that a header names."""
     kind = NETS.get(metadata.get("net", ""))
     if kind is None:
-        raise ModelError(f"{path}: holds net '{metadata.get('net')}', known are {', '.join(NETS)}")
+        raise ModelError(f'{path}: holds net "{metadata.get("net")}", known are {", ".join(NETS)}')
     try:
         return kind(**json.loads(metadata["hparams"]))
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        raise ModelError(f"{path}: header does not describe a '{metadata['net']}' ({error})") from None
+        raise ModelError(f'{path}: header does not describe a "{metadata["net"]}" ({error})') from None
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:
@@ -201,10 +201,10 @@ def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
     """Renames a foreign RRDB generator's tensors and reads its sizes off their shapes."""
     up = next((key for key in foreign if _UPSAMPLING.match(key)), None)
     if up is not None:
-        raise ModelError(f"{path}: has upsampling layers ('{up}'); only networks that keep the size can be loaded")
+        raise ModelError(f'{path}: has upsampling layers ("{up}"); only networks that keep the size can be loaded')
     extra = next((key for key in foreign if _EXTRA.match(key)), None)
     if extra is not None:
-        raise ModelError(f"{path}: has a layer that RRDB networks here lack ('{extra}'); it cannot be loaded")
+        raise ModelError(f'{path}: has a layer that RRDB networks here lack ("{extra}"); it cannot be loaded')
     state = {}
     for key, value in foreign.items():
         top, _, leaf = key.rpartition(".")
@@ -215,7 +215,7 @@ def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor]
         elif top in _TOP:
             state[f"{_TOP[top]}.{leaf}"] = value
         else:
-            raise ModelError(f"{path}: tensor '{key}' belongs to no generator known here; known are RRDB networks")
+            raise ModelError(f'{path}: tensor "{key}" belongs to no generator known here; known are RRDB networks')
     try:
         num_feat = state["conv_in.weight"].shape[0]
         num_grow = state["body.0.blocks.0.convs.0.weight"].shape[0]

@@ -29,6 +29,7 @@ from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net
 from ..nets.grow import grow
 from ..perceptual import MAX_SHIFT_PX, SMALLEST_PATCH_PX, make_perceptual
+from .stage import STAGES
 from .step import generate
 from .validate import choose_pairs
 
@@ -54,7 +55,7 @@ def build(family: dict[str, type[nn.Module]], config: NetConfig, where: str) -> 
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise ConfigError(f"{where}.hparams: {config.kind} does not take them ({first_line(error)})") from None
     if empty := next((name for name, param in net.named_parameters() if not param.numel()), None):
-        raise ConfigError(f"{where}.hparams: {config.kind} has nothing in '{empty}' with them; take 1 or more of each")
+        raise ConfigError(f'{where}.hparams: {config.kind} has nothing in "{empty}" with them; take 1 or more of each')
     return net
 
 
@@ -68,14 +69,14 @@ def check(recipe: Recipe, start: Start) -> None:
             raise unknown(f"{where}.kind", config.kind, family)
     for path in _pairs_of(recipe):
         if not path.exists():
-            raise ConfigError(f"{path}: no such store or folder of pairs; make it with 'sqe prepare'")
-    for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
-        parts = distributed.world_size() * (stage.accumulate if stage else 1)
-        if stage and stage.batch % parts:
+            raise ConfigError(f'{path}: no such store or folder of pairs; make it with "sqe prepare"')
+    for name, stage in recipe.stages.items():
+        parts = distributed.world_size() * stage.accumulate
+        if stage.batch % parts:
             raise ConfigError(
                 f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
             )
-        for loss in stage.losses if stage else ():
+        for loss in stage.losses:
             if loss.border:
                 _check_patch(recipe, "border", BLOCK_PX + 1)  # which hold a border wherever they lie
             if loss.spectrum:
@@ -85,11 +86,10 @@ def check(recipe: Recipe, start: Start) -> None:
     if recipe.gan and recipe.gan.loss.adv:
         _try_net_d(recipe)
     net_g = _try_net_g(recipe)
-    for name, stage in (("psnr", recipe.psnr), ("gan", recipe.gan)):
-        only = stage.only if stage else None
-        if only is not None and not any(param.startswith(only) for param, _ in net_g.named_parameters()):
-            raise ConfigError(f"{name}.only: no parameter of {recipe.net_g.kind} begins with '{only}'")
-        if stage and only is not None:
+    for name, stage in recipe.stages.items():
+        if stage.only is not None:
+            if not any(param.startswith(stage.only) for param, _ in net_g.named_parameters()):
+                raise ConfigError(f'{name}.only: no parameter of {recipe.net_g.kind} begins with "{stage.only}"')
             _check_only(name, stage, net_g)
     weights_from(start, recipe, net_g)
     if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
@@ -115,8 +115,8 @@ def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
         reached = {True} if loss.estimate else set()
         reached |= {False} if any(getattr(loss, term) for term in (*PIXEL_TERMS, *GAN_TERMS)) else set()
         if not trained & reached:
-            wanted = "'estimate'" if True in trained else "a loss beside 'estimate'"
-            raise ConfigError(f"{name}.only: nothing trains '{stage.only}' without {wanted}; give one a weight above 0")
+            wanted = '"estimate"' if True in trained else 'a loss beside "estimate"'
+            raise ConfigError(f'{name}.only: nothing trains "{stage.only}" without {wanted}; give one a weight above 0')
 
 
 def _try_net_g(recipe: Recipe) -> Any:
@@ -203,7 +203,7 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
     """
     kept = run_dir / "recipe.yaml"
     if not resume:
-        if any((run_dir / stage / STATE).exists() for stage in ("psnr", "gan")):
+        if any((run_dir / stage / STATE).exists() for stage in STAGES):
             raise ConfigError(f"{run_dir}: holds a run; add --resume to go on with it, or name another --run-dir")
         for note in (START, PAIRS):
             (run_dir / note).unlink(missing_ok=True)
@@ -244,7 +244,7 @@ def _noted_before(noted: Path) -> list[Any]:
 
 def _is_free(key: str) -> bool:
     stage, _, name = key.partition(".")
-    return key.startswith(_FREE_KEYS) or (stage in ("psnr", "gan") and name in _FREE_OF_STAGES)
+    return key.startswith(_FREE_KEYS) or (stage in STAGES and name in _FREE_OF_STAGES)
 
 
 @contextmanager
@@ -271,14 +271,15 @@ def same_start(start: Start, note: Path) -> Start:
         write_text(note, json.dumps(named, indent=2) + "\n")
     kept = {}
     try:
-        noted_starts = json.loads(note.read_text(encoding="utf-8")).items()
-    except (ValueError, AttributeError):
+        named = Start(**json.loads(note.read_text(encoding="utf-8")))._asdict()
+        noted_starts = {name: noted and (Path(noted[0]), noted[1]) for name, noted in named.items()}
+    except (ValueError, TypeError, LookupError):
         raise ConfigError(f"{note}: is damaged; delete it and name again what the run started from") from None
-    for name, noted in noted_starts:
+    for name, noted in noted_starts.items():
         path = getattr(start, name)
         if path is not None and (noted is None or sha256_of(path) != noted[1]):
             raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")
-        kept[name] = path or (noted and Path(noted[0]))
+        kept[name] = path or (noted and noted[0])
         if path is None and noted and kept[name].exists() and sha256_of(kept[name]) != noted[1]:
             raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
     return Start(**kept)

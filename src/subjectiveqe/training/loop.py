@@ -8,6 +8,7 @@ A run folder holds:
     pairs.json           checksums of what is known of the pairs
     train.log            what was printed
     tensorboard/STAGE/   scalars and lq | out | gt pictures
+    .lock                held while a process trains here
     psnr/ and gan/       state.pt (to resume), best.safetensors (by validation), last.safetensors
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def train(
         ConfigError: the recipe cannot be run, or `run_dir` holds another run.
         DivergedError: a loss or a gradient is not finite; the message names the step and how to go on.
     """
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    device = distributed.own_device()
     distributed.start(device)
     start = Start(init_from, estimator_from)
     with ExitStack() as ends:
@@ -89,10 +89,8 @@ def train(
             same_pairs(recipe, run_dir / PAIRS)
         distributed.wait_for_all()
         start = same_start(start, run_dir / START)
-        for stage in STAGES:
-            config: StageConfig | None = getattr(recipe, stage.name)
-            if config is not None:
-                start = Start(run_stage(recipe, stage, config, run_dir, start, device, writes))
+        for name, config in recipe.stages.items():
+            start = Start(run_stage(recipe, STAGES[name], config, run_dir, start, device, writes))
         assert start.net is not None
         return start.net
 

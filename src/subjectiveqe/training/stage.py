@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     goal: Callable[[Scores], float]  # higher is better
 
 
-STAGES = (
-    Stage("psnr", psnr_step, lambda scores: scores.psnr_db),
-    Stage("gan", gan_step, lambda scores: -scores.lpips),
-)
+STAGES = {
+    "psnr": Stage("psnr", psnr_step, lambda scores: scores.psnr_db),
+    "gan": Stage("gan", gan_step, lambda scores: -scores.lpips),
+}

@@ -45,7 +45,7 @@ class Learner:
         """
         params = [param for param in self.net.parameters() if param.grad is not None]
         average_gradients(params)
-        # One synchronisation with the device a step; the decision below needs the value.
+        # A synchronisation with the device, one for each network; the decision below needs the value.
         norm = float(nn.utils.clip_grad_norm_(params, stage.clip_norm or float("inf"), foreach=True))
         if norm != norm or norm == float("inf"):
             raise DivergedError(f"step {step + 1}: the gradient of {type(self.net).__name__} is {norm}")

@@ -131,7 +131,7 @@ def _update_g(state: TrainState, losses: Mapping[str, Tensor | float], lr: float
     A loss may be infinite where its gradient is 0: weights so large that nothing they do matters any more.
     """
     norm = state.g.update(lr, stage, state.step)
-    total = float(sum(losses.values()))
+    total = float(sum(losses.values()))  # waits for the device, which the update has done already
     if not math.isfinite(total):
         raise DivergedError(f"step {state.step + 1}: the loss is {total}")
     state.follow(stage.ema)
