@@ -26,7 +26,7 @@ from measured import make_picture
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.enhancing.network import Floats
-from subjectiveqe.saving import Saving
+from subjectiveqe.formats.saving import Saving
 
 HEIGHT, WIDTH = 3000, 4000
 TARGET = 0.9

@@ -1,9 +1,10 @@
-"""What benchmarks of pictures share: the pictures of a folder."""
+"""What benchmarks of pictures share: the pictures of a folder, and codecs by their names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from subjectiveqe.codecs import get_codec
 from subjectiveqe.images import RGB, list_images, read_rgb
 
 
@@ -13,3 +14,10 @@ def read_pictures(folder: Path, every: int = 1) -> list[RGB]:
     if not paths:
         raise SystemExit(f"{folder}: no picture in it")
     return [read_rgb(path) for path in paths]
+
+
+def coded(rgb: RGB, step: str) -> RGB:
+    """What a codec leaves of a picture, by its name, chroma and level: "jpeg:30", "hevc-420:37", "avif-444:30"."""
+    family, _, level = step.partition(":")
+    name, _, chroma = family.partition("-")
+    return get_codec(name, **({"chroma": chroma} if chroma else {})).code(rgb, int(level)).rgb

@@ -16,10 +16,9 @@ from statistics import mean
 import numpy as np
 
 import machine
-from pictures import read_pictures
-from subjectiveqe.codecs import crop_to_multiple, get_codec
+from pictures import coded, read_pictures
+from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.images import RGB
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
 CASES = (
@@ -53,7 +52,7 @@ def main() -> None:
         was, *cut = first.split(", ")
         part = (slice(3, None), slice(5, None)) if cut else (slice(None), slice(None))
         gts = [np.ascontiguousarray(gt[part]) for gt in originals]
-        saved = [code(np.ascontiguousarray(code(gt, was)[part]), then) for gt in originals]
+        saved = [coded(np.ascontiguousarray(coded(gt, was)[part]), then) for gt in originals]
         ways = {
             "not": saved,
             "as it looks": map(blind, saved),
@@ -65,13 +64,6 @@ def main() -> None:
             ]
             psnr_db, lost, score = map(mean, zip(*judged, strict=True))
             print(f"| {first} | {then} | {way} | {psnr_db:.2f} | {lost:.4f} | {score:.2f} |", flush=True)
-
-
-def code(rgb: RGB, codec: str) -> RGB:
-    """What a codec leaves, by its name and level as `sqe enhance --assume` has them."""
-    family, level = codec.split(":")
-    made = get_codec("hevc", chroma="420") if family == "hevc-420" else get_codec(family)
-    return made.code(rgb, int(level)).rgb
 
 
 if __name__ == "__main__":

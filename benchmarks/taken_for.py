@@ -16,8 +16,8 @@ from statistics import mean
 import numpy as np
 
 import machine
-from pictures import read_pictures
-from subjectiveqe.codecs import crop_to_multiple, get_codec
+from pictures import coded, read_pictures
+from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.images import RGB
 
@@ -59,10 +59,7 @@ def made(rgb: RGB, case: str) -> RGB:
     """What all steps of a case leave of a picture."""
     for step in case.split(", ") if case != "as they are" else ():
         how, *cut = step.split(" ")
-        family, level = how.split(":")
-        name, _, chroma = ("jpeg-420" if family == "jpeg" else family).partition("-")
-        codec = get_codec(name, **({"chroma": chroma} if chroma else {}))
-        rgb = codec.code(crop_to_multiple(rgb, 8), int(level)).rgb
+        rgb = coded(crop_to_multiple(rgb, 8), how)
         if cut:
             rgb = np.ascontiguousarray(rgb[3:, 5:])
     return rgb

@@ -14,7 +14,7 @@ from PIL import Image
 
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
-from subjectiveqe.saving import Saving
+from subjectiveqe.formats.saving import Saving
 
 
 def draw(path: Path, kind: str, rng: np.random.Generator) -> bytes:

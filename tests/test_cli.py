@@ -26,8 +26,8 @@ from subjectiveqe.cli import app, main
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_stream
 from subjectiveqe.errors import ConfigError
+from subjectiveqe.formats.saving import Saving
 from subjectiveqe.images import read_rgb, write_png
-from subjectiveqe.saving import Saving
 
 LIMITS_FILES = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 HEAVY = ("torch", "onnxruntime", "onnx", "av", "pyvips", "PIL", "lmdb", "openvino")

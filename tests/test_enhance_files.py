@@ -27,9 +27,9 @@ from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.plan import plan_jobs
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.files import atomic_path, cache_folder, write_text
+from subjectiveqe.formats.photos import FORMATS, open_photo
+from subjectiveqe.formats.saving import Saving
 from subjectiveqe.images import read_rgb, sniff_format, write_png
-from subjectiveqe.photos import FORMATS, open_photo
-from subjectiveqe.saving import Saving
 
 PNG = Saving("png")
 

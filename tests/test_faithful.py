@@ -14,9 +14,9 @@ from subjectiveqe.cli import app
 from subjectiveqe.enhancing.faithful import Faithfulness, LumaIntervals
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
+from subjectiveqe.formats.saving import Saving
 from subjectiveqe.images import read_rgb, vips_profile
 from subjectiveqe.samples import samples
-from subjectiveqe.saving import Saving
 
 jpeglib = pytest.importorskip("jpeglib")
 

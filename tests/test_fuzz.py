@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from subjectiveqe.photos import FORMATS
+from subjectiveqe.formats.photos import FORMATS
 
 MUTANTS = int(os.environ.get("SQE_FUZZ_MUTANTS", "150"))
 """For each pair of formats; thousands take minutes."""

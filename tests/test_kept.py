@@ -14,7 +14,7 @@ import pyvips
 from PIL import Image, IptcImagePlugin
 
 from subjectiveqe.enhancing.files import enhance_files
-from subjectiveqe.exif import (
+from subjectiveqe.formats.exif import (
     density_of,
     exif_of_tiff,
     replace_in_webp,
@@ -22,12 +22,12 @@ from subjectiveqe.exif import (
     with_orientation,
     without_thumbnail,
 )
+from subjectiveqe.formats.iptc import iptc_records
+from subjectiveqe.formats.jpegsegments import application, jfif, read_application
+from subjectiveqe.formats.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
+from subjectiveqe.formats.photos import FORMATS, open_photo
+from subjectiveqe.formats.saving import Saving
 from subjectiveqe.images import read_rgb
-from subjectiveqe.iptc import iptc_records
-from subjectiveqe.jpegsegments import application, jfif, read_application
-from subjectiveqe.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
-from subjectiveqe.photos import FORMATS, open_photo
-from subjectiveqe.saving import Saving
 from test_photos import MAKER, ORIENTATION, PROFILE, copy, exif
 
 RATING, COMPUTER = 0x4746, 0x013C

@@ -17,15 +17,15 @@ from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from subjectiveqe import saving
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
-from subjectiveqe.exif import can_go_into_tiff
+from subjectiveqe.formats import saving
+from subjectiveqe.formats.exif import can_go_into_tiff
+from subjectiveqe.formats.jpegsegments import read_comments
+from subjectiveqe.formats.photos import FORMATS, open_photo
+from subjectiveqe.formats.pngchunks import png_chunk
+from subjectiveqe.formats.saving import Saving, write_photo
 from subjectiveqe.images import read_rgb, sniff_format, vips_profile
-from subjectiveqe.jpegsegments import read_comments
-from subjectiveqe.photos import FORMATS, open_photo
-from subjectiveqe.pngchunks import png_chunk
-from subjectiveqe.saving import Saving, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MAKER, ORIENTATION, COPYRIGHT = 0x010F, 0x0112, 0x8298

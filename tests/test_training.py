@@ -330,7 +330,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(recipe_path, tmp_path)
     # Plain gradient steps after few updates: Adam's first steps divide by noise where a gradient is near zero.
     changes = ["gan.precision=float32", "data.workers=0", "psnr.steps=2", "gan.steps=4", "gan.lr=1e-5", "psnr.lr=1e-5"]
     sets = [word for change in changes for word in ("--set", change)]
-    finish(start(recipe_path, "--run-dir", tmp_path / "one", *sets))
+    train(read_recipe(recipe_path, changes), tmp_path / "one")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finish(start(recipe_path, "--run-dir", tmp_path / "two", *sets, launcher=launcher))
     one, two = (load_file(tmp_path / run / "gan" / "last.safetensors") for run in ("one", "two"))
@@ -382,18 +382,19 @@ def test_a_folder_without_a_run_to_go_on_with_is_told(recipe_path, tmp_path, cap
 
 
 def test_a_run_folder_is_for_one_process_at_a_time(recipe_path, tmp_path):
-    first = start(recipe_path, "--run-dir", tmp_path / "run", "--set", "gan.steps=100000")
+    words = ["--run-dir", tmp_path / "run", "--set", "gan=null", "--set", "data.workers=0"]
+    first = start(recipe_path, *words, "--set", "psnr.steps=100000")
     log = tmp_path / "run" / "train.log"
     while not (log.exists() and "psnr 1/" in log.read_text()):
         assert first.poll() is None
         time.sleep(0.05)
-    second = start(recipe_path, "--run-dir", tmp_path / "run", "--resume")
+    second = start(recipe_path, *words, "--resume")
     text, _ = second.communicate(timeout=300)
     assert (second.returncode, "another process is training here" in text) == (2, True)
     assert len(text.splitlines()) == 1
     first.kill()
     first.communicate()
-    finish(start(recipe_path, "--run-dir", tmp_path / "run", "--resume", "--set", "psnr.steps=4"))
+    finish(start(recipe_path, *words, "--resume"))
 
 
 def test_another_recipe_does_not_resume_a_run_but_a_longer_one_does(recipe_path, tmp_path):

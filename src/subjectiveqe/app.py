@@ -18,10 +18,10 @@ from .enhancing.enhancer import Enhancer
 from .enhancing.files import BatchProgress, enhance_files
 from .errors import ConfigError, ShapeError, SubjectiveQEError
 from .evaluating.measures import MEASURES
+from .formats.photos import count_pages
+from .formats.pngchunks import add_chunks, png_chunk
 from .images import middle, open_picture, read_rgb, write_png
 from .metrics import Original
-from .photos import count_pages
-from .pngchunks import add_chunks, png_chunk
 
 SHOWN_PX = 4096
 """Longest side under the slider; of larger pictures the middle is shown, since scaling hides blocks."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .color import LUMA, luma
 from .errors import ImageError, ShapeError, first_line, not_written
 from .files import atomic_path, list_files
-from .pngchunks import read_chunk
+from .formats.pngchunks import read_chunk
 from .processes import check_vips
 
 if TYPE_CHECKING:

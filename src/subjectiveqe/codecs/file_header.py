@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ImageError
+from ..formats.jpegsegments import quantisers
 from ..images import sniff_format
-from ..jpegsegments import quantisers
 from .bitstream import Fields, Headers, SliceQps, headers_logged
 from .coarseness import FAMILIES, avif_step, coarseness, of_family, vp8_step
 

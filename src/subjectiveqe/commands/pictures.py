@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
     from ..enhancing.files import Existing
     from ..enhancing.video import Coding
-    from ..saving import Saving
+    from ..formats.saving import Saving
 
 
 class _Planned(TypedDict):
@@ -91,7 +91,7 @@ def enhance(
     from ..enhancing.files import IN_PLACE_IS_ALL, enhance_stream
     from ..enhancing.video import Coding, is_video, list_videos
     from ..files import is_folder
-    from ..saving import Saving
+    from ..formats.saving import Saving
 
     if overwrite and skip_existing:
         raise ConfigError("--overwrite and --skip-existing exclude each other; give one")

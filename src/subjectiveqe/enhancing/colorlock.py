@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..photos import Pixels
+from ..formats.photos import Pixels
 
 _WHITE = np.iinfo(np.uint16).max
 

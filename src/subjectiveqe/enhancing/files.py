@@ -21,11 +21,11 @@ import numpy as np
 from ..codecs.file_header import file_coarseness
 from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
 from ..files import let_go
+from ..formats.photos import FORMATS, Photo, Pixels, open_photo
+from ..formats.saving import Saving, write_photo
 from ..images import sniff_format
 from ..machine import memory_bytes
-from ..photos import FORMATS, Photo, Pixels, open_photo
 from ..processes import submit
-from ..saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals, check_jpeglib
 from .look import Look, mean_look, with_file

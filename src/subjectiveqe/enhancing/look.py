@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codecs.coarseness import FAMILIES
-from ..photos import Pixels
+from ..formats.photos import Pixels
 from .blocks import BLOCK_PX, busiest_luma, dct, to_blocks
 from .earlier_jpeg import EarlierJpeg
 from .network import Floats

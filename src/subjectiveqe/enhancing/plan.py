@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..files import is_folder
+from ..formats.photos import FORMATS
+from ..formats.saving import LOSSY, Saving
 from ..images import EXTENSIONS, check_name, list_images
-from ..photos import FORMATS
-from ..saving import LOSSY, Saving
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..photos import Pixels
+from ..formats.photos import Pixels
 from .look import LOOK_PX, is_gray, look_places
 
 _PASSING_ROWS = 64

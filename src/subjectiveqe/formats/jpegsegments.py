@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .files import atomic_path
+from ..files import atomic_path
 
 _START, _COMMENT, _TABLES, _SCAN = b"\xff\xd8", 0xFE, 0xDB, 0xDA
 _APPLICATION = range(0xE0, 0xF0)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import ConfigError, ImageError, not_written, unknown
+from ..files import atomic_path
+from ..images import PNG_EFFORT, check_name
 from .apng import write_frames
 from .density import UNTOLD, leave_untold
-from .errors import ConfigError, ImageError, not_written, unknown
 from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_density, with_orientation
-from .files import atomic_path
 from .heif import replace_exif
-from .images import PNG_EFFORT, check_name
 from .jpegsegments import add_segments, application, jfif
 from .jpegxmp import xmp_segments
 from .photos import CARRIED, FORMATS, Photo, Pixels

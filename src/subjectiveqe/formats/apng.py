@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError, first_line
-from .images import check_frames
+from ..errors import ImageError, first_line
+from ..images import check_frames
 from .pngchunks import read_chunk
 
 if TYPE_CHECKING:

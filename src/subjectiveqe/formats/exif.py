@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .files import atomic_path
+from ..files import atomic_path
 
 _PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 """Where on Earth the pixels of a GeoTIFF lie, and what GDAL says of them."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .files import atomic_path
+from ..files import atomic_path
 
 _KINDS = (b"tEXt", b"zTXt", b"iTXt")
 _ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ImageError, first_line
+from ..images import CODE_POINTS, LEFT_OUT, check_frames, open_picture, sniff_format, vips_name, vips_profile
+from ..processes import check_vips
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
 from .density import read_density
-from .errors import ImageError, first_line
 from .exif import (
     bare_exif,
     can_go_into_tiff,
@@ -30,12 +32,10 @@ from .exif import (
     with_orientation,
     without_thumbnail,
 )
-from .images import CODE_POINTS, LEFT_OUT, check_frames, open_picture, sniff_format, vips_name, vips_profile
 from .iptc import iptc_for, iptc_records
 from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
 from .pngchunks import keyword, read_gamma, read_texts
-from .processes import check_vips
 
 if TYPE_CHECKING:
     import pyvips
