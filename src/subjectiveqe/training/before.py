@@ -272,7 +272,7 @@ def same_start(start: Start, note: Path) -> Start:
     kept = {}
     try:
         named = Start(**json.loads(note.read_text(encoding="utf-8")))._asdict()
-        noted_starts = {name: noted and (Path(noted[0]), noted[1]) for name, noted in named.items()}
+        noted_starts = {name: None if noted is None else (Path(noted[0]), noted[1]) for name, noted in named.items()}
     except (ValueError, TypeError, LookupError):
         raise ConfigError(f"{note}: is damaged; delete it and name again what the run started from") from None
     for name, noted in noted_starts.items():
