@@ -269,19 +269,20 @@ def same_start(start: Start, note: Path) -> Start:
     if not note.exists():
         named = {name: path and [str(path.resolve()), sha256_of(path)] for name, path in start._asdict().items()}
         write_text(note, json.dumps(named, indent=2) + "\n")
-    kept = {}
     try:
         named = Start(**json.loads(note.read_text(encoding="utf-8")))._asdict()
         noted_starts = {name: None if noted is None else (Path(noted[0]), noted[1]) for name, noted in named.items()}
     except (ValueError, TypeError, LookupError):
         raise ConfigError(f"{note}: is damaged; delete it and name again what the run started from") from None
+    kept: dict[str, Path | None] = {}
     for name, noted in noted_starts.items():
-        path = getattr(start, name)
-        if path is not None and (noted is None or sha256_of(path) != noted[1]):
-            raise ConfigError(f"{path}: its run started from {noted[0] if noted else 'other weights'}; leave it out")
-        kept[name] = path or (noted and noted[0])
-        if path is None and noted and kept[name].exists() and sha256_of(kept[name]) != noted[1]:
-            raise ConfigError(f"{kept[name]}: has changed since its run started from it; start a new run")
+        given: Path | None = getattr(start, name)
+        path, digest = noted or (None, "")
+        if given is not None and (path is None or sha256_of(given) != digest):
+            raise ConfigError(f"{given}: its run started from {path or 'other weights'}; leave it out")
+        if given is None and path is not None and path.exists() and sha256_of(path) != digest:
+            raise ConfigError(f"{path}: has changed since its run started from it; start a new run")
+        kept[name] = given or path
     return Start(**kept)
 
 
