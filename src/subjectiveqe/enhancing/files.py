@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -169,11 +170,41 @@ def enhance_files(
         result.outcomes.append(outcome)
         progress.finished(outcome)
 
+    def enhance(job: Job, note: Callable[[int, int], None]) -> Outcome:
+        return _enhance_one(job, enhancer, saving, faithful, note)
+
     skipped = there if existing == "skip" else set()
     for job in todo:
         if job in skipped:
             finish(Outcome(job, "skipped"))
-    waiting = [job for job in todo if job not in skipped]
+    _do_all(
+        [job for job in todo if job not in skipped],
+        enhance,
+        _pictures_at_a_time() if jobs is None else max(jobs, 1),
+        finish,
+        lambda begun: progress.advanced(len(result.outcomes) + begun),
+    )
+    place = {job: number for number, job in enumerate(todo)}
+    result.outcomes.sort(key=lambda outcome: place[outcome.job])
+    return result
+
+
+def _do_all(
+    jobs: Sequence[Job],
+    work: Callable[[Job, Callable[[int, int], None]], Outcome],
+    at_a_time: int,
+    finish: Callable[[Outcome], None],
+    advanced: Callable[[float], None],
+) -> None:
+    """Does jobs in threads, so that this one can be interrupted while libvips and the network are busy.
+
+    Args:
+        jobs: each handed to `work` with what it calls with how much of the job is done, and of how much.
+        work: gives what became of a job, which `finish` is called with, in this thread.
+        at_a_time: how many are worked on at once.
+        finish: see `work`.
+        advanced: called ten times a second with how much of those that are not finished is done, in jobs.
+    """
     parts: dict[Job, float] = {}
     stop = threading.Event()
 
@@ -182,27 +213,20 @@ def enhance_files(
             raise _StoppedError
         parts[job] = done / total
 
-    # Work is done in threads, so that this one can be interrupted while libvips and the network are busy.
-    with ThreadPoolExecutor(max_workers=_pictures_at_a_time() if jobs is None else max(jobs, 1)) as pool:
-        running: set[Future[Outcome]] = {
-            submit(pool, _enhance_one, job, enhancer, saving, faithful, lambda *state, job=job: note(job, *state))
-            for job in waiting
-        }
+    with ThreadPoolExecutor(max_workers=at_a_time) as pool:
+        running: set[Future[Outcome]] = {submit(pool, work, job, partial(note, job)) for job in jobs}
         try:
             while running:
                 ended, running = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
                 for future in ended:
                     parts.pop(future.result().job, None)
                     finish(future.result())
-                progress.advanced(len(result.outcomes) + sum(list(parts.values())))
+                advanced(sum(list(parts.values())))
         except BaseException:
             stop.set()
             with _deaf_to_interrupts():
                 pool.shutdown(cancel_futures=True)
             raise
-    place = {job: number for number, job in enumerate(todo)}
-    result.outcomes.sort(key=lambda outcome: place[outcome.job])
-    return result
 
 
 def enhance_stream(
