@@ -288,6 +288,29 @@ def test_enhance_quietly_dryly_and_as_json(sqe, clean, broken, tiny_model, tmp_p
     assert "add --overwrite" in sqe(*words).error
 
 
+def test_a_name_that_is_empty_is_not_the_current_folder(sqe, clean, monkeypatch):
+    monkeypatch.chdir(clean)
+    before = Path("0.png").read_bytes()
+    for words in (["", "--in-place"], ["0.png", "-o", ""]):
+        ran = sqe("enhance", *words)
+        assert (ran.code, "expected the name of a file or folder, got nothing" in ran.err) == (2, True)
+    assert Path("0.png").read_bytes() == before
+
+
+def test_a_dry_run_tells_of_what_is_not_there(sqe, clean, tmp_path):
+    words = ["enhance", clean / "0.png", tmp_path / "none.jpg", "-o", tmp_path / "out", "--dry-run"]
+    ran = sqe(*words)
+    assert (ran.code, ran.err) == (1, f"failed: {tmp_path / 'none.jpg'}: no such file\n")
+    assert json.loads(sqe(*words, "--json").out.splitlines()[1])["status"] == "failed"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_told(sqe, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    ran = sqe("enhance", tmp_path / "pipe.jpg", "-o", tmp_path / "out")
+    assert f"{tmp_path / 'pipe.jpg'}: is no file; give - for standard input" in ran.err
+
+
 def test_videos_in_a_folder_are_not_passed_over_in_silence(sqe, clean, tmp_path):
     (clean / ".trash").mkdir()
     for name in ("clip.mp4", ".trash/old.mp4"):

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from subjectiveqe import doctor
 from subjectiveqe.codecs import get_codec
@@ -30,6 +30,7 @@ from subjectiveqe.enhancing.look import Look, look_places, mean_look, whole_bloc
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.images import read_rgb
+from subjectiveqe.metrics import psnr
 from subjectiveqe.samples import samples
 
 SIZES = [(1, 1), (7, 13), (64, 65), (200, 33)]
@@ -247,6 +248,20 @@ def test_enlarged_pictures_are_not_taken_for_the_coarsest(sample_paths):
     assert enhancer.look(enlarged).coarseness[2] == pytest.approx(0.6)
     for image in (enlarged, np.asarray(photo)):
         assert enhancer.look(get_codec("webp").code(image, 20).rgb).coarseness[2] > 0.7
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("side", [8, 16])
+def test_mosaics_are_no_blocks_of_a_jpeg(side, first):
+    """Squares that fill blocks; of a smooth picture a coarse JPEG leaves such too, one step apart."""
+    photo, enhancer = Image.fromarray(read_rgb(samples()[2])), Enhancer(runtime="onnxruntime")
+    small = photo.reduce(side)
+    mosaic = np.asarray(small.resize((small.width * side, small.height * side), Image.Resampling.NEAREST))
+    lq = get_codec("jpeg").code(np.ascontiguousarray(mosaic), 60).rgb[first:, first:]
+    assert not enhancer.look(lq).coarseness.any()
+    assert psnr(enhancer(lq), mosaic[first:, first:]) > psnr(lq, mosaic[first:, first:]) - 0.1
+    smooth = np.asarray(photo.filter(ImageFilter.GaussianBlur(side)))
+    assert enhancer.look(get_codec("jpeg").code(smooth, 3).rgb[first:, first:]).coarseness.any()
 
 
 def test_frames_of_few_colours_tell_nothing_among_others():

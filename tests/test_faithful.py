@@ -187,6 +187,9 @@ def test_the_command_keeps_to_the_file_and_says_what_it_took(tmp_path):
     assert told.exit_code == 1
     assert "is no JPEG" in lines[str(tmp_path / "drawing.png")]["reason"]
     assert lines[str(source)]["faithfulness"]["coefficients"] == 128 * 160
+    warning = "saved with loss, as jpeg: fewer coefficients agree with the file then"
+    assert lines[str(source)]["warnings"] == [warning]
+    assert warning not in streamed.stderr
 
 
 def test_a_batch_writes_pictures_as_faithful_as_the_stream(tmp_path, enhancer):

@@ -163,6 +163,21 @@ def test_blocks_beside_iptc_stay_but_for_the_thumbnail(tmp_path):
     assert photoshop(*blocks) in (tmp_path / "out.jpg").read_bytes()
 
 
+def test_blocks_go_on_from_segment_to_segment(tmp_path):
+    """Of which Photoshop makes as many as it takes; a block that fits into one is not cut."""
+    long = np.random.default_rng(0).bytes(64_900)
+    segments = [photoshop((0x0BB7, b"", long)), photoshop((0x0404, b"", RECORDS))]
+    save(tmp_path / "in.jpg", b"".join(segments))
+    assert copy(tmp_path / "in.jpg", tmp_path / "out.jpg").warnings == ()
+    assert photoshop((0x0BB7, b"", long), (0x0404, b"", RECORDS)) in (tmp_path / "out.jpg").read_bytes()
+    records = RECORDS * 4000
+    longer = photoshop((0x0BB7, b"", b"short"))[18:] + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(records)) + records
+    parts = [longer[place : place + 60_000] for place in range(0, len(longer), 60_000)]
+    save(tmp_path / "in.jpg", b"".join(application(13, b"Photoshop 3.0\0" + part) for part in parts))
+    copy(tmp_path / "in.jpg", tmp_path / "out.jpg")
+    assert b"".join(read_application(tmp_path / "out.jpg", 13, b"Photoshop 3.0\0")) == longer
+
+
 @pytest.mark.parametrize("name", ["png", "webp", "avif", "heic", "gif", "bmp"])
 def test_iptc_is_named_where_it_has_no_place(tmp_path, name):
     of_gif = ("gif has 256 colours, and pixels that are seen or not",) if name == "gif" else ()

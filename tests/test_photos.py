@@ -270,6 +270,87 @@ def test_colours_of_a_png_by_code_points_are_those_of_heic(tmp_path):
         open_photo(tmp_path / "pq.png", "png")
 
 
+def with_chunks(path, *chunks, behind=False):
+    """A PNG file with more chunks, before its pixels or behind them."""
+    plain = io.BytesIO()
+    Image.new("RGB", (8, 8), (0, 200, 0)).save(plain, "PNG")
+    data, more = plain.getvalue(), b"".join(png_chunk(*chunk) for chunk in chunks)
+    place = len(data) - 12 if behind else 33
+    path.write_bytes(data[:place] + more + data[place:])
+    return path
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_what_a_png_says_behind_its_pixels_is_read_too(tmp_path, squeezed):
+    """Where ExifTool puts it."""
+    said = zlib.compress(XMP) if squeezed else XMP
+    xmp = b"XML:com.adobe.xmp\0" + bytes([squeezed, 0]) + b"\0\0" + said
+    block = exif().tobytes().removeprefix(b"Exif\0\0")
+    path = with_chunks(tmp_path / "a.png", (b"iTXt", xmp), (b"eXIf", block), behind=True)
+    assert copy(path, tmp_path / "b.jpg").warnings == ()
+    with Image.open(tmp_path / "b.jpg") as seen:
+        assert (seen.getexif()[MAKER], seen.info["xmp"]) == ("A Maker", XMP)
+    with_chunks(path, (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0damaged"), (b"iTXt", b"XML:com.adobe.xmp"), behind=True)
+    assert "xmp-data" not in open_photo(path, "jpeg").attached
+
+
+def test_code_points_of_a_png_count_more_than_its_profile(tmp_path):
+    profile = b"a name\0\0" + zlib.compress(PROFILE)
+    path = with_chunks(tmp_path / "a.png", (b"cICP", bytes((9, 16, 0, 1))), (b"iCCP", profile))
+    with pytest.raises(ImageError, match=r"its colours are HDR or BT\.2020"):
+        open_photo(path, "png")
+
+
+def test_primaries_of_a_png_are_said(tmp_path):
+    srgb = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    p3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+    said = {
+        "a": ((b"cHRM", p3),),
+        "b": ((b"cHRM", srgb),),
+        "c": ((b"sRGB", b"\0"), (b"cHRM", p3)),
+        "d": ((b"iCCP", b"a\0\0" + zlib.compress(PROFILE)), (b"cHRM", p3)),
+    }
+    for name, chunks in said.items():
+        warnings = open_photo(with_chunks(tmp_path / f"{name}.png", *chunks), "png").warnings
+        assert warnings == (("its primaries (cHRM) are not kept",) if name == "a" else ())
+
+
+@pytest.mark.parametrize("kind", ["dng", "thumbnail", "mosaic", "cr2"])
+def test_raw_files_of_cameras_are_refused(tmp_path, enhancer, draw_image, kind):
+    path = tmp_path / "raw.tif"
+    tags = {"dng": {50706: b"\1\4\0\0"}, "thumbnail": {254: 1}}.get(kind, {})
+    Image.fromarray(draw_image((24, 32))).save(path, tiffinfo=tags)
+    made = path.read_bytes()
+    if kind == "mosaic":
+        place = made.index(struct.pack("<HHI", 262, 3, 1))
+        made = made[: place + 8] + struct.pack("<H", 32803) + made[place + 10 :]
+    if kind == "cr2":  # its name stands before the first table, which is moved
+        made = made[:4] + struct.pack("<I", len(made)) + b"CR\2\0" + made[12:] + made[8:]
+    path.write_bytes(made)
+    [outcome] = enhance_files([path], None, enhancer, in_place=True).of("failed")
+    assert outcome.reason == "is a camera's raw file, of which the sensor's picture is not read; develop it first"
+    assert path.read_bytes() == made
+
+
+def test_colours_of_no_known_kind_are_refused(tmp_path):
+    tifftools_kind = 9  # ITU's Lab, which is not CIE's
+    Image.new("RGB", (8, 8), (10, 200, 90)).save(tmp_path / "in.tif")
+    made = (tmp_path / "in.tif").read_bytes()
+    place = made.index(struct.pack("<HHI", 262, 3, 1))
+    (tmp_path / "in.tif").write_bytes(made[: place + 8] + struct.pack("<H", tifftools_kind) + made[place + 10 :])
+    with pytest.raises(ImageError, match=r"in\.tif: its colours are of a kind that is not known here; save it as RGB"):
+        open_photo(tmp_path / "in.tif", "png")
+
+
+def test_exif_that_a_tiff_says_otherwise_is_not_damaged(tmp_path):
+    tags = Image.Exif()
+    tags[ORIENTATION] = 6
+    Image.new("RGB", (8, 12)).save(tmp_path / "in.png", exif=tags)
+    assert copy(tmp_path / "in.png", tmp_path / "out.tif").warnings == ()
+    with Image.open(tmp_path / "out.tif") as seen:
+        assert seen.getexif()[ORIENTATION] == 6
+
+
 def test_a_gamma_of_a_png_is_said(tmp_path):
     for gamma in (100_000, 55_556, 45_455):
         plain = io.BytesIO()

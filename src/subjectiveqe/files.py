@@ -134,10 +134,11 @@ def list_files(
     for place, inner, names in os.walk(folder, onerror=unread or stop):
         inner[:] = [name for name in inner if recursive and not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and _is_file(path))
+    return sorted(path for path in found if path.suffix.lower() in suffixes and may_be_file(path))
 
 
-def _is_file(path: Path) -> bool:
+def may_be_file(path: Path) -> bool:
+    """Whether a path is a file, as far as can be seen."""
     try:
         return path.is_file()
     except OSError:  # of a folder that may be listed and not entered; whoever opens it will say so

@@ -82,7 +82,8 @@ def sniff_format(path: Path) -> str:
     check_name(path)
     try:
         if not path.is_file():
-            raise ImageError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+            what = "is a folder" if path.is_dir() else "is no file; give - for standard input" if path.exists() else ""
+            raise ImageError(f"{path}: {what or 'no such file'}")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -128,11 +129,15 @@ def open_picture(path: Path) -> pyvips.Image:
     """
     import pyvips
 
+    from .formats.exif import is_camera_raw
+
     check_vips()
     # What libvips remembers of a picture keeps its file open, and Windows replaces no open file.
     pyvips.cache_set_max(0)
     kind = sniff_format(path)
     most = _largest_px(kind)
+    if kind == "tiff" and is_camera_raw(path):
+        raise ImageError(f"{path}: is a camera's raw file, of which the sensor's picture is not read; develop it first")
     try:
         if kind in _READ_BY_PILLOW:
             image = _open_by_pillow(path, kind)
@@ -145,7 +150,8 @@ def open_picture(path: Path) -> pyvips.Image:
             image = _full_scale(image.copy_memory(), bits) if deep else _open_avif(path, image)
         if kind in ("avif", "heic") and is_small and _has_doubled_chroma(image):
             image = _with_smooth_chroma(image)
-        if kind in ("avif", "heic", "png") and is_small and not image.get_typeof("icc-profile-data"):
+        # Of a PNG they count more than a profile, which is for those who do not know them; elsewhere less.
+        if kind == "png" or (kind in ("avif", "heic") and is_small and not image.get_typeof("icc-profile-data")):
             image = _with_colours(image, _code_points(path, kind))
     except ImageError:
         raise

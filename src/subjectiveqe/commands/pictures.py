@@ -40,12 +40,23 @@ class _Batch(_Planned):
     jobs: int | None
 
 
+def _named(text: str) -> Path:
+    """A path that was given; nothing, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise typer.BadParameter("expected the name of a file or folder, got nothing")
+    return Path(text)
+
+
 def enhance(
     inputs: Annotated[
-        list[Path], typer.Argument(help="Pictures, and folders of pictures; - for standard input.", readable=False)
+        list[Path],
+        typer.Argument(
+            help="Pictures, and folders of pictures; - for standard input.", parser=_named, metavar="inputs"
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file for one picture, a folder for more.", readable=False)
+        Path | None,
+        typer.Option("--out", "-o", help="A file for one picture, a folder for more.", parser=_named, metavar="<path>"),
     ] = None,
     strength: Strength = DEFAULT_STRENGTH,
     model: Model = None,
@@ -193,17 +204,19 @@ def _enhance_video(
 def _print_plan(inputs: Sequence[Path], out: Path | None, batch: _Planned, as_json: bool) -> None:
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
+    from ..files import may_be_file
 
     planned = plan_jobs(inputs, out, **batch)
-    for job in planned:
-        if job.unread and as_json:
-            failed = {"status": "failed", "reason": job.unread}
+    reasons = {job: job.unread or ("" if may_be_file(job.source) else "no such file") for job in planned}
+    for job, reason in reasons.items():
+        if reason and as_json:
+            failed = {"status": "failed", "reason": reason}
             typer.echo(json.dumps({"source": str(job.source), "target": str(job.target), **failed}))
-        elif job.unread:
-            typer.echo(f"failed: {job.source}: {job.unread}", err=True)
+        elif reason:
+            typer.echo(f"failed: {job.source}: {reason}", err=True)
         else:  # that what is replaced is there goes without saying, but to programs
             _print_job(job.source, job.target, job.is_there and (as_json or not batch["in_place"]), as_json)
-    exit_by([job for job in planned if job.unread], len(planned))
+    exit_by([reason for reason in reasons.values() if reason], len(planned))
 
 
 def _print_job(source: Path, target: Path, exists: bool, as_json: bool) -> None:

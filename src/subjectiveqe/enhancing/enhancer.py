@@ -28,6 +28,7 @@ from .look import (
     Look,
     find_grid,
     has_few_colours,
+    is_mosaic,
     is_mostly_flat,
     look_beneath,
     spare_enlarged,
@@ -186,7 +187,7 @@ class Enhancer:
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
         patches, gray = patches_of(read, height, width)
-        few_colours = has_few_colours(patches)
+        drawn = has_few_colours(patches)
         scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
@@ -196,17 +197,18 @@ class Enhancer:
             # Of two JPEGs the blocks of the coarser one show.
             return Look(self._assumed, grid if jpeg is None else jpeg.grid, gray)
         blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
+        drawn = drawn or is_mosaic(lq)
         value, log_scale, *beneath = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
         certainty = np.exp(-log_scale)
         mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        if jpeg is not None and not few_colours and jpeg.is_more_than(mean):
+        if jpeg is not None and not drawn and jpeg.is_more_than(mean):
             return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
         asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES
         deepest = look_beneath(mean, *(values.mean(0) for values in beneath)) if asked else mean
         if deepest is not mean and is_mostly_flat(blocks):
             deepest = mean
-        surface = None if deepest is mean or few_colours else mean
-        return Look(np.zeros_like(mean) if few_colours else spare_enlarged(deepest, lq), grid, gray, surface)
+        surface = None if deepest is mean or drawn else mean
+        return Look(np.zeros_like(mean) if drawn else spare_enlarged(deepest, lq), grid, gray, surface)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...

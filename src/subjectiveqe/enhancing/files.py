@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -372,6 +372,9 @@ def _enhance_file(
     if intervals and report:
         strips = intervals.keep(strips, report)
     write_photo(target, photo, strips, saving, format_out)
+    if report and not saving.is_lossless(format_out):
+        warning = f"saved with loss, as {format_out}: fewer coefficients agree with the file then"
+        photo = replace(photo, warnings=(*photo.warnings, warning))
     return _Made(photo, report, enhancer.taken_for(looks[0]))
 
 

@@ -36,6 +36,9 @@ _THUMBNAIL = ((0x0201, 0x0202), (0x0111, 0x0117))
 
 _MM_IN_UNIT = {2: 25.4, 3: 10.0}
 _IPTC, _LONG, _UNDEFINED = 33723, 4, 7
+_SUBFILE, _PHOTOMETRIC, _DNG_VERSION = 254, 262, 50706
+_OF_SENSORS = (32803, 34892)
+"""Kinds of colours: one at each pixel in turn, and one per channel that is not a picture's yet."""
 
 
 def without_thumbnail(exif: bytes) -> bytes:
@@ -204,6 +207,20 @@ def exif_of_tiff(path: Path) -> bytes | None:
     return None
 
 
+def is_camera_raw(path: Path) -> bool:
+    """Whether a TIFF file is what a camera's sensor saw, of which the first picture is a small copy, or no picture yet.
+
+    Source: Adobe, "Digital Negative Specification" 1.7 (DNG, as NEF and ARW have it); CR2 has its name at byte 8.
+    """
+    with suppress(Exception), path.open("rb") as file:  # damaged, or of more than there is room for
+        if file.read(10)[8:] == b"CR":
+            return True
+        tags = read_tables(file)["ifds"][0]["tags"]
+        kind, colours = (tags[tag]["data"][0] if tag in tags else 0 for tag in (_SUBFILE, _PHOTOMETRIC))
+        return _DNG_VERSION in tags or bool(kind & 1) or colours in _OF_SENSORS
+    return False
+
+
 def has_place(exif: bytes) -> bool:
     """Whether an EXIF block came from a GeoTIFF, of whose tags other formats keep none."""
     return not _table_of(exif).get("tags", {}).keys().isdisjoint(_PLACE)
@@ -212,7 +229,9 @@ def has_place(exif: bytes) -> bool:
 def can_go_into_tiff(exif: bytes) -> bool:
     """Whether `add_to_tiff` will understand a block."""
     with suppress(Exception):  # what can be read may still lack values that would have to be written
-        return _block(_table_of(exif)) is not None
+        table = _table_of(exif)
+        _block(table)
+        return "tags" in table
     return False
 
 

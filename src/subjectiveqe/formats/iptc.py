@@ -6,11 +6,39 @@ Source: IPTC, "Information Interchange Model" 4.2; Adobe, "Photoshop File Format
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _NAME, _BLOCK, _RECORD = b"Photoshop 3.0\0", b"8BIM", b"\x1c"
 _IPTC = 0x0404
 _THUMBNAILS = (0x0409, 0x040C)
+
+
+def iptc_of_jpeg(segments: Iterable[bytes]) -> bytes:
+    """Photoshop's blocks of a JPEG file, which go on from segment to segment, as one; of what follows their name."""
+    content = b"".join(segments)
+    return _NAME + content if content else b""
+
+
+def photoshop_segments(data: bytes, most_bytes: int) -> list[bytes]:
+    """The same the other way round: blocks as segments, of which none is cut that fits into one.
+
+    Args:
+        data: blocks with their name, as `iptc_for` gives them.
+        most_bytes: of one segment, with the name that each has.
+    """
+    room = most_bytes - len(_NAME)
+    blocks = [block for _, block, _ in _blocks(data)]
+    blocks.append(data[len(_NAME) + sum(map(len, blocks)) :])  # what is damaged
+    segments, last = [], b""
+    for block in blocks:
+        if len(last) + len(block) > room:
+            segments.append(last)
+            last = b""
+        last += block
+        while len(last) > room:
+            segments.append(last[:room])
+            last = last[room:]
+    return [_NAME + part for part in (*segments, last) if part]
 
 
 def iptc_records(data: bytes) -> bytes:

@@ -32,10 +32,10 @@ from .exif import (
     with_orientation,
     without_thumbnail,
 )
-from .iptc import iptc_for, iptc_records
-from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_comments
+from .iptc import iptc_for, iptc_of_jpeg, iptc_records
+from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_application, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
-from .pngchunks import keyword, read_gamma, read_texts
+from .pngchunks import keyword, read_behind_pixels, read_gamma, read_primaries, read_texts
 
 if TYPE_CHECKING:
     import pyvips
@@ -181,8 +181,11 @@ def _describe(
     attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out)
     texts, said_of_texts = _texts(path, kind, format_out)
     warnings = [*_said_of_lost(path, image, kind, lost), *said_of_texts, *said_of_attached]
-    if kind == "png" and "icc-profile-data" not in attached and (gamma := read_gamma(path)):
-        warnings.append(f"its gamma ({gamma:g}) is not kept")
+    if kind == "png" and "icc-profile-data" not in attached:
+        if gamma := read_gamma(path):
+            warnings.append(f"its gamma ({gamma:g}) is not kept")
+        if read_primaries(path):
+            warnings.append("its primaries (cHRM) are not kept")
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     code_points = _code_points(path, image, format_out)
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
@@ -266,11 +269,10 @@ def _carried(
     if "exif-data" in carried:
         exif = with_density_turned(carried["exif-data"]) if changes_sides else carried["exif-data"]
         carried["exif-data"] = with_orientation(exif, orientation)
-    for name, what, head in (("exif-data", "EXIF", 6), ("iptc-data", "IPTC", 0)):
-        num_bytes, most = len(bare_exif(carried.get(name, b""))), MOST_BYTES - head  # of 6 bytes, which name EXIF
-        if format_out == "jpeg" and num_bytes > most:
-            said.append(f"{what} of {num_bytes} bytes is not kept, jpeg has {most} for it")
-            del carried[name]
+    num_bytes, most = len(bare_exif(carried.get("exif-data", b""))), MOST_BYTES - 6  # bytes, which name it
+    if format_out == "jpeg" and num_bytes > most:
+        said.append(f"EXIF of {num_bytes} bytes is not kept, jpeg has {most} for it")
+        del carried["exif-data"]
     return carried, said
 
 
@@ -279,6 +281,10 @@ def _attached(
 ) -> tuple[dict[str, bytes], tuple[bytes, ...], list[str]]:
     """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said."""
     attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
+    if kind == "png":
+        attached = read_behind_pixels(path) | attached
+    if kind == "jpeg" and "iptc-data" in attached:  # libvips reads the first segment alone
+        attached["iptc-data"] = iptc_of_jpeg(read_application(path, 13, b"Photoshop 3.0\0")) or attached["iptc-data"]
     further = read_extension(path) if kind == "jpeg" and "xmp-data" in attached else ()
     said = []
     if further and format_out != "jpeg":
@@ -307,6 +313,8 @@ def _plain(path: Path, image: pyvips.Image, kind: str, format_out: str) -> tuple
     said = []
     profile = bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else None
     is_deep = image.format == "ushort"
+    if image.interpretation == "multiband":
+        raise ImageError(f"{path}: its colours are of a kind that is not known here; save it as RGB first")
     if image.interpretation not in ("srgb", "rgb", "b-w", "rgb16", "grey16", "scrgb"):
         said.append(f"{image.interpretation} colours become sRGB")
         if profile and image.interpretation == "cmyk":

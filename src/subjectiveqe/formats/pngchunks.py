@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,9 @@ _ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")
 
 _HEADER_BYTES = 8 + 25
 """Signature and IHDR, behind which text may stand."""
+
+_OF_SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+"""White, red, green and blue as cHRM has them, in 100,000ths."""
 
 _MOST_BYTES = 2**24
 """Of one chunk; longer ones are left out."""
@@ -42,6 +46,33 @@ def read_chunk(path: Path, kind: bytes) -> bytes | None:
     return None
 
 
+def read_behind_pixels(path: Path) -> dict[str, bytes]:
+    """EXIF and XMP that stand behind the pixels of a PNG file, where libvips does not look, by its names for them."""
+    found: dict[str, bytes] = {}
+    with path.open("rb") as file:
+        is_behind = False
+        for name, length in _chunks(file):
+            is_behind |= name == b"IDAT"
+            if not is_behind or length > _MOST_BYTES:
+                continue
+            if name == b"eXIf":
+                found["exif-data"] = file.read(length)
+            elif name == b"iTXt" and (xmp := _xmp(file.read(length))):
+                found["xmp-data"] = xmp
+    return found
+
+
+def _xmp(content: bytes) -> bytes:
+    """What an iTXt chunk says, if that is XMP: behind its keyword, two flags, a language and a translated keyword."""
+    name, _, rest = content.partition(b"\0")
+    if name != _ELSEWHERE[0] or len(rest) < 2:
+        return b""
+    text = rest[2:].split(b"\0", 2)[-1]
+    with suppress(zlib.error):
+        return zlib.decompress(text) if rest[0] else text
+    return b""
+
+
 def replace_chunk(path: Path, kind: bytes, data: bytes) -> None:
     """Writes over the first chunk of a kind before the pixels, where there is one as long."""
     with path.open("rb+") as file:
@@ -59,6 +90,14 @@ def read_gamma(path: Path) -> float | None:
     told = read_chunk(path, b"gAMA")
     gamma = int.from_bytes(told or b"", "big") / 1e5
     return gamma if told and abs(gamma - 0.45455) > 0.005 else None
+
+
+def read_primaries(path: Path) -> bool:
+    """Whether a PNG file says by its primaries, in place of a profile, that its colours are not those of sRGB."""
+    told = read_chunk(path, b"cHRM") or b""
+    if len(told) != 32 or read_chunk(path, b"sRGB") is not None:
+        return False
+    return any(abs(a - b) > 1000 for a, b in zip(struct.unpack(">8I", told), _OF_SRGB, strict=True))
 
 
 def keyword(chunk: bytes) -> bytes:

@@ -21,7 +21,8 @@ from .apng import write_frames
 from .density import UNTOLD, leave_untold
 from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_density, with_orientation
 from .heif import replace_exif
-from .jpegsegments import add_segments, application, jfif
+from .iptc import photoshop_segments
+from .jpegsegments import MOST_BYTES, add_segments, application, jfif
 from .jpegxmp import xmp_segments
 from .photos import CARRIED, FORMATS, Photo, Pixels
 from .pngchunks import add_chunks, png_chunk
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pyvips
 
 _QUALITY = {"jpeg": 95, "webp": 92, "avif": 85, "heic": 90}
+_LOSSLESS = ("png", "tiff", "bmp")
+
 LOSSY = ("jpeg", "gif")
 """Formats that are not lossless here, whatever is asked for; GIF has 255 colours."""
 _WRITTEN_BY_PILLOW = ("heic", "bmp")  # pyvips-binary has no encoder for either
@@ -87,6 +90,10 @@ class Saving:
             "--chroma": self.chroma != "444" and format_out not in with_chroma,
         }
         return [name for name, is_useless in useless.items() if is_useless]
+
+    def is_lossless(self, format_out: str) -> bool:
+        """Whether a result of that format has the very pixels that were made."""
+        return self.lossless or format_out in _LOSSLESS
 
     def format_for(self, source_format: str) -> str:
         """The format asked for, or the source's; PNG for what is read and not written (PPM)."""
@@ -198,7 +205,7 @@ def _add_own(
         first = [] if density == UNTOLD else [jfif(density)]
         first += [application(1, exif_of_jpeg(own["exif-data"]))] if "exif-data" in own else []
         first += xmp_segments(own["xmp-data"]) if "xmp-data" in own else []
-        first += [application(13, own["iptc-data"])] if "iptc-data" in own else []
+        first += [application(13, part) for part in photoshop_segments(own.get("iptc-data", b""), MOST_BYTES)]
         if first or texts:
             add_segments(aside, first, texts)
     elif format_out == "png":
