@@ -101,7 +101,11 @@ def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "rows.jsonl").read_text().count("\n") == 13
 
 
-@pytest.mark.parametrize("damaged", ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"nothing": 1}}'])
+LACKING = {"origin": {}, "info": dict.fromkeys(("name", "codec", "level", "num_bytes", "height", "width"), 1)}
+LACKING |= {"set_name": "a", "before": {"psnr_db": 30}, "after": {}, "seconds_per_mp": 1}
+
+
+@pytest.mark.parametrize("damaged", ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"x": 1}}', json.dumps(LACKING)])
 def test_a_damaged_row_is_named(photos, tmp_path, damaged):
     benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()

@@ -25,6 +25,7 @@ from subjectiveqe.evaluating.evaluate import evaluate, open_sets
 from subjectiveqe.evaluating.measures import MEASURES, is_better
 from subjectiveqe.evaluating.report import SHOWN_PX, Table, compare, write_report
 from subjectiveqe.evaluating.write import describe_machine
+from subjectiveqe.files import held
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.metrics import lpips, psnr
 
@@ -176,6 +177,13 @@ def test_a_pair_that_cannot_be_shown_is_in_no_mean(tmp_path, monkeypatch):
     summary = evaluate(brighten, {"noise": draw_pairs(levels=(10,))}, tmp_path)
     assert [row.info.name for row in summary.rows] == ["picture1.png"]
     assert [str(path) for path, _ in summary.failed] == ["noise/picture0.png__jpeg-10"]
+
+
+def test_two_at_a_time_do_not_write_to_one_folder(tmp_path):
+    with held(tmp_path, "another"), pytest.raises(ConfigError, match="another evaluation writes here; wait for it"):
+        evaluate(brighten, {"noise": draw_pairs()}, tmp_path)
+    evaluate(brighten, {"noise": draw_pairs()}, tmp_path)
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_nothing_to_measure_is_an_error_and_leaves_no_file(tmp_path):

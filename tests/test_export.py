@@ -159,6 +159,8 @@ def test_a_network_that_is_told_nothing_cannot_be_told_less(tmp_path):
     save_net(tmp_path / "told.safetensors", small_net("told"), {})
     with pytest.raises(ConfigError, match=r"told\.safetensors: is not told of hevc-420; leave that --less out"):
         export_onnx(tmp_path / "told.safetensors", tmp_path / "net.onnx", less=["hevc:0.4:0.3", "hevc-420:0.4:0.3"])
+    with pytest.raises(ConfigError, match=r'--less "hevc:0\.4:0\.2": says another thing of the same place'):
+        export_onnx(tmp_path / "told.safetensors", tmp_path / "net.onnx", less=["hevc:0.4:0.3", "hevc:0.4:0.2"])
     with pytest.raises(ConfigError, match=r'--less "hevc: 0\.4:0\.3": expected family:coarseness:less'):
         export_onnx(tmp_path / "told.safetensors", tmp_path / "net.onnx", less=["hevc: 0.4:0.3"])
     assert not (tmp_path / "net.onnx").exists()

@@ -286,6 +286,18 @@ def test_another_network_is_refused(tmp_path):
         load_net(tmp_path / "other.pt")
 
 
+def test_equal_weights_make_equal_files(tmp_path):
+    """By which runs and rows tell what they began with; the library writes metadata in any order."""
+    net, metadata = UNet(num_feat=(4, 4), num_block=(1, 1)), {f"key {number}": "é" for number in range(20)}
+    for name in ("a", "b"):
+        save_net(tmp_path / f"{name}.safetensors", net, metadata)
+    content = (tmp_path / "a.safetensors").read_bytes()
+    assert content == (tmp_path / "b.safetensors").read_bytes()
+    loaded, header = load_net(tmp_path / "a.safetensors")
+    assert metadata.items() <= header.items()
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in net.state_dict().items())
+
+
 def test_the_end_of_a_name_may_be_in_capitals(tmp_path):
     net = UNet(num_feat=(4, 4), num_block=(1, 1))
     save_net(tmp_path / "a.safetensors", net)

@@ -66,6 +66,16 @@ def test_integers_are_close_to_floats(tmp_path, pairs, draw_image, runtime):
     assert (header["licence"], header["precision"], header["trained_at"]) == ("CC0-1.0", "int8", "0.25")
 
 
+def test_a_strength_that_a_model_does_not_have_is_refused(tmp_path, pairs):
+    model = model_of(tmp_path)
+    content = onnx.load(model)
+    content.metadata_props.add(key="trained_at", value="1")
+    onnx.save(content, model)
+    with pytest.raises(ConfigError, match="has no dial, runs at strength 1; leave --strength out"):
+        quantize_onnx(model, [pairs], tmp_path / "int8.onnx", strength=0.3)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
 def test_no_patches_are_refused(tmp_path, pairs):
     with pytest.raises(ConfigError, match="expected one patch or more, got 0"):
         quantize_onnx(model_of(tmp_path), [pairs], tmp_path / "int8.onnx", patches=0)

@@ -496,6 +496,30 @@ def test_a_damaged_note_of_what_a_run_began_with_is_named(recipe_path, tmp_path,
         train(recipe, tmp_path / "run", resume=True)
 
 
+def test_a_run_that_is_refused_leaves_its_folder_as_it_was(recipe_path, tmp_path):
+    changes = ["gan=null", "valid=null", "psnr.steps=1", "data.workers=0"]
+    for number, name in enumerate(("first", "other")):
+        train(read_recipe(recipe_path, [*changes, f"seed={number}"]), tmp_path / name)
+    first, other = (tmp_path / name / "psnr" / "last.safetensors" for name in ("first", "other"))
+    train(read_recipe(recipe_path, changes), tmp_path / "run", init_from=first)
+    kept = {
+        path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file() and path.suffix != ".log"
+    }
+    assert {path.name for path in kept} == {"recipe.yaml", "environment.json", "start.json", "pairs.json"}
+    with pytest.raises(ConfigError, match=r"its run started from .*first"):
+        train(read_recipe(recipe_path, [*changes, "psnr.steps=9"]), tmp_path / "run", resume=True, init_from=other)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_workers_without_memory_to_share_are_told_in_a_line():
+    def fail():
+        yield 1
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    with pytest.raises(SubjectiveQEError, match=r"data\.workers: one has failed \(unable .*or --set data\.workers=0"):
+        list(batches._told_plainly(fail()))
+
+
 def test_what_a_later_stage_rests_on_does_not_change(recipe_path, tmp_path):
     changes = ["psnr.steps=1", "gan.steps=1", "data.workers=0"]
     train(read_recipe(recipe_path, changes), tmp_path / "run")
@@ -555,7 +579,7 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         ("net_g.kind=unett", 'unknown net_g.kind "unett"; did you mean "unet"'),
         ("net_g.hparams={width: 3}", "unet does not take them"),
         ("gan.loss.percep_kind=vgg19", "vgg19.*sqe weights"),
-        ("data.emphasis=[1, 2]", "'data': 2 values of emphasis for 1 pairs; give one for each"),
+        ("data.emphasis=[1, 2]", '"data": 2 values of emphasis for 1 pairs; give one for each'),
         ("net_g.hparams={num_feat: [8, 8, 8], num_block: [1, 1]}", "unet does not take them"),
         ("net_d.kind=vgg128", "data.patch_px: .* does not suit net_d"),
         ("net_d.hparams={num_feats: 4}", "patch does not take them"),
@@ -577,6 +601,10 @@ def test_training_starts_from_given_weights_of_the_same_network_only(recipe_path
         (
             "psnr.only=gate; net_g.hparams.gate=true; net_g.hparams.num_coarseness=2; psnr.loss={pix: 0, estimate: 1}",
             'psnr.only: nothing trains "gate" without a loss beside "estimate"',
+        ),
+        (
+            "psnr.only=estimator.beneath; net_g.hparams.num_coarseness=2; psnr.loss={pix: 0, estimate: 1}",
+            'nothing trains "estimator.beneath"',
         ),
         ("psnr.only=gates", r'psnr\.only: no parameter of unet begins with "gates"'),
         ("gan=null; data.patch_px=8", "8 is too small for border, expected 9 or more"),

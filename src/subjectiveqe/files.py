@@ -83,11 +83,14 @@ _PATIENCE_S = 2.0
 def held(folder: Path, busy: str) -> Iterator[None]:
     """Makes a folder that one process at a time works in, by a lock of the system's, which goes when the process dies.
 
+    Its file goes at the end, and so does the folder, if it was not there and nothing is in it.
+
     Raises:
         ConfigError: another process works there; with `busy` for a message.
     """
     from filelock import FileLock, Timeout  # 50 ms, which most commands do without
 
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
@@ -97,7 +100,12 @@ def held(folder: Path, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # while it is held: nobody waits for it, and whoever comes now makes another
+            (folder / LOCK).unlink()
         lock.release()
+        if is_new:
+            with suppress(OSError):  # of which there is none, or with files in it
+                folder.rmdir()
 
 
 LOCK = ".lock"

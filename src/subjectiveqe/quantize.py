@@ -15,7 +15,7 @@ import numpy as np
 from .codecs.coarseness import Less, told
 from .data.pairs import PairSet, centre
 from .data.store import open_pairs
-from .dial import DEFAULT_STRENGTH, TRAINED_AT, check_strength, turn
+from .dial import DEFAULT_STRENGTH, DIAL, TRAINED_AT, check_strength, turn
 from .enhancing.network import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError
 from .export import check_onnx_name, reach_px
@@ -34,7 +34,7 @@ little work and by which the whole change is scaled; by names in `UNet`."""
 
 
 def quantize_onnx(
-    model: Path, pairs: Sequence[Path], out: Path, patches: int = 32, strength: float = DEFAULT_STRENGTH
+    model: Path, pairs: Sequence[Path], out: Path, patches: int = 32, strength: float | None = None
 ) -> int:
     """Writes a model with 8-bit weights and activations; its ranges are those met on real patches.
 
@@ -47,12 +47,13 @@ def quantize_onnx(
             of 192 px and more on both sides.
         out: the .onnx file; it appears only when ONNX Runtime has run it.
         patches: how many, of 192 px, in all.
-        strength: where the dial of `model` is set for good; one without a dial stays where it was trained.
+        strength: where the dial of `model` is set for good, `DEFAULT_STRENGTH` if not given; one without a dial stays
+            where it was trained.
     Returns:
         The number of convolutions in integers.
     Raises:
-        ConfigError: an output that is not named .onnx or is the model given, no patches, a strength out of range, or
-            pairs that are all too small.
+        ConfigError: an output that is not named .onnx or is the model given, no patches, a strength out of range or
+            other than that of a model without a dial, or pairs that are all too small.
         ModelError: a file that is no such model.
         StoreError: pairs that cannot be read.
     """
@@ -64,16 +65,19 @@ def quantize_onnx(
     refuse_input(out, [model])
     if patches < 1:
         raise ConfigError(f"expected one patch or more, got {patches}")
-    check_strength(strength)
+    asked = DEFAULT_STRENGTH if strength is None else strength
+    check_strength(asked)
     with tempfile.TemporaryDirectory(prefix="sqe-") as folder, atomic_path(out) as aside:
         plain = Path(folder) / "plain.onnx"
-        header = _fold(model, strength, plain)
-        strength = place_of_dial(model, header, strength)
+        header = _fold(model, asked, plain)
+        place = place_of_dial(model, header, asked)
+        if strength is not None and place != strength:
+            raise ConfigError(f"{model}: has no dial, runs at strength {place:g}; leave --strength out")
         graph = onnx.load(plain)
         _drop_identities(graph)
         onnx.save(graph, plain)
         chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
-        feeds = _draw_feeds(plain, pairs, patches, strength, told_less(model, header))
+        feeds = _draw_feeds(plain, pairs, patches, place, told_less(model, header))
         with _quiet():
             quantize_static(
                 plain,
@@ -89,7 +93,8 @@ def quantize_onnx(
                 extra_options={"CalibPercentile": _PERCENTILE},
             )
         quantized = onnx.load(aside)
-        header |= {"precision": "int8", TRAINED_AT: f"{strength:g}"}
+        header.pop(DIAL, None)  # what it says of the dial that it had
+        header |= {"precision": "int8", TRAINED_AT: f"{place:g}"}
         # Farther than in floats: what would be rounded away may tip an integer over.
         header["reach_px"] = str(reach_px(quantized, int(header["receptive_px"]), int(header["stride_px"])))
         onnx.helper.set_model_props(quantized, header)

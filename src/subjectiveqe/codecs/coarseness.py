@@ -155,7 +155,10 @@ def read_less(points: Sequence[str]) -> Less:
             raise ConfigError(
                 f'--less "{text}": expected family:coarseness:less, as webp:0.6:0.1; families are {known}'
             )
-        curves.setdefault(family, []).append((place, less))
+        curve = curves.setdefault(family, [])
+        if any(place == other for other, _ in curve):
+            raise ConfigError(f'--less "{text}": says another thing of the same place; leave one out')
+        curve.append((place, less))
     return {family: sorted(curve) for family, curve in curves.items()}
 
 

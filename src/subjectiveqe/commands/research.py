@@ -264,7 +264,9 @@ def quantize(
     pairs: Annotated[
         list[Path], typer.Option(help="Training pairs to find the ranges on; may be given several times.")
     ],
-    strength: Annotated[float, typer.Option(help="Where the dial is set for good, 0 to 1.")] = DEFAULT_STRENGTH,
+    strength: Annotated[
+        float | None, typer.Option(help="Where the dial is set for good, 0 to 1; 1 if not given.")
+    ] = None,
 ) -> None:
     """Make an ONNX file of 8-bit integers.
 

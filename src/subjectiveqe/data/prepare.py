@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, parent_process
@@ -136,10 +136,8 @@ def prepare(
                 report(number, total)
             if writer.finished:
                 index = writer.complete(tuple(sorted(skipped)))
-                with suppress(OSError):  # Windows deletes it by itself, and not while it is held
-                    (out / LOCK).unlink()
                 return _result(source, index)
-        shutil.rmtree(out)
+        shutil.rmtree(out.resolve())
         name, reason = skipped[0]
         raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
     except (OSError, ImageError) as error:

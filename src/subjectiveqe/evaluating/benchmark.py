@@ -271,7 +271,7 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
             row = json.loads(line)
             origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
             for side in ("before", "after"):
-                row[side] = row[side] and {name: float(value) for name, value in row[side].items()}
+                row[side] = row[side] and {name: float(row[side][name]) for name in plan["measures"]}
             rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{path}: line {number} is damaged; delete the line, or the file to begin anew") from None
@@ -279,8 +279,13 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
 
 
 def _append(path: Path, row: Row, origin: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_as_json({**asdict(row), "origin": origin}), allow_nan=False) + "\n")
+    line = json.dumps(_as_json({**asdict(row), "origin": origin}), allow_nan=False) + "\n"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        error.filename = str(path)  # which one met while writing does not have
+        raise
 
 
 def _as_json(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..data.pairs import PairInfo, PairSet
 from ..data.store import files_of, open_pairs
 from ..errors import PICTURE_FAILED, ConfigError, ShapeError, SubjectiveQEError, reason_of
+from ..files import held
 from ..images import RGB, write_png
 from ..metrics import Original
 from .measures import MEASURES, check_measures
@@ -71,35 +72,36 @@ def evaluate(
     if save_images and model is None:
         raise ConfigError("save_images: there are no outputs without a model; leave it out")
     check_measures(measures)
-    chosen = _choose(jobs, sets, shown)
-    rows: list[Row] = []
-    failed: list[tuple[Path, str]] = []
-    comparisons: dict[tuple[str, int], Comparison] = {}
-    is_warm = False
-    for done, (set_name, index) in enumerate(jobs):
-        info = sets[set_name].infos[index]
-        try:
-            lq, gt = sets[set_name].read(index)
-            if model is not None and not is_warm:
-                model(lq[:64, :64])
-                is_warm = True
-            row, out = measure_pair(model, set_name, info, lq, Original(gt), measures)
-            if not rows:
-                _remove_outputs(images, inputs)
-            if save_images and out is not None:
-                _save_output(images, Path(set_name, f"{label_of(info)}.png"), out)
-            if (set_name, index) in chosen:
-                comparisons[set_name, index] = compare(title_of(set_name, info), caption_of(row), lq, out, gt)
-            rows.append(row)
-        except PICTURE_FAILED as error:
-            failed.append((Path(set_name) / label_of(info), reason_of(error)))
-        if progress:
-            progress(done + 1, len(jobs))
-    if not rows:
-        raise SubjectiveQEError(f"none of {len(jobs)} pairs could be measured; {failed[0][0]}: {failed[0][1]}")
-    in_order = [comparisons[key] for key in chosen if key in comparisons]
-    all_facts = {**getattr(model, "metadata", {}), **(facts or {})}
-    return write_results(out_dir, "Evaluation", rows, failed, in_order, all_facts)
+    with held(out_dir, "another evaluation writes here; wait for it, or give another --out"):
+        chosen = _choose(jobs, sets, shown)
+        rows: list[Row] = []
+        failed: list[tuple[Path, str]] = []
+        comparisons: dict[tuple[str, int], Comparison] = {}
+        is_warm = False
+        for done, (set_name, index) in enumerate(jobs):
+            info = sets[set_name].infos[index]
+            try:
+                lq, gt = sets[set_name].read(index)
+                if model is not None and not is_warm:
+                    model(lq[:64, :64])
+                    is_warm = True
+                row, out = measure_pair(model, set_name, info, lq, Original(gt), measures)
+                if not rows:
+                    _remove_outputs(images, inputs)
+                if save_images and out is not None:
+                    _save_output(images, Path(set_name, f"{label_of(info)}.png"), out)
+                if (set_name, index) in chosen:
+                    comparisons[set_name, index] = compare(title_of(set_name, info), caption_of(row), lq, out, gt)
+                rows.append(row)
+            except PICTURE_FAILED as error:
+                failed.append((Path(set_name) / label_of(info), reason_of(error)))
+            if progress:
+                progress(done + 1, len(jobs))
+        if not rows:
+            raise SubjectiveQEError(f"none of {len(jobs)} pairs could be measured; {failed[0][0]}: {failed[0][1]}")
+        in_order = [comparisons[key] for key in chosen if key in comparisons]
+        all_facts = {**getattr(model, "metadata", {}), **(facts or {})}
+        return write_results(out_dir, "Evaluation", rows, failed, in_order, all_facts)
 
 
 def measure_pair(

@@ -59,7 +59,17 @@ def save_net(path: Path, net: nn.Module, metadata: Mapping[str, str] = {}, half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     # Written by Python: the library's own writing leaves a file that others may not read, and tracebacks on full disks.
     with atomic_path(path) as aside:
-        aside.write_bytes(safetensors.torch.save(state, metadata={**metadata, **describe(net)}))
+        aside.write_bytes(_in_order(safetensors.torch.save(state, metadata={**metadata, **describe(net)})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library leaves to chance: equal weights, equal files."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # as tensors are aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def describe(net: nn.Module) -> dict[str, str]:

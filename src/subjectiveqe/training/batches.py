@@ -16,7 +16,7 @@ from ..config import DataConfig
 from ..data.pairs import FilePairs, PairSet
 from ..data.patches import Patches
 from ..data.store import open_pairs
-from ..errors import SubjectiveQEError
+from ..errors import SubjectiveQEError, first_line
 from ..images import RGB
 from ..machine import cpu_count
 
@@ -112,6 +112,13 @@ def _told_plainly(loader: Iterable[Any]) -> Iterator[Any]:
             raise
         name = type(error).__name__
         raise type(error)(str(error).rpartition(f"{name}: ")[2].strip()) from None
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("shared memory", "resize file", "DataLoader worker")):
+            raise
+        raise SubjectiveQEError(
+            f"data.workers: one has failed ({first_line(error)}); give memory that processes share more room "
+            "(docker run --shm-size), or --set data.workers=0"
+        ) from None
 
 
 def _to_network(pixels: Tensor, device: torch.device) -> Tensor:

@@ -109,7 +109,9 @@ def check(recipe: Recipe, start: Start) -> None:
 def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
     """Refuses losses that do not reach what alone is to be trained: `estimate` the estimator, the others the rest."""
     trained = {
-        param.startswith("estimator.") for param, _ in net_g.named_parameters() if param.startswith(stage.only or "")
+        param.startswith("estimator.")
+        for param, _ in net_g.named_parameters()
+        if param.startswith(stage.only or "") and not param.startswith("estimator.beneath.")  # of sqe calibrate
     }
     for loss in stage.losses:
         reached = {True} if loss.estimate else set()
@@ -196,8 +198,8 @@ _FREE_OF_STAGES = ("steps", "lr", "lr_d", "clip_norm", "spike_factor")
 _FREE_KEYS = ("valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
 
 
-def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
-    """Notes recipe and environment in the folder; ConfigError where it holds another run.
+def refuse_other_run(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    """Raises ConfigError where a folder holds another run than this one.
 
     A run that has no checkpoint yet is nothing to go on with: unless it is resumed, another takes its folder.
     """
@@ -209,9 +211,9 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
             (run_dir / note).unlink(missing_ok=True)
     elif not kept.exists():
         log.warning("%s: holds no run to go on with, so this one begins at its first step", run_dir)
-    values = recipe.model_dump(mode="json")
     if kept.exists() and resume:
-        before, now = _flat(read_recipe(kept).model_dump(mode="json")), _flat(values)  # what was not there is as usual
+        # What was not there is as usual.
+        before, now = (_flat(one.model_dump(mode="json")) for one in (read_recipe(kept), recipe))
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
         bound = [key for key in changed if not _is_free(key)]
         if bound:
@@ -219,7 +221,11 @@ def prepare_run_dir(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         done = [key for key in changed if key.startswith("psnr.")]
         if done and (run_dir / "gan" / STATE).exists():
             raise ConfigError(f"{run_dir}: its gan stage has begun, so {done[0]} stays; keep it or start a new run")
-    write_text(kept, yaml.safe_dump(values, sort_keys=False))
+
+
+def note_run(recipe: Recipe, run_dir: Path, resume: bool) -> None:
+    """Notes in its folder the recipe of a run, and what it runs in."""
+    write_text(run_dir / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     environment = {
         "subjectiveqe": __version__,
         "python": platform.python_version(),

@@ -38,7 +38,8 @@ from .before import (
     build,
     check,
     logged,
-    prepare_run_dir,
+    note_run,
+    refuse_other_run,
     same_pairs,
     same_start,
     weights_from,
@@ -83,10 +84,11 @@ def train(
         writes = distributed.rank() == 0
         if writes:
             ends.enter_context(held(run_dir, "another process is training here; wait for it or stop it"))
-            prepare_run_dir(recipe, run_dir, resume)
+            refuse_other_run(recipe, run_dir, resume)
             ends.enter_context(logged(run_dir))
             same_start(start, run_dir / START)
             same_pairs(recipe, run_dir / PAIRS)
+            note_run(recipe, run_dir, resume)
         distributed.wait_for_all()
         start = same_start(start, run_dir / START)
         for name, config in recipe.stages.items():
