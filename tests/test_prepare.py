@@ -588,3 +588,13 @@ def test_a_codec_that_fails_on_one_picture_skips_it(tmp_path, clean, monkeypatch
     assert result.skipped == ((clean / "00.png", "webp: out of order"),)
     assert result.done == 23
     assert np.array_equal(open_pairs(tmp_path / "store").read(0)[1].shape, (40, 48, 3))
+
+
+def test_where_nothing_can_be_coded_a_link_stays_one(tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").touch()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(ConfigError, match="none of 1 pictures could be coded"):
+        prepare(tmp_path / "bad", tmp_path / "link", "jpeg", [30], jobs=1)
+    assert list((tmp_path / "link").iterdir()) == []

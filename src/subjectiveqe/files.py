@@ -100,11 +100,15 @@ def held(folder: Path, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
+        is_there = True
         with suppress(OSError):  # while it is held: nobody waits for it, and whoever comes now makes another
             (folder / LOCK).unlink()
+            is_there = False
         lock.release()
-        if is_new:
-            with suppress(OSError):  # of which there is none, or with files in it
+        with suppress(OSError):  # with files in it, or gone
+            if is_there:  # on Windows, which deletes nothing that is held
+                (folder / LOCK).unlink(missing_ok=True)
+            if is_new:
                 folder.rmdir()
 
 

@@ -118,26 +118,29 @@ def prepare(
     if out.exists() and not (out / JOURNAL).exists() and (not out.is_dir() or {*out.iterdir()} - {out / LOCK}):
         raise StoreError(f"{out}: is there already and is no paired store; choose another name")
     try:
-        with held(out, "another run is writing this store; wait for it to end"), StoreWriter(out, settings) as writer:
-            total = len(paths)
-            tasks = [
-                _Task(path, coder, _levels_of(path.name, levels, draws, seed), out if layout == "png" else None)
-                for path in paths
-                if path.name not in writer.finished
-            ]
-            skipped = []
-            report = progress or _ignore
-            report(total - len(tasks), total)
-            for number, (task, made) in enumerate(_code_all(tasks, jobs or cpu_count()), start=total - len(tasks) + 1):
-                if isinstance(made, str):
-                    skipped.append((task.path.name, made))
-                else:
-                    writer.add(*made)
-                report(number, total)
-            if writer.finished:
-                index = writer.complete(tuple(sorted(skipped)))
-                return _result(source, index)
-        shutil.rmtree(out.resolve())
+        with held(out, "another run is writing this store; wait for it to end"):
+            with StoreWriter(out, settings) as writer:
+                total = len(paths)
+                tasks = [
+                    _Task(path, coder, _levels_of(path.name, levels, draws, seed), out if layout == "png" else None)
+                    for path in paths
+                    if path.name not in writer.finished
+                ]
+                skipped = []
+                report = progress or _ignore
+                report(total - len(tasks), total)
+                for number, (task, made) in enumerate(
+                    _code_all(tasks, jobs or cpu_count()), start=total - len(tasks) + 1
+                ):
+                    if isinstance(made, str):
+                        skipped.append((task.path.name, made))
+                    else:
+                        writer.add(*made)
+                    report(number, total)
+                if writer.finished:
+                    index = writer.complete(tuple(sorted(skipped)))
+                    return _result(source, index)
+            _clear(out)
         name, reason = skipped[0]
         raise ConfigError(f'{source}: none of {total} pictures could be coded; the first, "{name}": {reason}')
     except (OSError, ImageError) as error:
@@ -307,6 +310,15 @@ def _one_thread_each() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _clear(store: Path) -> None:
+    """Takes away what is in a store that nothing came of; `held` does the folder."""
+    for place in store.iterdir():
+        if place.is_dir():
+            shutil.rmtree(place)
+        elif place.name != LOCK:
+            place.unlink()
 
 
 def _digest_of(paths: Sequence[Path]) -> str:
