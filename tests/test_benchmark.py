@@ -102,10 +102,12 @@ def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
 
 
 LACKING = {"origin": {}, "info": dict.fromkeys(("name", "codec", "level", "num_bytes", "height", "width"), 1)}
-LACKING |= {"set_name": "a", "before": {"psnr_db": 30}, "after": {}, "seconds_per_mp": 1}
+LACKING |= {"set_name": "a", "before": dict.fromkeys(PLAIN, 30), "after": dict.fromkeys(PLAIN, 30), "seconds_per_mp": 1}
+DAMAGED = ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"x": 1}}']
+DAMAGED += [json.dumps(LACKING | {side: values}) for side in ("before", "after") for values in ({}, {"psnr_db": 30})]
 
 
-@pytest.mark.parametrize("damaged", ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"x": 1}}', json.dumps(LACKING)])
+@pytest.mark.parametrize("damaged", DAMAGED)
 def test_a_damaged_row_is_named(photos, tmp_path, damaged):
     benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()

@@ -285,11 +285,15 @@ def test_what_a_png_says_behind_its_pixels_is_read_too(tmp_path, squeezed):
     """Where ExifTool puts it."""
     said = zlib.compress(XMP) if squeezed else XMP
     xmp = b"XML:com.adobe.xmp\0" + bytes([squeezed, 0]) + b"\0\0" + said
-    block = exif().tobytes().removeprefix(b"Exif\0\0")
+    block = exif(orientation=6).tobytes().removeprefix(b"Exif\0\0")
     path = with_chunks(tmp_path / "a.png", (b"iTXt", xmp), (b"eXIf", block), behind=True)
     assert copy(path, tmp_path / "b.jpg").warnings == ()
     with Image.open(tmp_path / "b.jpg") as seen:
         assert (seen.getexif()[MAKER], seen.info["xmp"]) == ("A Maker", XMP)
+        assert seen.getexif()[ORIENTATION] == 6
+    bomb = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2**25))
+    with_chunks(tmp_path / "bomb.png", (b"iTXt", bomb), behind=True)
+    assert "xmp-data" not in open_photo(tmp_path / "bomb.png", "jpeg").attached
     with_chunks(path, (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0damaged"), (b"iTXt", b"XML:com.adobe.xmp"), behind=True)
     assert "xmp-data" not in open_photo(path, "jpeg").attached
 
@@ -299,6 +303,16 @@ def test_code_points_of_a_png_count_more_than_its_profile(tmp_path):
     path = with_chunks(tmp_path / "a.png", (b"cICP", bytes((9, 16, 0, 1))), (b"iCCP", profile))
     with pytest.raises(ImageError, match=r"its colours are HDR or BT\.2020"):
         open_photo(path, "png")
+    profile = b"a name\0\0" + zlib.compress(vips_profile("p3"))
+    path = with_chunks(tmp_path / "a.png", (b"cICP", bytes((1, 13, 0, 1))), (b"iCCP", profile))
+    assert open_photo(path, "png").attached["icc-profile-data"] == vips_profile("srgb")
+
+
+def test_pages_of_several_sizes_are_not_counted_as_if_all_were_as_large(tmp_path, monkeypatch):
+    pages = [Image.new("RGB", size, "red") for size in ((100, 100), (10, 10))]
+    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:])
+    monkeypatch.setattr("subjectiveqe.images.LARGEST_PX", 15_000)
+    assert copy(tmp_path / "in.tif", tmp_path / "out.tif").warnings == ("only the first page is kept",)
 
 
 def test_primaries_of_a_png_are_said(tmp_path):
@@ -308,6 +322,7 @@ def test_primaries_of_a_png_are_said(tmp_path):
         "a": ((b"cHRM", p3),),
         "b": ((b"cHRM", srgb),),
         "c": ((b"sRGB", b"\0"), (b"cHRM", p3)),
+        "e": ((b"cICP", bytes((1, 13, 0, 1))), (b"cHRM", p3)),
         "d": ((b"iCCP", b"a\0\0" + zlib.compress(PROFILE)), (b"cHRM", p3)),
     }
     for name, chunks in said.items():

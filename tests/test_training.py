@@ -519,6 +519,13 @@ def test_workers_without_memory_to_share_are_told_in_a_line():
     with pytest.raises(SubjectiveQEError, match=r"data\.workers: one has failed \(unable .*or --set data\.workers=0"):
         list(batches._told_plainly(fail()))
 
+    def fail_otherwise():
+        yield 1
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback ...")
+
+    with pytest.raises(RuntimeError, match="Caught RuntimeError"):
+        list(batches._told_plainly(fail_otherwise()))
+
 
 def test_what_a_later_stage_rests_on_does_not_change(recipe_path, tmp_path):
     changes = ["psnr.steps=1", "gan.steps=1", "data.workers=0"]

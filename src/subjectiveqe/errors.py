@@ -33,7 +33,9 @@ class ConfigError(SubjectiveQEError):
     """A recipe, option or argument that cannot be used."""
 
 
-def unknown(what: str, word: object, known: Iterable[str], kind: type[SubjectiveQEError] = ConfigError) -> Exception:
+def unknown(
+    what: str, word: object, known: Iterable[str], kind: type[SubjectiveQEError] = ConfigError
+) -> SubjectiveQEError:
     """The error, of some kind, of a name that nothing has: says the nearest one that something has, or all."""
     names = list(known)
     close = get_close_matches(str(word).lower(), names, n=1)

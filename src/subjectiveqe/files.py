@@ -101,7 +101,7 @@ def held(folder: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         is_there = True
-        with suppress(OSError):  # while it is held: nobody waits for it, and whoever comes now makes another
+        with suppress(OSError):  # while it is held; who had opened it by then finds out that it is gone (filelock 3.24)
             (folder / LOCK).unlink()
             is_there = False
         lock.release()
@@ -113,7 +113,7 @@ def held(folder: Path, busy: str) -> Iterator[None]:
 
 
 LOCK = ".lock"
-"""What `held` leaves in its folder."""
+"""What `held` locks; it stays after a process that was killed."""
 
 
 def is_folder(path: Path) -> bool:

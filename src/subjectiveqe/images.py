@@ -35,6 +35,9 @@ What Pillow reads (HEIC, BMP, PPM, and AVIF of 8 bits) may have no more than it 
 
 IN_STRIPS = ("jpeg", "png", "tiff")
 
+NO_FILE = {False: "no such file", True: "is no file; give - for standard input"}
+"""What is wrong with a path that is no file, by whether something is there: a pipe, a device."""
+
 PNG_EFFORT: dict[str, Any] = {"compression": 4, "filter": "sub"}
 """On photographs: 18 MP/s, 1 % larger than all filters at level 6."""
 
@@ -49,7 +52,7 @@ CODE_POINTS = "code-points"
 LEFT_OUT = "left-out"
 """Metadata of an opened picture: what of the file is not read, separated by commas."""
 
-_P3, _BT2020 = 12, 9
+_P3, _BT2020, _SRGB = 12, 9, (1, 13)
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG
 
 _READ_BY_PILLOW = ("heic", "bmp", "ppm")  # pyvips-binary has no decoder for them
@@ -82,8 +85,7 @@ def sniff_format(path: Path) -> str:
     check_name(path)
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is no file; give - for standard input" if path.exists() else ""
-            raise ImageError(f"{path}: {what or 'no such file'}")
+            raise ImageError(f"{path}: {'is a folder' if path.is_dir() else NO_FILE[path.exists()]}")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -163,11 +165,11 @@ def open_picture(path: Path) -> pyvips.Image:
     return image
 
 
-def check_frames(path: Path, kind: str, number: int, first: pyvips.Image) -> None:
-    """Raises ImageError where the pages or frames of a file, each as large as its first, are too much together."""
+def check_frames(path: Path, kind: str, number: int, width: int, height: int) -> None:
+    """Raises ImageError where the pages or frames of a file, of that size each, are too much together."""
     most = _largest_px(kind)
-    if number * first.width * first.height > most:
-        size = f"{number} frames of {first.width}x{first.height} px"
+    if number * width * height > most:
+        size = f"{number} frames of {width}x{height} px"
         raise ImageError(f"{path}: {size} are more than the {most // 10**6} megapixels that frames of {kind} may have")
 
 
@@ -287,6 +289,8 @@ def _with_colours(image: pyvips.Image, code_points: tuple[int, ...]) -> pyvips.I
         image.set_type(pyvips.GValue.gstr_type, CODE_POINTS, "/".join(map(str, code_points)))
     elif primaries == _P3:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", vips_profile("p3"))
+    elif (primaries, transfer) == _SRGB and image.get_typeof("icc-profile-data"):
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", vips_profile("srgb"))
     return image
 
 

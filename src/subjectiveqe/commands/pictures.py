@@ -205,9 +205,10 @@ def _print_plan(inputs: Sequence[Path], out: Path | None, batch: _Planned, as_js
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
     from ..files import may_be_file
+    from ..images import NO_FILE
 
     planned = plan_jobs(inputs, out, **batch)
-    reasons = {job: job.unread or ("" if may_be_file(job.source) else "no such file") for job in planned}
+    reasons = {job: job.unread or ("" if may_be_file(job.source) else NO_FILE[job.source.exists()]) for job in planned}
     for job, reason in reasons.items():
         if reason and as_json:
             failed = {"status": "failed", "reason": reason}

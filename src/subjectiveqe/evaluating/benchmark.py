@@ -234,10 +234,11 @@ def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
     """What a row was measured on: the picture, by its checksum, and how it was coded, by which libraries."""
     digests = {path: sha256_if_readable(path) for path in {case.path for case in cases}}
     versions = library_versions()
-    return {
-        case.key: {"sha256": digests[case.path], "codec": {**case.codec.settings(), "versions": versions}}
-        for case in cases
+    codecs = {
+        name: {**codec.settings(), "versions": versions}
+        for name, codec in {c.codec.name: c.codec for c in cases}.items()
     }
+    return {case.key: {"sha256": digests[case.path], "codec": codecs[case.codec.name]} for case in cases}
 
 
 def _other(first: str, plan: Mapping[str, Any]) -> str:
@@ -270,8 +271,8 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
         try:
             row = json.loads(line)
             origin, info = row.pop("origin"), PairInfo(**row.pop("info"))
-            for side in ("before", "after"):
-                row[side] = row[side] and {name: float(row[side][name]) for name in plan["measures"]}
+            for side in ("before", "after") if row["after"] is not None else ("before",):
+                row[side] = {name: float(row[side][name]) for name in plan["measures"]}
             rows[row["set_name"], info.name, info.codec, info.level] = origin, Row(info=info, **row)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{path}: line {number} is damaged; delete the line, or the file to begin anew") from None

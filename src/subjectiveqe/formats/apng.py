@@ -38,7 +38,7 @@ def read_frames(path: Path, first: pyvips.Image) -> tuple[pyvips.Image, bool]:
     import pyvips
     from PIL import Image
 
-    check_frames(path, "apng", count_frames(path), first)
+    check_frames(path, "apng", count_frames(path), first.width, first.height)
     frames: list[NDArray[np.uint8]] = []
     delays: list[int] = []
     try:

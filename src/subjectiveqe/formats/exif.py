@@ -85,6 +85,16 @@ def with_orientation(exif: bytes, orientation: int) -> bytes:
     return exif if orientation == 1 else name + _with_entries(body, {_ORIENTATION: entry})
 
 
+def orientation_of(exif: bytes) -> int:
+    """What an EXIF block says of how pixels lie, 1..8; 1 where it says nothing, or is damaged."""
+    _, body = _parts(exif)
+    with suppress(struct.error, KeyError):
+        entries, _ = _table(body, 4)
+        told = _number(body, entries[_ORIENTATION])
+        return told if 1 <= told <= 8 else 1
+    return 1
+
+
 def with_density(exif: bytes, density: tuple[float, float]) -> bytes:
     """An EXIF block that tells print resolution; one that does so already stays as it is.
 

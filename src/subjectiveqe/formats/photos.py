@@ -27,6 +27,7 @@ from .exif import (
     has_place,
     iptc_of_tiff,
     is_block,
+    orientation_of,
     read_tables,
     with_density_turned,
     with_orientation,
@@ -35,7 +36,7 @@ from .exif import (
 from .iptc import iptc_for, iptc_of_jpeg, iptc_records
 from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_application, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
-from .pngchunks import keyword, read_behind_pixels, read_gamma, read_primaries, read_texts
+from .pngchunks import keyword, read_behind_pixels, read_chunk, read_gamma, read_primaries, read_texts
 
 if TYPE_CHECKING:
     import pyvips
@@ -153,9 +154,9 @@ def open_photo(path: Path, format_out: str) -> Photo:
             lost = (STILL_PICTURE_LOST,) if has_still else ()
             lost += ("what frames have beyond 8 bits",) if is_deep else ()
         elif number > 1 and kind in _PAGED and (format_out in _PAGED or {kind, format_out} <= set(_ANIMATED)):
-            check_frames(path, kind, number, image)
             with suppress(pyvips.Error):  # pages of several sizes: the first is taken
                 image = pyvips.Image.new_from_file(vips_name(path), access="sequential", fail_on="error", n=-1)
+                check_frames(path, kind, image.height // image.get_page_height(), image.width, image.get_page_height())
         return _describe(path, image, kind, format_out, number, lost, density)
     except pyvips.Error as error:
         raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
@@ -178,15 +179,18 @@ def _describe(
     density: tuple[float, float],
 ) -> Photo:
     """What there is to know of a picture; `pages` and `density` are the file's, `lost` what is left out already."""
-    attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out)
+    behind = read_behind_pixels(path) if kind == "png" else {}
+    attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out, behind)
     texts, said_of_texts = _texts(path, kind, format_out)
     warnings = [*_said_of_lost(path, image, kind, lost), *said_of_texts, *said_of_attached]
-    if kind == "png" and "icc-profile-data" not in attached:
+    if kind == "png" and "icc-profile-data" not in attached and read_chunk(path, b"cICP") is None:
         if gamma := read_gamma(path):
             warnings.append(f"its gamma ({gamma:g}) is not kept")
         if read_primaries(path):
             warnings.append("its primaries (cHRM) are not kept")
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    if "exif-data" in behind and not image.get_typeof("exif-data"):
+        orientation = orientation_of(behind["exif-data"])
     code_points = _code_points(path, image, format_out)
     timing = {name: image.get(name) for name in ("delay", "loop") if image.get_typeof(name)}
     image, profile, said_of_colours = _plain(path, image, kind, format_out)
@@ -277,12 +281,13 @@ def _carried(
 
 
 def _attached(
-    path: Path, image: pyvips.Image, kind: str, format_out: str
+    path: Path, image: pyvips.Image, kind: str, format_out: str, behind: Mapping[str, bytes]
 ) -> tuple[dict[str, bytes], tuple[bytes, ...], list[str]]:
-    """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said."""
-    attached = {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
-    if kind == "png":
-        attached = read_behind_pixels(path) | attached
+    """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said.
+
+    `behind` is what libvips does not see.
+    """
+    attached = dict(behind) | {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
     if kind == "jpeg" and "iptc-data" in attached:  # libvips reads the first segment alone
         attached["iptc-data"] = iptc_of_jpeg(read_application(path, 13, b"Photoshop 3.0\0")) or attached["iptc-data"]
     further = read_extension(path) if kind == "jpeg" and "xmp-data" in attached else ()

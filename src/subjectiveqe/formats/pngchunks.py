@@ -26,7 +26,7 @@ _OF_SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 """White, red, green and blue as cHRM has them, in 100,000ths."""
 
 _MOST_BYTES = 2**24
-"""Of one chunk; longer ones are left out."""
+"""Of one chunk, squeezed or not; longer ones are left out."""
 
 
 def read_texts(path: Path) -> tuple[bytes, ...]:
@@ -68,8 +68,12 @@ def _xmp(content: bytes) -> bytes:
     if name != _ELSEWHERE[0] or len(rest) < 2:
         return b""
     text = rest[2:].split(b"\0", 2)[-1]
+    if not rest[0]:
+        return text
     with suppress(zlib.error):
-        return zlib.decompress(text) if rest[0] else text
+        squeezed = zlib.decompressobj()
+        plain = squeezed.decompress(text, _MOST_BYTES)
+        return plain if squeezed.eof else b""
     return b""
 
 

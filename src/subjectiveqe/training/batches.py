@@ -113,7 +113,7 @@ def _told_plainly(loader: Iterable[Any]) -> Iterator[Any]:
         name = type(error).__name__
         raise type(error)(str(error).rpartition(f"{name}: ")[2].strip()) from None
     except RuntimeError as error:
-        if not any(words in str(error) for words in ("shared memory", "resize file", "DataLoader worker")):
+        if not any(words in str(error) for words in ("shared memory", "resize file", "DataLoader worker (pid")):
             raise
         raise SubjectiveQEError(
             f"data.workers: one has failed ({first_line(error)}); give memory that processes share more room "

@@ -201,7 +201,8 @@ _FREE_KEYS = ("valid.every", "log_every", "checkpoint_every", "data.workers", "m
 def refuse_other_run(recipe: Recipe, run_dir: Path, resume: bool) -> None:
     """Raises ConfigError where a folder holds another run than this one.
 
-    A run that has no checkpoint yet is nothing to go on with: unless it is resumed, another takes its folder.
+    A run that has no checkpoint yet is nothing to go on with: unless it is resumed, another takes its folder, and what
+    was noted of its start and its pairs is deleted.
     """
     kept = run_dir / "recipe.yaml"
     if not resume:
