@@ -13,7 +13,7 @@ import pillow_heif
 import pytest
 import pyvips
 import tifftools
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -296,6 +296,29 @@ def test_what_a_png_says_behind_its_pixels_is_read_too(tmp_path, squeezed):
     assert "xmp-data" not in open_photo(tmp_path / "bomb.png", "jpeg").attached
     with_chunks(path, (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0damaged"), (b"iTXt", b"XML:com.adobe.xmp"), behind=True)
     assert "xmp-data" not in open_photo(path, "jpeg").attached
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_profiles_of_a_png_in_words_come_along(tmp_path, squeezed):
+    """As ImageMagick has written them; how pixels lie is no matter there, since no viewer but few heeds it."""
+    records = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", 10) + b"\x1c\x02\x05\0\5Title"
+
+    def words(kind, content):
+        digits = content.hex().encode()
+        lines = b"\n".join(digits[place : place + 72] for place in range(0, len(digits), 72))
+        text = b"\n%s\n%8d\n%s\n" % (kind, len(content), lines)
+        name = b"Raw profile type " + kind + b"\0"
+        return (b"zTXt", name + b"\0" + zlib.compress(text)) if squeezed else (b"tEXt", name + text)
+
+    block = exif(orientation=6).tobytes()
+    path = with_chunks(tmp_path / "a.png", words(b"exif", block), words(b"xmp", XMP), words(b"iptc", records))
+    assert copy(path, tmp_path / "b.jpg").warnings == ()
+    with Image.open(tmp_path / "b.jpg") as seen:
+        assert (seen.getexif()[MAKER], seen.getexif()[ORIENTATION], seen.info["xmp"]) == ("A Maker", 1, XMP)
+        assert IptcImagePlugin.getiptcinfo(seen) == {(2, 5): b"Title"}
+    other = b"http://ns.adobe.com/xap/1.0/\0" + XMP
+    path = with_chunks(path, words(b"APP1", other), (b"zTXt", b"Raw profile type exif\0\0damaged"))
+    assert open_photo(path, "jpeg").attached == {"xmp-data": XMP}
 
 
 def test_code_points_of_a_png_count_more_than_its_profile(tmp_path):

@@ -36,7 +36,15 @@ from .exif import (
 from .iptc import iptc_for, iptc_of_jpeg, iptc_records
 from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_application, read_comments
 from .jpegxmp import join_xmp, read_extension, without_gain_map
-from .pngchunks import keyword, read_behind_pixels, read_chunk, read_gamma, read_primaries, read_texts
+from .pngchunks import (
+    keyword,
+    read_behind_pixels,
+    read_chunk,
+    read_gamma,
+    read_primaries,
+    read_profiles_in_words,
+    read_texts,
+)
 
 if TYPE_CHECKING:
     import pyvips
@@ -285,9 +293,10 @@ def _attached(
 ) -> tuple[dict[str, bytes], tuple[bytes, ...], list[str]]:
     """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said.
 
-    `behind` is what libvips does not see.
+    `behind` is what libvips does not see of it.
     """
-    attached = dict(behind) | {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
+    attached = read_profiles_in_words(path) if kind == "png" else {}
+    attached |= dict(behind) | {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
     if kind == "jpeg" and "iptc-data" in attached:  # libvips reads the first segment alone
         attached["iptc-data"] = iptc_of_jpeg(read_application(path, 13, b"Photoshop 3.0\0")) or attached["iptc-data"]
     further = read_extension(path) if kind == "jpeg" and "xmp-data" in attached else ()

@@ -19,6 +19,9 @@ _KINDS = (b"tEXt", b"zTXt", b"iTXt")
 _ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type")
 """Keywords of what is XMP, EXIF or a profile in other words."""
 
+_IN_WORDS = {b"exif": "exif-data", b"APP1": "exif-data", b"xmp": "xmp-data", b"iptc": "iptc-data"}
+_START_OF_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
 _HEADER_BYTES = 8 + 25
 """Signature and IHDR, behind which text may stand."""
 
@@ -62,19 +65,45 @@ def read_behind_pixels(path: Path) -> dict[str, bytes]:
     return found
 
 
+def read_profiles_in_words(path: Path) -> dict[str, bytes]:
+    """EXIF, XMP and IPTC that a PNG file has as texts of hexadecimal digits, by libvips' names for them.
+
+    Source: ImageMagick, `coders/png.c`, as it and others wrote them before there was eXIf: a name, the number of bytes
+    and the bytes, in lines.
+    """
+    found = {}
+    with path.open("rb") as file:
+        for chunk in _text_chunks(file):
+            kind = keyword(chunk).removeprefix(_ELSEWHERE[1]).strip()
+            text = chunk[8:-4].partition(b"\0")[2]
+            if kind not in _IN_WORDS or not keyword(chunk).startswith(_ELSEWHERE[1]):
+                continue
+            digits = b"".join((_inflated(text[1:]) if chunk[4:8] == b"zTXt" else text).split()[2:])
+            with suppress(ValueError):  # of something else
+                content = bytes.fromhex(digits.decode("ascii", errors="replace"))
+                if content.startswith(_START_OF_XMP):
+                    found["xmp-data"] = content.removeprefix(_START_OF_XMP)
+                elif content:
+                    found[_IN_WORDS[kind]] = content
+    return found
+
+
+def _inflated(squeezed: bytes) -> bytes:
+    """What was squeezed by zlib, whole; nothing where it is damaged or longer than a chunk may be."""
+    with suppress(zlib.error):
+        one = zlib.decompressobj()
+        plain = one.decompress(squeezed, _MOST_BYTES)
+        return plain if one.eof else b""
+    return b""
+
+
 def _xmp(content: bytes) -> bytes:
     """What an iTXt chunk says, if that is XMP: behind its keyword, two flags, a language and a translated keyword."""
     name, _, rest = content.partition(b"\0")
     if name != _ELSEWHERE[0] or len(rest) < 2:
         return b""
     text = rest[2:].split(b"\0", 2)[-1]
-    if not rest[0]:
-        return text
-    with suppress(zlib.error):
-        squeezed = zlib.decompressobj()
-        plain = squeezed.decompress(text, _MOST_BYTES)
-        return plain if squeezed.eof else b""
-    return b""
+    return _inflated(text) if rest[0] else text
 
 
 def replace_chunk(path: Path, kind: bytes, data: bytes) -> None:
