@@ -7,7 +7,6 @@ python benchmarks/odd_pictures.py PICTURES [--every N]
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import machine
-from pictures import coded, read_pictures
+from pictures import coded, parser_of, read_pictures
 from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.images import RGB
@@ -30,10 +29,7 @@ from videos import decode, encode, panned
 
 def main() -> None:
     """Prints a row for each case, and one more for each that can be told what it is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     originals = [crop_to_multiple(rgb, 16) for rgb in read_pictures(options.pictures, options.every)]
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, the default, onnxruntime")

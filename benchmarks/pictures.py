@@ -1,11 +1,20 @@
-"""What benchmarks of pictures share: the pictures of a folder, and codecs by their names."""
+"""What benchmarks of pictures share: their arguments, the pictures of a folder, and codecs by their names."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from subjectiveqe.codecs import get_codec
 from subjectiveqe.images import RGB, list_images, read_rgb
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """What all benchmarks of pictures are asked: which, and how many of them; described by the first line of `doc`."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
+    return parser
 
 
 def read_pictures(folder: Path, every: int = 1) -> list[RGB]:

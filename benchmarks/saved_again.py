@@ -9,14 +9,12 @@ python benchmarks/saved_again.py PICTURES [--every N]
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
 import machine
-from pictures import coded, read_pictures
+from pictures import coded, parser_of, read_pictures
 from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
@@ -39,10 +37,7 @@ CASES = (
 
 def main() -> None:
     """Prints a row for each codec and way to enhance what it made."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
-    options = parser.parse_args()
+    options = parser_of(__doc__).parse_args()
     originals = [crop_to_multiple(rgb, 8) for rgb in read_pictures(options.pictures, options.every)]
     print(machine.describe())
     print(f"{options.pictures.name}, {len(originals)} pictures, fast, onnxruntime")

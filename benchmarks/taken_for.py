@@ -8,15 +8,13 @@ python benchmarks/taken_for.py PICTURES [--every N] [--case "jpeg:30 cut, webp:8
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
 import machine
-from pictures import coded, read_pictures
+from pictures import coded, parser_of, read_pictures
 from subjectiveqe.codecs import crop_to_multiple
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.images import RGB
@@ -35,9 +33,7 @@ CASES = (
 
 def main() -> None:
     """Prints a row for each case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--every", type=int, default=1, help="take each of so many pictures")
+    parser = parser_of(__doc__)
     parser.add_argument("--case", action="append", help=f"of {'; '.join(CASES)}; or likewise")
     options = parser.parse_args()
     originals = [crop_to_multiple(rgb, 8) for rgb in read_pictures(options.pictures, options.every)]
