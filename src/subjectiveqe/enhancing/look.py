@@ -240,9 +240,13 @@ def is_mosaic(patches: Floats) -> bool:
         firsts.append((int(np.argmax(at_places)) + 1) % BLOCK_PX)
     blocks = whole_blocks(y[:, None], (firsts[0], firsts[1]))
     number, _, height, width = blocks.shape
-    means = blocks.reshape(number, height // BLOCK_PX, BLOCK_PX, width // BLOCK_PX, BLOCK_PX).mean(axis=(2, 4))
+    means = to_blocks(blocks.reshape(-1, width)).mean(axis=(1, 2))
+    means = means.reshape(number, height // BLOCK_PX, width // BLOCK_PX)
     between = np.abs(np.concatenate([np.diff(means, axis=axis).ravel() for axis in (1, 2)]))
-    small, middle = np.percentile(between[between > 1.5], (10, 50)) if (between > 1.5).any() else (1, 1)
+    telling = between[between > 1.5]
+    if not telling.size:
+        return False
+    small, middle = np.percentile(telling, (10, 50))
     return bool(middle > _UNEVEN * small)
 
 

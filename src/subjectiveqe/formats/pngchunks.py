@@ -74,9 +74,9 @@ def read_profiles_in_words(path: Path) -> dict[str, bytes]:
     found = {}
     with path.open("rb") as file:
         for chunk in _text_chunks(file):
-            kind = keyword(chunk).removeprefix(_ELSEWHERE[1]).strip()
-            text = chunk[8:-4].partition(b"\0")[2]
-            if kind not in _IN_WORDS or not keyword(chunk).startswith(_ELSEWHERE[1]):
+            name, _, text = chunk[8:-4].partition(b"\0")
+            kind = name.removeprefix(_ELSEWHERE[1]).strip()
+            if kind not in _IN_WORDS or not name.startswith(_ELSEWHERE[1]):
                 continue
             digits = b"".join((_inflated(text[1:]) if chunk[4:8] == b"zTXt" else text).split()[2:])
             with suppress(ValueError):  # of something else
