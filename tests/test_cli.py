@@ -319,7 +319,7 @@ def test_videos_in_a_folder_are_not_passed_over_in_silence(sqe, clean, tmp_path)
         (clean / name).write_bytes(head)
     ran = sqe("enhance", clean, "-r", "-o", tmp_path / "out", "--dry-run")
     videos = ", ".join(str(clean / name) for name in ("camera.mts", "clip.mp4", "tv.ts"))
-    assert ran.err == f"videos are passed over, they go one at a time: {videos}\n"
+    assert ran.err == f"videos are passed over without --videos: {videos}\n"
 
 
 def test_enhance_from_and_to_standard_streams(clean, tiny_model, tmp_path):

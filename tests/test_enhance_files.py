@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from subjectiveqe.enhancing import files
+from subjectiveqe.enhancing import files, picture
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import BatchProgress, enhance_files, enhance_stream
 from subjectiveqe.enhancing.look import Look
@@ -121,7 +121,7 @@ def test_progress_goes_on_from_page_to_page(tmp_path, enhancer):
     frames = [Image.new("RGB", (40, 24), colour) for colour in ("red", "blue", "white")]
     frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
     photo, told = open_photo(tmp_path / "a.tif", "tiff"), []
-    for _ in files.enhance_photo(photo, enhancer, [Look(None)] * 3, lambda *state: told.append(state)):
+    for _ in picture.enhance_photo(photo, enhancer, [Look(None)] * 3, lambda *state: told.append(state)):
         pass
     photo.close()
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -138,14 +138,14 @@ def test_gray_saved_as_colours_gets_none(tmp_path, sample_paths, name):
 
 
 def test_an_error_of_a_library_stops_one_picture_alone(tmp_path, enhancer, draw_image, monkeypatch):
-    look = files._look_at_pages
+    look = picture._look_at_pages
 
     def meet_an_odd_file(source, *arguments):
         if source.name == "odd.jpg":
             raise KeyError("data")
         return look(source, *arguments)
 
-    monkeypatch.setattr(files, "_look_at_pages", meet_an_odd_file)
+    monkeypatch.setattr(picture, "_look_at_pages", meet_an_odd_file)
     for name in ("a.jpg", "odd.jpg", "z.jpg"):
         save_jpeg(tmp_path / name, draw_image((8, 8)))
     result = enhance_files([tmp_path], tmp_path / "out", enhancer)
@@ -166,8 +166,8 @@ def test_outcomes_are_in_the_order_of_the_inputs_whichever_ends_first(tmp_path, 
         assert path != slow or first_ended.wait(60)
         return open_photo(path, format_out)
 
-    open_photo = files.open_photo
-    monkeypatch.setattr(files, "open_photo", open_late)
+    open_photo = picture.open_photo
+    monkeypatch.setattr(picture, "open_photo", open_late)
     result = enhance_files([slow, quick], tmp_path / "out", enhancer, jobs=2, progress=Watch())
     assert ended == [quick, slow]
     assert [o.job.source for o in result.of("done")] == [slow, quick]
@@ -471,7 +471,7 @@ def test_several_pictures_at_a_time_give_the_same_files(tmp_path, enhancer, draw
 def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_image, monkeypatch, free, status):
     for k in range(2):
         save_jpeg(tmp_path / f"{k}.jpg", draw_image((30, 40), k))
-    both, look = threading.Barrier(2, timeout=60 if status == "done" else 2), files._look_at_pages
+    both, look = threading.Barrier(2, timeout=60 if status == "done" else 2), picture._look_at_pages
 
     def wait_for_the_other(*arguments):
         try:
@@ -480,7 +480,7 @@ def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_i
             raise ImageError("came alone") from None
         return look(*arguments)
 
-    monkeypatch.setattr(files, "_look_at_pages", wait_for_the_other)
+    monkeypatch.setattr(picture, "_look_at_pages", wait_for_the_other)
     monkeypatch.setattr(files, "memory_bytes", lambda: free)
     result = enhance_files([tmp_path], tmp_path / "out", enhancer)
     assert [outcome.status for outcome in result.outcomes] == [status] * 2
@@ -581,7 +581,7 @@ def test_a_picture_that_cannot_be_read_to_its_end_leaves_nothing_on_windows(tmp_
         yield noise[:200]
         raise ImageError("no more rows")
 
-    monkeypatch.setattr(files, "_pages", fail)
+    monkeypatch.setattr(picture, "_pages", fail)
     for name in ("png", "tiff", "jpeg", "webp"):
         [failed] = enhance_files([source], out, enhancer, saving=Saving(name)).of("failed")
         assert failed.reason == "no more rows"

@@ -31,12 +31,13 @@ from subjectiveqe.enhancing import video
 from subjectiveqe.enhancing.clip import Turn, colour_tags, timed, to_rgb
 from subjectiveqe.enhancing.clock import _common, _jumps, clock_of
 from subjectiveqe.enhancing.enhancer import Enhancer
+from subjectiveqe.enhancing.files import BatchProgress, enhance_files
 from subjectiveqe.enhancing.joining import _in_order
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.steady import Steadier
 from subjectiveqe.enhancing.video import Coding, enhance_video
 from subjectiveqe.errors import ConfigError, ImageError
-from subjectiveqe.images import read_rgb
+from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.samples import samples
 
 TICK = Fraction(1, 90000)
@@ -1221,32 +1222,102 @@ def test_the_command_enhances_a_video(tmp_path, tiny_model):
     assert [path.name for path in tmp_path.iterdir() if "better" in path.name] == []
     told = CliRunner().invoke(app, ["enhance", str(source), *options])
     assert told.exit_code == 0, told.output
-    assert "better.mp4: 4 frames" in told.output
+    assert "better.mp4: 4 frames\n1 enhanced, 0 skipped, 0 failed; 0.0 megapixels in" in told.output
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run"])
     assert told.output.endswith("better.mp4 (exists)\n")
     jobs = {"source": str(source), "target": str(tmp_path / "better.mp4")}
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--dry-run", "--json"])
     assert json.loads(told.output) == {**jobs, "status": "planned", "exists": True}
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--json"])
-    assert json.loads(told.output) == {**jobs, "status": "skipped"}
-    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--json"])
-    done = {"status": "done", "frames": 4, "resumed": 0, "warnings": [], "taken_for": None}
-    assert json.loads(told.output) == jobs | done
+    assert json.loads(told.output)["status"] == "skipped"
+    told = json.loads(CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--json"]).output)
+    done = {"status": "done", "reason": "", "frames": 4, "resumed": 0, "warnings": [], "taken_for": None}
+    assert told == jobs | done | {"megapixels": 4 * 64 * 96 / 1e6, "seconds": told["seconds"]}
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing"])
-    assert told.output.endswith("better.mp4: is there, skipped\n")
+    assert told.output.startswith("0 enhanced, 1 skipped, 0 failed")
     assert CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--quiet"]).output == ""
     told = CliRunner().invoke(app, ["enhance", str(source), *options, "--skip-existing", "--dry-run"])
     assert told.output.endswith("better.mp4 (exists)\n")
-    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--strip"])
-    assert str(told.exception) == "--strip, --faithful: not for a video; leave it out"
+    told = CliRunner().invoke(app, ["enhance", str(source), *options, "--overwrite", "--faithful", "--jobs", "2"])
+    assert str(told.exception) == "--jobs, --faithful: not for videos; leave it out"
     for named in ("better.png", source.name):
         for option in ("--dry-run", "--skip-existing"):
             told = CliRunner().invoke(app, ["enhance", str(source), "-o", str(tmp_path / named), option])
             assert isinstance(told.exception, ConfigError), told.output
     told = CliRunner().invoke(app, ["enhance", str(tmp_path / "gone.mp4"), *options, "--dry-run"])
-    assert isinstance(told.exception, ImageError)
-    told = CliRunner().invoke(app, ["enhance", str(source), str(source), *options])
-    assert isinstance(told.exception, ConfigError)
+    assert (told.exit_code, told.output) == (2, f"failed: {tmp_path / 'gone.mp4'}: no such file\n")
+    told = CliRunner().invoke(app, ["enhance", str(source), str(tmp_path / "a.mp4"), *options])
+    assert str(told.exception).endswith(
+        "better.mp4: expected a folder for the results, found a file; give another name"
+    )
+
+
+def test_a_folder_of_pictures_and_videos(tmp_path, tiny_model, draw_image):
+    """A bad clip is named and the others go on; those of containers that are not written become .mkv."""
+    folder, out = tmp_path / "holiday", tmp_path / "better"
+    (folder / "day 2").mkdir(parents=True)
+    make_clip(folder / "a.mp4", count=3)
+    make_clip(folder / "day 2" / "c.avi", count=2)
+    (folder / "b.mov").write_bytes(b"no film")
+    write_png(folder / "z.png", draw_image((40, 50)))
+    words = ["enhance", str(folder), "-r", "-o", str(out), "--model", str(tiny_model), "--videos", "--json"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 1
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [(Path(line["target"]).name, line["status"]) for line in lines] == [
+        ("z.png", "done"),
+        ("a.mp4", "done"),
+        ("b.mov", "failed"),
+        ("c.mkv", "done"),
+    ]
+    assert lines[2]["reason"].startswith("invalid data")
+    assert [line.get("frames") for line in lines] == [None, 3, None, 2]
+    assert sorted(path.name for path in out.rglob("*")) == ["a.mp4", "c.mkv", "day 2", "z.png"]
+    told = CliRunner().invoke(app, [*words, "--skip-existing"])
+    assert [json.loads(line)["status"] for line in told.stdout.splitlines()] == ["skipped"] * 3 + ["failed"]
+
+
+def test_a_batch_of_videos_goes_on_where_it_was(tmp_path, enhancer, monkeypatch):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    sources = [make_clip(tmp_path / name, count=8) for name in ("a.mp4", "b.mp4")]
+    told = []
+
+    class Stopping(BatchProgress):
+        def advanced(self, files):
+            told.append(files)
+            if files >= 1.75:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enhance_files(sources, tmp_path / "out", enhancer, progress=Stopping())
+    assert told == sorted(told)
+    assert (tmp_path / "out" / "a.mp4").exists()
+    outcomes = enhance_files(sources, tmp_path / "out", enhancer, existing="skip").outcomes
+    assert [outcome.status for outcome in outcomes] == ["skipped", "done"]
+    assert (outcomes[1].video.frames, outcomes[1].video.resumed) == (8, 4)
+    assert outcomes[1].megapixels == pytest.approx(4 * 64 * 96 / 1e6)
+
+
+def test_lossless_videos_without_names_become_mkv(tmp_path, enhancer):
+    source = make_clip(tmp_path / "a.mp4", count=2)
+    [done] = enhance_files([source], None, enhancer, suffix="-better", coding=Coding("ffv1")).outcomes
+    assert done.job.target.name == "a-better.mkv"
+
+
+def test_videos_are_not_replaced(tmp_path, enhancer):
+    source = make_clip(tmp_path / "a.mp4", count=2)
+    with pytest.raises(ConfigError, match=r"a\.mp4: --in-place is not for videos; give --out or --suffix"):
+        enhance_files([source], None, enhancer, in_place=True)
+    (tmp_path / "link.mp4").hardlink_to(source)
+    with pytest.raises(ConfigError, match="would overwrite the input"):
+        enhance_files([source], tmp_path / "link.mp4", enhancer, existing="overwrite")
+
+
+def test_two_videos_that_would_become_one_are_refused(tmp_path, enhancer):
+    for name in ("a.mkv", "a.avi"):
+        (tmp_path / name).write_bytes(b"a film")
+    with pytest.raises(ConfigError, match="would both become"):
+        enhance_files([tmp_path], tmp_path / "out", enhancer, videos=True)
 
 
 def test_times_rise_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):

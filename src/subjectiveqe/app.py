@@ -107,8 +107,8 @@ def enhance(
     """
 
     class Reported(BatchProgress):
-        def advanced(self, pictures: float) -> None:
-            progress(pictures)
+        def advanced(self, files: float) -> None:
+            progress(files)
 
     start_s = time.perf_counter()
     (outcome,) = enhance_files([source], folder, enhancer, suffix=_SUFFIX, progress=Reported()).outcomes

@@ -12,7 +12,6 @@ import typer
 
 if TYPE_CHECKING:
     from .enhancing.files import BatchProgress, EnhanceResult, Outcome
-    from .enhancing.video import Video
     from .evaluating.report import Table
 
 Progress: TypeAlias = Callable[[float, int], None]
@@ -30,6 +29,7 @@ def bar(what: str, is_drawn: bool = True, in_bytes: bool = False) -> Iterator[Pr
     with progress.Progress(
         progress.TextColumn(what),
         progress.BarColumn(),
+        progress.TaskProgressColumn(),
         count,
         progress.TimeRemainingColumn(),
         console=console,
@@ -52,7 +52,7 @@ def batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
     if not is_drawn:
         yield Lines() if as_json else BatchProgress()
         return
-    with bar("pictures") as update:
+    with bar("files") as update:
 
         class Bar(BatchProgress):
             total = 0
@@ -60,8 +60,8 @@ def batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
             def started(self, total: int) -> None:
                 self.total = total
 
-            def advanced(self, pictures: float) -> None:
-                update(pictures, self.total)
+            def advanced(self, files: float) -> None:
+                update(files, self.total)
 
         yield Bar()
 
@@ -93,15 +93,7 @@ _PAGE_COLUMNS = 160
 """Of a file or a pipe, which have no width of their own."""
 
 
-def tell_of_video(source: Path, target: Path, video: Video) -> None:
-    """Prints what a video came to, warnings on stderr."""
-    for warning in video.warnings:
-        typer.echo(f"warning: {source}: {warning}", err=True)
-    resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
-    typer.echo(f"{target}: {video.frames} frames{resumed}")
-
-
-def tell_of_picture(outcome: Outcome) -> None:
+def tell_of_outcome(outcome: Outcome) -> None:
     """Prints what was found while enhancing; on stderr where the picture itself goes to standard output."""
     for warning in outcome.warnings:
         typer.echo(f"warning: {outcome.job.source}: {warning}", err=True)
@@ -109,13 +101,16 @@ def tell_of_picture(outcome: Outcome) -> None:
         is_streamed = outcome.job.target == Path("-")
         name = "standard output" if is_streamed else outcome.job.target
         typer.echo(f"{name}: {outcome.faithfulness}", err=is_streamed)
+    if video := outcome.video:
+        resumed = f", {video.resumed} of them by an earlier run" if video.resumed else ""
+        typer.echo(f"{outcome.job.target}: {video.frames} frames{resumed}")
 
 
 def tell_of_batch(result: EnhanceResult, quiet: bool, seconds: float) -> None:
     """Prints what was found while enhancing and the counts; where `quiet`, failures alone."""
     done, failed = result.of("done"), result.of("failed")
     for outcome in done if not quiet else ():
-        tell_of_picture(outcome)
+        tell_of_outcome(outcome)
     for outcome in failed:
         typer.echo(f"failed: {outcome.job.source}: {outcome.reason}", err=True)
     if not quiet:

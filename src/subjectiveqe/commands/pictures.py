@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -13,7 +12,7 @@ import typer
 
 from ..dial import DEFAULT_STRENGTH
 from ..errors import ConfigError
-from ..terminal import bar, batch_progress, tell_of_batch, tell_of_picture, tell_of_video
+from ..terminal import bar, batch_progress, tell_of_batch, tell_of_outcome
 from .shared import Model, Out, Runtime, Strength, close, exit_by, refuse, warn_of_no_dial
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ class _Planned(TypedDict):
     recursive: bool
     suffix: str
     in_place: bool
+    videos: bool
+    coding: Coding
 
 
 class _Batch(_Planned):
@@ -51,12 +52,12 @@ def enhance(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="Pictures, and folders of pictures; - for standard input.", parser=_named, metavar="inputs"
+            help="Pictures, videos, and folders of them; - for standard input.", parser=_named, metavar="inputs"
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A file for one picture, a folder for more.", parser=_named, metavar="<path>"),
+        typer.Option("--out", "-o", help="A file for one result, a folder for more.", parser=_named, metavar="<path>"),
     ] = None,
     strength: Strength = DEFAULT_STRENGTH,
     model: Model = None,
@@ -81,6 +82,9 @@ def enhance(
     crf: Annotated[
         int | None, typer.Option(help="Of videos, 0 to 51, lower is better; x264 16, x265 18 if not given.")
     ] = None,
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Take the videos of folders too, after the pictures.")
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Take subfolders too, and keep them.")] = False,
     suffix: Annotated[str, typer.Option(help="Put between a result's name and its extension.")] = "",
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the sources by the results.")] = False,
@@ -110,8 +114,9 @@ def enhance(
         raise ConfigError(IN_PLACE_IS_ALL)
     existing: Existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
     saving = Saving(format_out, quality, chroma, lossless, strip)
-    of_batches = {"--recursive": recursive, "--suffix": suffix, "--in-place": in_place, "--jobs": jobs}
-    of_pictures = {
+    of_many_pictures: dict[str, object] = {"--in-place": in_place, "--jobs": jobs}
+    of_batches = {"--recursive": recursive, "--suffix": suffix, "--videos": videos, **of_many_pictures}
+    of_pictures: dict[str, object] = {
         "--format": format_out,
         "--quality": quality,
         "--chroma": chroma != "444",
@@ -134,29 +139,32 @@ def enhance(
         refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
         outcome = enhance_stream(inputs[0], out or Path("-"), make_enhancer(), saving, faithful, overwrite)
         if not quiet:
-            tell_of_picture(outcome)
+            tell_of_outcome(outcome)
         return
-    if any(is_video(path) and not is_folder(path) for path in inputs):
-        if len(inputs) != 1 or out is None:
-            raise ConfigError("one video at a time, and --out for its result")
-        refuse(of_batches | of_pictures, "a video")
-        coding = Coding(video_codec, crf)
-        _enhance_video(inputs[0], out, make_enhancer, coding, existing, dry_run, quiet, as_json)
-        return
-    refuse(of_videos, "pictures")
-    if not quiet and (
-        videos := [path for folder in inputs if is_folder(folder) for path in list_videos(folder, recursive)]
-    ):
-        typer.echo(f"videos are passed over, they go one at a time: {', '.join(map(str, videos))}", err=True)
-    planned: _Planned = {"saving": saving, "recursive": recursive, "suffix": suffix, "in_place": in_place}
+    folders = [path for path in inputs if is_folder(path)]
+    clips = [path for path in inputs if is_video(path) and path not in folders]
+    if len(clips) == len(inputs):
+        refuse(of_many_pictures | of_pictures, "videos")
+    if not videos and not clips:
+        refuse(of_videos, "pictures")
+    if not (videos or quiet) and (passed := [path for folder in folders for path in list_videos(folder, recursive)]):
+        typer.echo(f"videos are passed over without --videos: {', '.join(map(str, passed))}", err=True)
+    planned: _Planned = {
+        "saving": saving,
+        "recursive": recursive,
+        "suffix": suffix,
+        "in_place": in_place,
+        "videos": videos,
+        "coding": Coding(video_codec, crf),
+    }
     if dry_run:
         _print_plan(inputs, out, planned, as_json)
     else:
         batch: _Batch = {**planned, "faithful": faithful, "existing": existing, "jobs": jobs}
-        _enhance_pictures(inputs, out, make_enhancer(), batch, quiet, as_json)
+        _enhance_files(inputs, out, make_enhancer(), batch, quiet, as_json)
 
 
-def _enhance_pictures(
+def _enhance_files(
     inputs: Sequence[Path], out: Path | None, enhancer: Enhancer, batch: _Batch, quiet: bool, as_json: bool
 ) -> None:
     """Tells of each, and at the end of all; arguments in `batch` as of `enhance_files`."""
@@ -170,61 +178,22 @@ def _enhance_pictures(
     exit_by(result.of("failed"), len(result.outcomes))
 
 
-def _enhance_video(
-    source: Path,
-    out: Path,
-    make_enhancer: Callable[[], Enhancer],
-    coding: Coding,
-    existing: Existing,
-    dry_run: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    from ..enhancing.video import check_target, enhance_video
-
-    check_target(source, out, coding, existing != "refuse" or dry_run)
-    if dry_run:
-        _print_job(source, out, out.exists(), as_json)
-        return
-    if existing == "skip" and out.exists():
-        if as_json:
-            typer.echo(json.dumps({"source": str(source), "target": str(out), "status": "skipped"}))
-        elif not quiet:
-            typer.echo(f"{out}: is there, skipped")
-        return
-    enhancer = make_enhancer()
-    with bar("frames", is_drawn=not (quiet or as_json)) as progress:
-        video = enhance_video(source, out, enhancer, coding, existing == "overwrite", progress)
-    if as_json:
-        typer.echo(json.dumps({"source": str(source), "target": str(out), "status": "done", **asdict(video)}))
-    elif not quiet:
-        tell_of_video(source, out, video)
-
-
 def _print_plan(inputs: Sequence[Path], out: Path | None, batch: _Planned, as_json: bool) -> None:
     """What `--dry-run` prints; ends with the exit code that the run would have for what cannot be read."""
     from ..enhancing.plan import plan_jobs
-    from ..files import may_be_file
-    from ..images import NO_FILE
 
     planned = plan_jobs(inputs, out, **batch)
-    reasons = {job: job.unread or ("" if may_be_file(job.source) else NO_FILE[job.source.exists()]) for job in planned}
-    for job, reason in reasons.items():
-        if reason and as_json:
-            failed = {"status": "failed", "reason": reason}
-            typer.echo(json.dumps({"source": str(job.source), "target": str(job.target), **failed}))
-        elif reason:
-            typer.echo(f"failed: {job.source}: {reason}", err=True)
-        else:  # that what is replaced is there goes without saying, but to programs
-            _print_job(job.source, job.target, job.is_there and (as_json or not batch["in_place"]), as_json)
-    exit_by([reason for reason in reasons.values() if reason], len(planned))
-
-
-def _print_job(source: Path, target: Path, exists: bool, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"source": str(source), "target": str(target), "status": "planned", "exists": exists}))
-    else:
-        typer.echo(f"{source} -> {target}{' (exists)' if exists else ''}")
+    for job in planned:
+        if as_json:
+            said = {"status": "failed", "reason": job.unread} if job.unread else {"status": "planned"}
+            there = {} if job.unread else {"exists": job.is_there}
+            typer.echo(json.dumps({"source": str(job.source), "target": str(job.target), **said, **there}))
+        elif job.unread:
+            typer.echo(f"failed: {job.source}: {job.unread}", err=True)
+        else:  # that what is replaced is there goes without saying
+            exists = " (exists)" if job.is_there and not batch["in_place"] else ""
+            typer.echo(f"{job.source} -> {job.target}{exists}")
+    exit_by([job for job in planned if job.unread], len(planned))
 
 
 def web_page(

@@ -1,7 +1,8 @@
-"""Enhancing files and folders; `plan` says what becomes what."""
+"""Enhancing files and folders; `plan` says what becomes what, `picture` and `video` do it."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -12,35 +13,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-import numpy as np
-
-from ..codecs.file_header import file_coarseness
 from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
 from ..files import let_go
-from ..formats.photos import FORMATS, Photo, Pixels, open_photo
-from ..formats.saving import Saving, write_photo
+from ..formats.photos import FORMATS
+from ..formats.saving import Saving
 from ..images import sniff_format
 from ..machine import memory_bytes
 from ..processes import submit
 from .enhancer import Enhancer
-from .faithful import Faithfulness, LumaIntervals, check_jpeglib
-from .look import Look, mean_look, with_file
+from .faithful import Faithfulness, check_jpeglib
+from .picture import Made, enhance_picture
 from .plan import Job, check_lossless, check_options, named_format, plan_jobs
+from .video import Coding, Video, enhance_video
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
 
 _ROOMY_BYTES = 8 * 2**30
 """Free memory from which on two pictures at a time are no risk: two that must be held whole take half of it."""
-
-_PASSED_ROWS = 64
-"""Rows of a page that are passed over at a time."""
-
 
 IN_PLACE_IS_ALL = (
     "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing say nothing; "
@@ -50,18 +45,19 @@ IN_PLACE_IS_ALL = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one picture.
+    """What became of one picture or video.
 
     Attributes:
-        job: which picture.
+        job: which one.
         status: "done", "skipped" (the result was there) or "failed".
         reason: why it failed, one line.
         warnings: what of the source is not kept.
-        megapixels: size of the picture.
+        megapixels: size of the picture, or of all frames of the video that were not finished before.
         seconds: from opening to the finished file.
         faithfulness: what it took to keep to the file, where that was asked for.
         taken_for: what it, or its first page, seems to have been compressed by, or is assumed to have been, as
             `Enhancer` takes it; None where it seems hardly compressed, or the network does not ask.
+        video: more of a video that is done.
     """
 
     job: Job
@@ -72,6 +68,7 @@ class Outcome:
     seconds: float = 0.0
     faithfulness: Faithfulness | None = None
     taken_for: str | None = None
+    video: Video | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, as `sqe enhance --json` prints them."""
@@ -85,6 +82,7 @@ class Outcome:
             "megapixels": round(self.megapixels, 6),
             "seconds": round(self.seconds, 3),
             **({"faithfulness": asdict(self.faithfulness)} if self.faithfulness else {}),
+            **({"frames": self.video.frames, "resumed": self.video.resumed} if self.video else {}),
         }
 
 
@@ -103,13 +101,13 @@ class BatchProgress:
     """What a caller may watch; every method does nothing here and is called from the caller's thread."""
 
     def started(self, total: int) -> None:
-        """Called once, with the number of pictures."""
+        """Called once, with the number of files."""
 
-    def advanced(self, pictures: float) -> None:
-        """Called now and then with how many pictures are done, parts of pictures counted."""
+    def advanced(self, files: float) -> None:
+        """Called now and then with how many files are done, parts of files counted."""
 
     def finished(self, outcome: Outcome) -> None:
-        """Called for every picture, in the order in which they end."""
+        """Called for every file, in the order in which they end."""
 
 
 def enhance_files(
@@ -124,26 +122,30 @@ def enhance_files(
     in_place: bool = False,
     existing: Existing = "refuse",
     jobs: int | None = None,
+    videos: bool = False,
+    coding: Coding | None = None,
     progress: BatchProgress | None = None,
 ) -> EnhanceResult:
-    """Enhances pictures; one that fails is listed and the batch goes on.
+    """Enhances pictures, and then videos, one after the other; one that fails is listed and the batch goes on.
 
     Format, ICC profile, alpha, gray, EXIF, XMP, print resolution, orientation and, in PNG and TIFF, 16 bits stay as
     they are in the source. What cannot be kept is a warning of the outcome. When this call is interrupted, finished
-    files are whole and nothing else is left.
+    files are whole and nothing else is left, but what `enhance_video` goes on with.
 
     Args:
-        inputs: pictures, and folders of pictures.
-        out: a picture file if there is one input, else a folder; None beside the source, with `suffix` or `in_place`.
+        inputs: pictures, videos, and folders of them.
+        out: a file if there is one input, else a folder; None beside the source, with `suffix` or `in_place`.
         enhancer: see `Enhancer`.
-        saving: format, quality and what is stripped.
+        saving: of pictures: format, quality and what is stripped.
         faithful: keep to what JPEG files say of luma (`LumaIntervals`); pictures of other formats fail.
-        recursive: take the pictures of subfolders too, but of hidden ones; they keep their subfolders in `out`.
+        recursive: take the files of subfolders too, but of hidden ones; they keep their subfolders in `out`.
         suffix: put between a result's name and its extension.
-        in_place: put results in the place of their sources.
+        in_place: put results in the place of their sources, which is not for videos.
         existing: "refuse" before any work, "skip" or "overwrite" results that are there.
         jobs: pictures worked on at a time; two hide reading and writing altogether, at twice the memory; None for two
             where 8 GiB are free, or nobody knows, and one elsewhere.
+        videos: take the videos of folders too, not only those that are named.
+        coding: how frames of videos are coded.
         progress: see `BatchProgress`.
     Raises:
         ConfigError: before any picture is read: none found, two that would make one output, an output that is an input
@@ -157,7 +159,9 @@ def enhance_files(
         raise ConfigError(IN_PLACE_IS_ALL)
     if faithful:
         check_jpeglib()
-    todo = plan_jobs(inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place)
+    todo = plan_jobs(
+        inputs, out, saving, recursive=recursive, suffix=suffix, in_place=in_place, videos=videos, coding=coding
+    )
     there = {job for job in todo if not in_place and job.is_there}
     if there and existing == "refuse":
         first = next(job.target for job in todo if job in there)
@@ -170,6 +174,9 @@ def enhance_files(
         result.outcomes.append(outcome)
         progress.finished(outcome)
 
+    def advance(begun: float) -> None:
+        progress.advanced(len(result.outcomes) + begun)
+
     def enhance(job: Job, note: Callable[[int, int], None]) -> Outcome:
         return _enhance_one(job, enhancer, saving, faithful, note)
 
@@ -177,13 +184,12 @@ def enhance_files(
     for job in todo:
         if job in skipped:
             finish(Outcome(job, "skipped"))
-    _do_all(
-        [job for job in todo if job not in skipped],
-        enhance,
-        _pictures_at_a_time() if jobs is None else max(jobs, 1),
-        finish,
-        lambda begun: progress.advanced(len(result.outcomes) + begun),
-    )
+    left = [job for job in todo if job not in skipped]
+    at_a_time = _pictures_at_a_time() if jobs is None else max(jobs, 1)
+    _do_all([job for job in left if not job.is_video], enhance, at_a_time, finish, advance)
+    for job in left:
+        if job.is_video:  # which keeps all cores busy
+            finish(_enhance_clip(job, enhancer, coding, existing == "overwrite", advance))
     place = {job: number for number, job in enumerate(todo)}
     result.outcomes.sort(key=lambda outcome: place[outcome.job])
     return result
@@ -276,7 +282,7 @@ def enhance_stream(
             format_out = named or saving.format_for(sniff_format(source))
             check_options(saving, {target: format_out})
             place = Path(folder) / f"standard output{FORMATS[format_out][0]}" if target == Path("-") else target
-            made = _enhance_file(source, place, enhancer, saving, format_out, faithful)
+            made = enhance_picture(source, place, enhancer, saving, format_out, faithful)
         except ImageError as error:  # of a file that nobody but this function knows
             let_go(error)  # of the file too, which is to be deleted
             raise ImageError(str(error).replace(f"{folder}{os.sep}", "")) from None
@@ -324,140 +330,55 @@ class _StoppedError(SubjectiveQEError):
 def _enhance_one(
     job: Job, enhancer: Enhancer, saving: Saving, faithful: bool, progress: Callable[[int, int], None]
 ) -> Outcome:
-    if job.unread:
-        return Outcome(job, "failed", job.unread)
     start_s = time.perf_counter()
-    try:
+
+    def work() -> Outcome:
         kind = sniff_format(job.source)
         if job.target == job.source.resolve() and kind not in FORMATS:
             raise ImageError(f"{kind} is read and not written, so it cannot be replaced; give --out or --suffix")
         format_out = job.format_out or saving.format_for(kind)
         check_lossless(saving, format_out, job.target)
-        made = _enhance_file(job.source, job.target, enhancer, saving, format_out, faithful, progress)
+        return _done(
+            job, enhance_picture(job.source, job.target, enhancer, saving, format_out, faithful, progress), start_s
+        )
+
+    return _outcome_of(job, work)
+
+
+def _enhance_clip(
+    job: Job, enhancer: Enhancer, coding: Coding | None, overwrite: bool, progress: Callable[[float], None]
+) -> Outcome:
+    start_s = time.perf_counter()
+
+    def work() -> Outcome:
+        video = enhance_video(
+            job.source,
+            job.target,
+            enhancer,
+            coding,
+            overwrite,
+            lambda done, total: progress(min(done / total, 1) if total else 0),
+        )
+        megapixels = math.prod(video.frame_px) * (video.frames - video.resumed) / 1e6
+        seconds = time.perf_counter() - start_s
+        return Outcome(job, "done", "", video.warnings, megapixels, seconds, taken_for=video.taken_for, video=video)
+
+    return _outcome_of(job, work)
+
+
+def _outcome_of(job: Job, work: Callable[[], Outcome]) -> Outcome:
+    """What `work` says became of a file, or why it failed."""
+    if job.unread:
+        return Outcome(job, "failed", job.unread)
+    try:
+        return work()
     except PICTURE_FAILED as error:
         return Outcome(job, "failed", reason_of(error).removeprefix(f"{job.source}: "))
     except Exception as error:  # of a library, by a file of a kind that nobody has met yet; the others are to be done
         return Outcome(job, "failed", f"cannot be enhanced ({type(error).__name__}: {first_line(error)})")
-    return _done(job, made, start_s)
 
 
-class _Made(NamedTuple):
-    """A file that was enhanced, and what there is to say of it."""
-
-    photo: Photo
-    report: Faithfulness | None
-    taken_for: str | None
-
-
-def _done(job: Job, made: _Made, start_s: float) -> Outcome:
+def _done(job: Job, made: Made, start_s: float) -> Outcome:
     photo, report, taken_for = made
     megapixels = photo.height * photo.width / 1e6
     return Outcome(job, "done", "", photo.warnings, megapixels, time.perf_counter() - start_s, report, taken_for)
-
-
-def _enhance_file(
-    source: Path,
-    target: Path,
-    enhancer: Enhancer,
-    saving: Saving,
-    format_out: str,
-    faithful: bool,
-    progress: Callable[[int, int], None] | None = None,
-) -> _Made:
-    intervals = LumaIntervals(source, format_out) if faithful else None
-    looks = _look_at_pages(source, format_out, enhancer)
-    photo = open_photo(source, format_out)
-    strips = enhance_photo(photo, enhancer, looks, progress)
-    report = Faithfulness() if faithful else None
-    if intervals and report:
-        strips = intervals.keep(strips, report)
-    write_photo(target, photo, strips, saving, format_out)
-    if report and not saving.is_lossless(format_out):
-        warning = f"saved with loss, as {format_out}: fewer coefficients agree with the file then"
-        photo = replace(photo, warnings=(*photo.warnings, warning))
-    return _Made(photo, report, enhancer.taken_for(looks[0]))
-
-
-def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Look]:
-    """At each page as a whole; takes a reading of the file to the last patch, which costs little beside the network.
-
-    Frames that are shown one after the other get one look, or the picture would pulse.
-    """
-    photo = open_photo(source, format_out)
-    looks = []
-    try:
-        for top in range(0, photo.height, photo.page_height):
-            rest = photo.page_height
-
-            def read(count: int) -> Pixels:
-                nonlocal rest
-                rest -= count
-                return _as_seen(photo, photo.read(count))
-
-            looks.append(enhancer.look_at_strips(read, photo.page_height, photo.width))
-            while rest and top + photo.page_height < photo.height:
-                read(min(rest, _PASSED_ROWS))
-    finally:
-        photo.close()
-    if photo.timing:
-        looks = [mean_look(looks)] * len(looks)
-    if looks[0].coarseness is None or enhancer.assume is not None:
-        return looks
-    told = file_coarseness(source, len(looks[0].coarseness))
-    return [with_file(look, told) for look in looks]
-
-
-def _as_seen(photo: Photo, rows: Pixels) -> Pixels:
-    """Rows of a photo as RGB for the network."""
-    return np.repeat(rows[..., -1:], 3, axis=2) if photo.is_gray else rows[..., -3:]
-
-
-def enhance_photo(
-    photo: Photo,
-    enhancer: Enhancer,
-    looks: Sequence[Look],
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Pixels]:
-    """Gives the enhanced rows of a photo, as many bands as it has; alpha, and colours nobody sees, are the photo's own.
-
-    Args:
-        photo: read from here to its end.
-        enhancer: see `Enhancer`.
-        looks: one for each page, see `Enhancer.strips`.
-        progress: see `Enhancer.strips`.
-    Yields:
-        Rows from top to bottom, (n, width, bands) of the photo's type.
-    """
-    waiting: list[Pixels] = []  # rows of the photo whose enhanced colours are still to come
-
-    def read(count: int) -> Pixels:
-        rows = photo.read(count)
-        if photo.has_alpha:
-            waiting.append(rows[..., : photo.bands])
-        return _as_seen(photo, rows)
-
-    for strip in _pages(photo, enhancer, read, looks, progress):
-        better = strip[..., :1] if photo.is_gray else strip
-        if photo.has_alpha:
-            rows = np.concatenate(waiting)
-            waiting[:] = [rows[len(strip) :]]
-            hidden = rows[: len(strip), :, -1:] == 0
-            better = np.dstack((np.where(hidden, rows[: len(strip), :, :-1], better), rows[: len(strip), :, -1]))
-        yield better
-
-
-def _pages(
-    photo: Photo,
-    enhancer: Enhancer,
-    read: Callable[[int], Pixels],
-    looks: Sequence[Look],
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[Pixels]:
-    """The strips of all pages one after the other, each page a picture of its own to the network."""
-    for page, look in enumerate(looks):
-
-        def advance(done: int, total: int, page: int = page) -> None:
-            if progress is not None:
-                progress(page * total + done, len(looks) * total)
-
-        yield from enhancer.strips(read, photo.page_height, photo.width, look, advance)

@@ -6,30 +6,33 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import is_folder
+from ..files import is_folder, may_be_file
 from ..formats.photos import FORMATS
 from ..formats.saving import LOSSY, Saving
-from ..images import EXTENSIONS, check_name, list_images
+from ..images import EXTENSIONS, NO_FILE, check_name, list_images
+from . import video
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enhance.
+    """One picture or video to enhance.
 
     Attributes:
         source: where it is.
         target: where its result goes.
-        format_out: key of `FORMATS`; None for that of the source.
-        unread: why there is nothing to enhance: `source` is a folder that cannot be read.
+        format_out: of a picture, key of `FORMATS`; None for that of the source.
+        is_video: what it is, by its name.
+        unread: why there is nothing to enhance: there is no such file, or it is a folder that cannot be read.
     """
 
     source: Path
     target: Path
-    format_out: str | None
+    format_out: str | None = None
+    is_video: bool = False
     unread: str = ""
 
     @property
@@ -46,11 +49,14 @@ def plan_jobs(
     recursive: bool = False,
     suffix: str = "",
     in_place: bool = False,
+    videos: bool = False,
+    coding: video.Coding | None = None,
 ) -> list[Job]:
     """Sources and targets of `enhancing.files.enhance_files`; see there for the arguments and errors.
 
-    Folders that cannot be read come last.
+    Videos come last.
     """
+    coding = coding or video.Coding()
     if in_place and (out is not None or suffix or saving.format):
         raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
     if out is None and not suffix and not in_place:
@@ -64,16 +70,18 @@ def plan_jobs(
     )
     if out is not None and not into_file:
         if out.exists() and not out.is_dir():
-            raise ConfigError(f"{out}: expected a folder for the pictures, found a file; give another name")
-        if out.suffix.lower() in EXTENSIONS and not out.is_dir():
-            raise ConfigError(f"{out}: more than one picture needs a folder, got the name of a picture file")
+            raise ConfigError(f"{out}: expected a folder for the results, found a file; give another name")
+        if out.suffix.lower() in (*EXTENSIONS, *video.SUFFIXES) and not out.is_dir():
+            raise ConfigError(f"{out}: more than one result needs a folder, got the name of a file")
     unread: list[OSError] = []
     if into_file and out is not None:
-        jobs = [Job(inputs[0], out.with_stem(out.stem + suffix), named_format(out, saving))]
+        jobs = [_named_job(inputs[0], out.with_stem(out.stem + suffix), saving, coding)]
     else:
         jobs = [
-            Job(source, source.resolve(), None) if in_place else _job(source, inner, out, saving, suffix)
-            for source, inner in _sources(inputs, out, recursive, unread.append)
+            Job(source, source.resolve(), is_video=video.is_video(source))
+            if in_place
+            else _job(source, source if out is None else out / inner, suffix, saving, coding)
+            for source, inner in _sources(inputs, out, recursive, videos, unread.append)
         ]
         if suffix:  # by which what an earlier run left among its sources is known; that is no input
             there = [job for job in jobs if job.is_there]
@@ -81,11 +89,16 @@ def plan_jobs(
             jobs = [job for job in jobs if job.source in inputs or not results or _place(job.source) not in results]
     if not jobs and not unread:
         hint = "" if recursive else "; add -r for those of subfolders"
-        raise ConfigError(f"{', '.join(map(str, inputs))}: no pictures found{hint}")
+        kinds = "pictures or videos" if videos else "pictures"
+        raise ConfigError(f"{', '.join(map(str, inputs))}: no {kinds} found{hint}")
+    if in_place and (clip := next((job for job in jobs if job.is_video), None)):
+        raise ConfigError(f"{clip.source}: --in-place is not for videos; give --out or --suffix")
     _refuse_clashes(jobs, in_place)
-    check_options(saving, {job.target: job.format_out for job in jobs})
+    check_options(saving, {job.target: job.format_out for job in jobs if not job.is_video})
+    jobs = [job if may_be_file(job.source) else replace(job, unread=NO_FILE[job.source.exists()]) for job in jobs]
     reasons = {Path(error.filename): f"cannot be read ({error.strerror})" for error in unread}
-    return jobs + [Job(folder, out or folder, None, reason) for folder, reason in reasons.items()]
+    jobs += [Job(folder, out or folder, unread=reason) for folder, reason in reasons.items()]
+    return sorted(jobs, key=lambda job: job.is_video)
 
 
 def named_format(target: Path, saving: Saving) -> str | None:
@@ -138,26 +151,39 @@ def _names_file(path: Path) -> bool:
     return re.fullmatch(r"\.(?!\d+$)[A-Za-z0-9]{1,4}", path.suffix) is not None
 
 
-def _job(source: Path, inner: Path, out: Path | None, saving: Saving, suffix: str) -> Job:
+def _named_job(source: Path, target: Path, saving: Saving, coding: video.Coding) -> Job:
+    if video.is_video(source):
+        video.check_name(target, coding)
+        return Job(source, target, is_video=True)
+    return Job(source, target, named_format(target, saving))
+
+
+def _job(source: Path, place: Path, suffix: str, saving: Saving, coding: video.Coding) -> Job:
+    """A result that goes where `place` is, under a name of its own."""
+    if video.is_video(source):
+        return Job(source, place.with_name(f"{source.stem}{suffix}{video.suffix_for(source, coding)}"), is_video=True)
     named = format_of(source)
     format_out = saving.format_for(named or "")
     extension = source.suffix if named == format_out else FORMATS[format_out][0]
-    folder = source.parent if out is None else out / inner.parent
-    return Job(source, folder / f"{source.stem}{suffix}{extension}", format_out)
+    return Job(source, place.with_name(f"{source.stem}{suffix}{extension}"), format_out)
 
 
 def _sources(
-    inputs: Sequence[Path], out: Path | None, recursive: bool, unread: Callable[[OSError], None]
+    inputs: Sequence[Path], out: Path | None, recursive: bool, videos: bool, unread: Callable[[OSError], None]
 ) -> Iterator[tuple[Path, Path]]:
-    """Every picture once, with its place below the input it came from; what lies in an `out` inside of it is no input.
+    """Every picture and video once, with its place below the input it came from; an `out` inside of that is no input.
 
-    `unread` is called with the error for each folder that cannot be read.
+    Videos in folders are left out unless `videos` says so. `unread` is called with the error for each folder that
+    cannot be read.
     """
     seen = set()
     earlier_results = out.resolve() if out is not None else None
     for given in inputs:
         has_results = earlier_results is not None and given.resolve() in earlier_results.parents
-        for source in list_images(given, recursive, unread) if is_folder(given) else [given]:
+        found = [given]
+        if is_folder(given):
+            found = list_images(given, recursive, unread) + (video.list_videos(given, recursive) if videos else [])
+        for source in found:
             place = _place(source)
             if place in seen or (has_results and earlier_results in place.parents):
                 continue

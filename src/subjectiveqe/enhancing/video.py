@@ -52,6 +52,7 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2
 _OF_TYPESCRIPT, _SYNC = (".ts", ".mts"), b"G"
 
 _RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
+_HOLDS_ALL = ".mkv"
 _ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
 """Name of the encoder and its usual CRF."""
 
@@ -87,6 +88,7 @@ class Video:
 
     Attributes:
         frames: of the result.
+        frame_px: width and height of each.
         resumed: how many of them an earlier run had finished.
         warnings: what of the source is not kept, one sentence each.
         taken_for: what its frames seem to have been compressed by, or are assumed to have been, as
@@ -94,6 +96,7 @@ class Video:
     """
 
     frames: int
+    frame_px: tuple[int, int]
     resumed: int
     warnings: tuple[str, ...]
     taken_for: str | None
@@ -145,7 +148,7 @@ def enhance_video(
         ImageError: the source is missing, damaged, or no video.
     """
     coding = coding or Coding()
-    check_target(source, target, coding, overwrite)
+    _check_target(source, target, coding, overwrite)
     with _errors_of(source, target), open_video(source) as container:
         stream = picture_stream(container)
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
@@ -173,7 +176,9 @@ def enhance_video(
     shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
     if folder.exists():
         warnings.append(f"{folder} is left and can be deleted")
-    return Video(made.frames, made.resumed, tuple(warnings), enhancer.taken_for(Look(look.mean)))
+    return Video(
+        made.frames, (form.width, form.height), made.resumed, tuple(warnings), enhancer.taken_for(Look(look.mean))
+    )
 
 
 class _Given(NamedTuple):
@@ -233,14 +238,24 @@ def _make_segments(
         return _Made(frames, resumed, damage.warnings(container, frames, given.clock), damage.last_s)
 
 
-def check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
-    """Refuses what `enhance_video` would refuse, before it reads the source; arguments and errors as there."""
+def suffix_for(source: Path, coding: Coding) -> str:
+    """The suffix of a result that has no name yet: the source's where that can be written."""
+    can_be = source.suffix.lower() in _RESULTS and coding.codec != "ffv1"
+    return source.suffix if can_be else _HOLDS_ALL
+
+
+def check_name(target: Path, coding: Coding) -> None:
+    """Raises ConfigError where a result's name is none of a video, or of one that does not hold what is asked for."""
     suffix = target.suffix.lower()
     if suffix not in _RESULTS:
         named = f"cannot write {target.suffix}" if suffix else "expected the name of a video"
         raise ConfigError(f"{target}: {named}; known: {', '.join(_RESULTS)}")
-    if coding.codec == "ffv1" and suffix != ".mkv":
-        raise ConfigError(f"{target}: {suffix} does not hold ffv1; name the result .mkv")
+    if coding.codec == "ffv1" and suffix != _HOLDS_ALL:
+        raise ConfigError(f"{target}: {suffix} does not hold ffv1; name the result {_HOLDS_ALL}")
+
+
+def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
+    check_name(target, coding)
     if not source.exists():
         raise ImageError(f"{source}: no such file")
     if target.exists() and target.samefile(source):
