@@ -357,7 +357,8 @@ def test_primaries_of_a_png_are_said(tmp_path):
 def test_raw_files_of_cameras_are_refused(tmp_path, enhancer, draw_image, kind):
     path = tmp_path / "raw.tif"
     tags = {"dng": {50706: b"\1\4\0\0"}, "thumbnail": {254: 1}}.get(kind, {})
-    Image.fromarray(draw_image((24, 32))).save(path, tiffinfo=tags)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (64, 48))]} if kind == "thumbnail" else {}
+    Image.fromarray(draw_image((24, 32))).save(path, tiffinfo=tags, **more)
     made = path.read_bytes()
     if kind == "mosaic":
         place = made.index(struct.pack("<HHI", 262, 3, 1))
@@ -368,6 +369,11 @@ def test_raw_files_of_cameras_are_refused(tmp_path, enhancer, draw_image, kind):
     [outcome] = enhance_files([path], None, enhancer, in_place=True).of("failed")
     assert outcome.reason == "is a camera's raw file, of which the sensor's picture is not read; develop it first"
     assert path.read_bytes() == made
+
+
+def test_a_lone_picture_that_calls_itself_a_small_copy_is_read(tmp_path, draw_image):
+    Image.fromarray(draw_image((24, 32))).save(tmp_path / "a.tif", tiffinfo={254: 1})
+    assert copy(tmp_path / "a.tif", tmp_path / "b.tif").height == 24
 
 
 def test_colours_of_no_known_kind_are_refused(tmp_path):

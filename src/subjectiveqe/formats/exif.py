@@ -36,7 +36,7 @@ _THUMBNAIL = ((0x0201, 0x0202), (0x0111, 0x0117))
 
 _MM_IN_UNIT = {2: 25.4, 3: 10.0}
 _IPTC, _LONG, _UNDEFINED = 33723, 4, 7
-_SUBFILE, _PHOTOMETRIC, _DNG_VERSION = 254, 262, 50706
+_SUBFILE, _PHOTOMETRIC, _SUB_TABLES, _DNG_VERSION = 254, 262, 330, 50706
 _OF_SENSORS = (32803, 34892)
 """Kinds of colours: one at each pixel in turn, and one per channel that is not a picture's yet."""
 
@@ -225,9 +225,11 @@ def is_camera_raw(path: Path) -> bool:
     with suppress(Exception), path.open("rb") as file:  # damaged, or of more than there is room for
         if file.read(10)[8:] == b"CR":
             return True
-        tags = read_tables(file)["ifds"][0]["tags"]
+        first, *others = read_tables(file)["ifds"]
+        tags = first["tags"]
         kind, colours = (tags[tag]["data"][0] if tag in tags else 0 for tag in (_SUBFILE, _PHOTOMETRIC))
-        return _DNG_VERSION in tags or bool(kind & 1) or colours in _OF_SENSORS
+        is_copy = bool(kind & 1) and (bool(others) or _SUB_TABLES in tags)
+        return _DNG_VERSION in tags or is_copy or colours in _OF_SENSORS
     return False
 
 
