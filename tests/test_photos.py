@@ -21,7 +21,7 @@ from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.formats import saving
 from subjectiveqe.formats.exif import can_go_into_tiff
-from subjectiveqe.formats.jpegsegments import read_comments
+from subjectiveqe.formats.jpegsegments import application, read_comments
 from subjectiveqe.formats.photos import FORMATS, open_photo
 from subjectiveqe.formats.pngchunks import png_chunk
 from subjectiveqe.formats.saving import Saving, write_photo
@@ -278,6 +278,32 @@ def with_chunks(path, *chunks, behind=False):
     place = len(data) - 12 if behind else 33
     path.write_bytes(data[:place] + more + data[place:])
     return path
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "avif", "heic", "tiff", "gif"])
+def test_content_credentials_are_named(tmp_path, kind):
+    """As C2PA 2.1 says where they lie, appendix A.3."""
+    path = tmp_path / f"a.{kind}"
+    if kind == "heic":
+        pillow_heif.from_pillow(Image.new("RGB", (64, 64))).save(path)
+    else:
+        Image.new("RGB", (64, 64)).save(path)
+    plain = path.read_bytes()
+    told = struct.pack(">I4s", 38, b"jumb") + struct.pack(">I4s", 30, b"jumd") + bytes(17) + b"c2pa\0"
+    box = struct.pack(">I4s", 24 + len(told), b"uuid") + bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + told
+    if kind == "tiff":
+        Image.new("RGB", (64, 64)).save(path, tiffinfo={0xCD41: told})
+    else:
+        more = {
+            "jpeg": plain[:2] + application(11, b"JP\0\1\0\0\0\1" + told) + plain[2:],
+            "png": plain[:33] + png_chunk(b"caBX", told) + plain[33:],
+            "webp": plain + struct.pack("<4sI", b"C2PA", len(told)) + told,
+            "gif": plain[:-1] + b"\x21\xff\x0bC2PA_GIF\1\0\0" + bytes([len(told)]) + told + b"\0" + plain[-1:],
+        }
+        path.write_bytes(more.get(kind, plain + box))
+    assert open_photo(path, kind).warnings == ("content credentials (C2PA) are not kept",)
+    path.write_bytes(plain)
+    assert open_photo(path, kind).warnings == ()
 
 
 @pytest.mark.parametrize("squeezed", [False, True])

@@ -19,6 +19,7 @@ from ..errors import ImageError, first_line
 from ..images import CODE_POINTS, LEFT_OUT, check_frames, open_picture, sniff_format, vips_name, vips_profile
 from ..processes import check_vips
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
+from .credentials import has_credentials
 from .density import read_density
 from .exif import (
     bare_exif,
@@ -240,7 +241,8 @@ def _said_of_lost(path: Path, image: pyvips.Image, kind: str, lost: tuple[str, .
     lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in xmp)
     if kind == "jpeg" and GAIN_MAP not in lost:
         lost += other_pictures(path)
-    return [f"{what} is not kept" for what in dict.fromkeys(lost)]
+    said = [f"{what} is not kept" for what in dict.fromkeys(lost)]
+    return said + ["content credentials (C2PA) are not kept"] * has_credentials(path, kind)
 
 
 def _texts(path: Path, kind: str, format_out: str) -> tuple[tuple[bytes, ...], list[str]]:
