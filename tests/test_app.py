@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from PIL import Image
@@ -204,6 +206,60 @@ def test_what_is_wrong_is_said(page, photo, tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(photo[0].read_bytes()[:700])
     page.locator("#source input[type=file]").set_input_files(tmp_path / "damaged.jpg")
     page.get_by_text("cannot be decoded").wait_for(timeout=PATIENCE_MS)
+
+
+def test_other_sites_get_no_answer(address):
+    """Nor does anybody get what lies elsewhere: the server's process says to whom it connects."""
+    for path, headers in (
+        ("config", {"Host": "evil.example"}),
+        ("config", {"Origin": "http://evil.example"}),
+        ("gradio_api/file=http://192.0.2.1/a.jpg", {}),  # of documentation, nobody's
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(urllib.request.Request(address + path, headers=headers))
+    assert urllib.request.urlopen(address + "config").status == 200
+
+
+AT_THE_DESK = """
+import sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+from subjectiveqe.page import _Desk
+source, original, folder = sys.argv[1:]
+me = SimpleNamespace(session_hash="me")
+desk = _Desk(None, "onnxruntime", 1, Path(folder), threading.Event())
+def made(**chosen):
+    desk.want(chosen.get("source", source), chosen.get("strength", 1.0), me)
+    [got] = desk.work(source, 1.0, me, lambda *_, **__: None)
+    return isinstance(got[1], str)
+print([made(), made(strength=0.5), made(source=None), made(source="other.jpg"), made()])
+print([table.split("\\n")[0] for table in desk.compare(source, source, original, me)])
+desk.leave(me)
+print(list(desk.compare(source, source, original, me)))
+"""
+
+
+def test_nobody_waits_for_what_is_not_wanted_any_more(photo, tmp_path):
+    """Another picture, or another strength, ends the work on the one before, and a page that is left all of it."""
+    command = [sys.executable, "-c", AT_THE_DESK, *photo, tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "[True, False, False, False, True]",
+        "['measuring ...', '| | before | after |']",
+        "['measuring ...', '']",
+    ]
+
+
+def test_a_strength_that_is_typed_stays_within(page, photo):
+    page.locator("#source input[type=file]").set_input_files(photo[0])
+    page.locator("#download:enabled").wait_for(timeout=PATIENCE_MS)
+    box = page.locator("#strength input[type=number]")
+    for typed in ("5", ""):
+        box.fill(typed)
+        box.press("Enter")
+        page.locator("#download:enabled").wait_for(timeout=PATIENCE_MS)
+        assert box.input_value() == "1"
+    assert page.get_by_text("Error").count() == 0
 
 
 def test_all_frames_count_towards_the_size(tmp_path):

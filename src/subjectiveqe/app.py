@@ -82,9 +82,9 @@ def serve(
         ends.enter_context(_ending_with(stopping))
         try:
             address = page.launch(blocks, f"[{host}]" if ":" in host else host, port, max_megapixels, open_browser)
-        except OSError as error:
+        except OSError:  # Gradio's speaks of variables and arguments of its own
             raise ConfigError(
-                f"{host}:{port or '7860...'}: cannot be listened on ({error}); choose another --port"
+                f"{host}:{port or '7860 to 7959'}: cannot be listened on, others have it; choose another --port"
             ) from None
         started(address)
         blocks.block_thread()
@@ -124,13 +124,14 @@ def enhance(
     return out, f"{table}\n\n{'; '.join(notes)}"
 
 
-def measure(source: Path, out: Path, original: Path) -> str:
+def measure(source: Path, out: Path, original: Path, progress: Callable[[], object] = lambda: None) -> str:
     """Says in a table how near two pictures are to an original.
 
     Args:
         source: as it was given.
         out: what became of it.
         original: what it was before it was compressed.
+        progress: called before each measure; what it raises ends the work.
     Returns:
         A table in Markdown; a measure that pictures are too small or too large for is left empty.
     Raises:
@@ -143,6 +144,7 @@ def measure(source: Path, out: Path, original: Path) -> str:
     rows, pristine = [], Original(gt)
     for name, heading in _SHOWN.items():
         measured = MEASURES[name]
+        progress()
         try:
             if name == "lpips" and gt.size > 3 * _MOST_LPIPS_PX:
                 raise ShapeError("takes too much memory")

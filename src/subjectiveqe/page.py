@@ -15,6 +15,7 @@ from .app import check_size, enhance, measure, show
 from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .errors import SubjectiveQEError
+from .guard import Guard
 from .images import EXTENSIONS
 
 _KEPT_S = 3600
@@ -40,6 +41,15 @@ _SCRIPT = """
     input_of(box).files = dropped.files;
     input_of(box).dispatchEvent(new Event("change", { bubbles: true }));
   });
+  const told = document.querySelector("#strength input[type=number]");
+  const within = () => {  // what Gradio refuses, and goes on refusing
+    const value = Math.min(Math.max(Number(told.value || 1), 0), 1);
+    if (String(value) === told.value) return;
+    told.value = value;
+    told.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  told.addEventListener("keydown", event => event.key === "Enter" && within(), true);
+  told.addEventListener("blur", within, true);
   document.querySelector("#strength").addEventListener("keyup", event => {  // Gradio waits for a pointer
     const moves = ["Arrow", "Page", "Home", "End", "Enter"].some(key => event.key.startsWith(key));
     const slider = document.querySelector("#strength input[type=range]");
@@ -72,6 +82,7 @@ class _Desk:
         self._enhancer_of = lru_cache(maxsize=1)(lambda strength: Enhancer(model, runtime, strength))
         self._enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
         self._closed: set[str | None] = set()
+        self._wanted: dict[str | None, tuple[str | None, float]] = {}
 
     def work(
         self,
@@ -84,12 +95,13 @@ class _Desk:
         if source is None:
             yield None, "", None, None
             return
-        session = request.session_hash
+        session, asked = request.session_hash, (source, strength)
         self._closed.discard(session)
 
         def report(share: float) -> None:
-            if self._stopping.is_set() or session in self._closed:
+            if self._wanted.get(session, asked) != asked:
                 raise _StoppedError
+            self._go_on(session)
             progress(share, desc="enhancing")
 
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
@@ -98,25 +110,39 @@ class _Desk:
                 out, table = enhance(Path(source), Path(place), self._enhancer_of(strength), report)
                 shown = show(Path(source), out, Path(place))
             except SubjectiveQEError as error:
-                raise gr.Error(str(error).replace(f"{source}: ", ""), print_exception=False) from None
+                message = str(error).replace(f"{source}: ", "")
+                raise gr.Error(message, duration=None, print_exception=False) from None
             except _StoppedError:
                 yield (gr.skip(),) * 4
                 return
             yield shown, table, out, [source, strength]
 
-    def compare(self, source: str | None, out: str | None, original: str | None) -> str:
+    def compare(self, source: str | None, out: str | None, original: str | None, request: gr.Request) -> Iterator[str]:
         """How far the picture and the result are from the original, as a table, where all three are there."""
         if source is None or out is None or original is None:
-            return ""
+            yield ""
+            return
+        yield "measuring ..."
         try:
             check_size(Path(original), self._max_megapixels, "the original")
-            return measure(Path(source), Path(out), Path(original))
+            yield measure(Path(source), Path(out), Path(original), lambda: self._go_on(request.session_hash))
         except SubjectiveQEError as error:
-            return str(error).replace(f"{original}: ", "the original: ")
+            yield str(error).replace(f"{original}: ", "the original: ")
+        except _StoppedError:
+            yield ""
+
+    def want(self, source: str | None, strength: float, request: gr.Request) -> None:
+        """Ends what is at work for a page where something else is chosen now."""
+        self._wanted[request.session_hash] = source, strength
 
     def leave(self, request: gr.Request) -> None:
         """Ends what is at work for a page that was closed."""
         self._closed.add(request.session_hash)
+        self._wanted.pop(request.session_hash, None)
+
+    def _go_on(self, session: str | None) -> None:
+        if self._stopping.is_set() or session in self._closed:
+            raise _StoppedError
 
 
 def build(
@@ -164,9 +190,11 @@ def build(
                 table = gr.Markdown()
                 measures = gr.Markdown()
                 made = gr.JSON(visible=False)  # of what the result is
+        chosen = [source.change, strength.release]
         gr.on([source.change, strength.change], None, outputs=download, js=_OFF)
+        gr.on(chosen, desk.want, inputs=[source, strength], queue=False)
         enhanced = gr.on(
-            [source.change, strength.release],
+            chosen,
             desk.work,
             inputs=[source, strength],
             outputs=[pictures, table, download, made],
@@ -184,6 +212,8 @@ def build(
 
 def launch(blocks: gr.Blocks, host: str, port: int | None, max_megapixels: float, open_browser: bool) -> str:
     """Begins to serve a page, and gives its address; OSError where the port is taken."""
+    from starlette.middleware import Middleware
+
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -198,5 +228,6 @@ def launch(blocks: gr.Blocks, host: str, port: int | None, max_megapixels: float
         footer_links=[],
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         js=_SCRIPT,
+        app_kwargs={"middleware": [Middleware(Guard, host=host.strip("[]"))]},
     )
     return str(address)

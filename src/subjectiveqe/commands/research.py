@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,7 +167,7 @@ def evaluate(
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     measures = choose_measures(PLAIN_MEASURES, [*(also or ()), *(["dists"] if dists else ())], without or ())
     enhancer = _open_model(model, runtime, strength, save_images)
-    facts = {**_identity(enhancer), "command": " ".join(sys.argv)}
+    facts = {**_identity(enhancer), "command": shlex.join(sys.argv)}
     with bar("pictures") as progress:
         summary = evaluate_pairs(
             enhancer, sets, out, measures=measures, save_images=save_images, facts=facts, progress=progress
@@ -201,7 +202,7 @@ def benchmark(
     measures = choose_measures(STANDARD_MEASURES, also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
     enhancer = _open_model(model, runtime, strength)
-    facts = {"command": " ".join(sys.argv)}
+    facts = {"command": shlex.join(sys.argv)}
     with bar("pictures at a level") as progress:
         summary = run_benchmark(
             enhancer,
