@@ -90,6 +90,15 @@ def noisy(rgb: RGB, step: str, levels: float, blur_px: float = 0.0) -> tuple[RGB
     return coded(gt, step), gt
 
 
+def engraved(rgb: RGB, step: str) -> tuple[RGB, RGB]:
+    """In lines 7 px apart that are as wide as the picture is dark."""
+    dark = 1 - gaussian_filter(rgb.mean(axis=2), 4) / 127.5
+    waves = np.cos(2 * np.pi / 7 * (np.arange(len(rgb))[:, None] - 15 * dark))
+    ink = gaussian_filter(np.where(1.1 * waves > dark, 235.0, 20.0), 0.6)
+    gt = np.repeat(ink.astype(np.uint8)[..., None], 3, axis=2)
+    return coded(gt, step), gt
+
+
 def noisy_between(rgb: RGB, first: str, then: str) -> tuple[RGB, RGB]:
     """With noise of 3 levels, and cut, between two codecs."""
     noise = np.random.default_rng(0).normal(0, 3, rgb.shape)
@@ -111,6 +120,7 @@ CASES: tuple[tuple[str, Callable[[RGB], tuple[RGB, RGB]], str], ...] = (
     ("pixel art, JPEG QF 85", partial(pixel_art, step="jpeg:85"), ""),
     ("halftone, JPEG QF 60", partial(halftone, step="jpeg:60"), ""),
     ("halftone, not compressed", partial(halftone, step=""), ""),
+    ("an engraving, JPEG QF 90", partial(engraved, step="jpeg:90"), "jpeg:90"),
     ("JPEG QF 85, doubled", partial(enlarged, step="jpeg:85"), ""),
     ("JPEG with flat tables", partial(flat_tables, step=24), "jpeg:78"),
     ("noise of 8 levels, JPEG QF 60", partial(noisy, step="jpeg:60", levels=8), "jpeg:83"),

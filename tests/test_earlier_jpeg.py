@@ -7,11 +7,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.enhancing import earlier_jpeg
-from subjectiveqe.enhancing.earlier_jpeg import EarlierJpeg, find_earlier_jpeg
+from subjectiveqe.enhancing.earlier_jpeg import EarlierJpeg, Traces, find_earlier_jpeg, find_traces
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.enhancing.look import Look, with_file
@@ -161,3 +162,55 @@ def test_its_blocks_count_for_who_says_what_it_was(photos):
     look = Enhancer("fast", "onnxruntime", assume="jpeg:20").look(lq)
     assert look.grid == (5, 3)
     assert look.coarseness == pytest.approx(coarseness("jpeg", 20))
+
+
+def traces_of(rgb):
+    return find_traces(np.ascontiguousarray(rgb).transpose(2, 0, 1)[None] / np.float32(255))
+
+
+@pytest.mark.parametrize(("first", "then"), [(20, 75), (35, 75), (35, 90), (60, 90), (60, 95)])
+def test_a_jpeg_in_the_blocks_of_a_coarser_one_has_traces_of_it(photos, first, then):
+    seen, said = (max(coarseness("jpeg", qf)) for qf in (first, then))
+    for photo in photos:
+        once, twice = saved_again(photo, "jpeg", then), saved_again(saved_again(photo, "jpeg", first), "jpeg", then)
+        assert traces_of(twice).gathered.max() > 2 * traces_of(once).gathered[: first - 5].max()
+        assert not traces_of(twice).deny(seen, said)
+        assert traces_of(twice).most(seen) == seen
+
+
+def engraved(photo):
+    """In lines that are as wide as the photo is dark."""
+    dark = 1 - gaussian_filter(photo.mean(axis=2), 4) / 127.5
+    waves = np.cos(2 * np.pi / 7 * (np.arange(len(photo))[:, None] - 15 * dark))
+    ink = gaussian_filter(np.where(1.1 * waves > dark, 235.0, 20.0), 0.6)
+    return np.repeat(ink.astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("qf", [90, 95])
+def test_lines_are_taken_for_what_their_files_say(photos, enhancer, tmp_path, qf, monkeypatch):
+    """They look like coarse JPEGs; as bare pixels they are held to what one can have left."""
+    gt = engraved(photos[0])
+    Image.fromarray(gt).save(tmp_path / "a.jpg", quality=qf)
+    [outcome] = enhance_files([tmp_path / "a.jpg"], tmp_path / "out.png", enhancer).outcomes
+    assert outcome.taken_for == f"jpeg:{qf}"
+    lq = read_rgb(tmp_path / "a.jpg")
+    assert psnr(read_rgb(tmp_path / "out.png"), gt) > psnr(lq, gt) - 0.5
+    held = psnr(enhancer(lq), gt)
+    monkeypatch.setattr(Traces, "most", lambda _, seen: seen)
+    assert enhancer.look(lq).coarseness[1] > 0.9
+    assert held > psnr(enhancer(lq), gt) + 4
+
+
+def test_traces_count_for_jpeg_files_that_look_like_nothing_else():
+    denied = Traces(np.zeros(len(earlier_jpeg._QFS), np.float32), high=0.4)
+    look = Look(np.array((0, 0.8, 0, 0, 0), np.float32), traces=denied)
+    said = coarseness("jpeg", 90)
+    assert with_file(look, said).coarseness == pytest.approx(said)
+    assert with_file(look, coarseness("webp", 90)) is look
+    for other in (
+        look._replace(traces=None),
+        look._replace(traces=denied._replace(high=0.02)),
+        look._replace(surface=np.array(said, np.float32)),
+        look._replace(earlier=EarlierJpeg(30, (3, 5))),
+    ):
+        assert with_file(other, said) is other

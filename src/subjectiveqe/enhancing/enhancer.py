@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.coarseness import as_assumed, read_assumed
+from ..codecs.coarseness import FAMILIES, as_assumed, read_assumed
 from ..dial import DEFAULT_STRENGTH, check_strength
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..formats.photos import Pixels, seen_colours
@@ -22,7 +22,7 @@ from ..machine import memory_bytes, trim_memory
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .earlier_jpeg import find_earlier_jpeg
+from .earlier_jpeg import find_earlier_jpeg, find_traces
 from .look import (
     LEAST_PATCHES,
     Look,
@@ -208,7 +208,10 @@ class Enhancer:
         if deepest is not mean and is_mostly_flat(blocks):
             deepest = mean
         surface = None if deepest is mean or drawn else mean
-        return Look(np.zeros_like(mean) if drawn else spare_enlarged(deepest, lq), grid, gray, surface)
+        traces, found = find_traces(blocks), np.zeros_like(mean) if drawn else spare_enlarged(deepest, lq)
+        if surface is None and found.argmax() == FAMILIES.index("jpeg"):
+            found[found.argmax()] = traces.most(float(found.max()))
+        return Look(found, grid, gray, surface, traces=traces)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...

@@ -12,7 +12,7 @@ from ..codecs.coarseness import FAMILIES
 from ..color import LUMA
 from ..formats.photos import Pixels
 from .blocks import BLOCK_PX, busiest_luma, dct, to_blocks
-from .earlier_jpeg import EarlierJpeg
+from .earlier_jpeg import EarlierJpeg, Traces
 from .network import Floats
 
 LOOK_PX, _LOOKS = 192, 5
@@ -44,6 +44,7 @@ class Look(NamedTuple):
         is_gray: whether the picture has no colour anywhere, and is to get none.
         surface: coarseness of the fine JPEG where `coarseness` is that of what lies beneath, else None.
         earlier: the JPEG that it was, where that is what `coarseness` tells of.
+        traces: of an earlier JPEG in these blocks.
     """
 
     coarseness: Floats | None
@@ -51,6 +52,7 @@ class Look(NamedTuple):
     is_gray: bool = False
     surface: Floats | None = None
     earlier: EarlierJpeg | None = None
+    traces: Traces | None = None
 
 
 def mean_look(looks: Sequence[Look]) -> Look:
@@ -95,7 +97,8 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     """A look that goes by what the file says of its quantiser, unless the picture shows more than that.
 
     A picture that was compressed before, more coarsely or by another codec, is as coarse as it looks, whatever its file
-    says. One that looks finer than its file says has little for the quantiser to spoil, or for an estimate to go by. A
+    says, but a JPEG that nothing else says was coarser. One that looks finer than its file says has little for the
+    quantiser to spoil, or for an estimate to go by. A
     drawing of few colours, which looks like nothing at all, stays one. What lies beneath a JPEG counts for JPEG files.
     The blocks stay where they were found.
 
@@ -109,6 +112,9 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     family = FAMILIES[int(said.argmax())]
     if family == "jpeg" and look.surface is not None and look.coarseness.sum() > said.max() + _DOUBT_OF[family]:
         return look  # shares of what lies beneath, none of which need be as coarse as the file says
+    is_plain = family == "jpeg" and look.surface is None and look.earlier is None
+    if is_plain and look.traces is not None and look.traces.deny(float(look.coarseness.sum()), float(said.max())):
+        return look._replace(coarseness=said)
     seen = look.coarseness if family == "jpeg" or look.surface is None else look.surface
     most = np.full_like(said, _DOUBT)
     if family == "avif":  # in 10 bits it looks a little like JPEG as well, and what was JPEG before looks so rather
