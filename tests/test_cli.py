@@ -227,6 +227,14 @@ def test_a_folder_that_is_called_as_a_video_is_is_one_of_pictures(sqe, clean, tm
     assert {Path(job["target"]).parent for job in jobs} == {tmp_path / "better"}
 
 
+def test_a_home_that_the_shell_leaves_is_found(sqe, clean, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert sqe("enhance", clean / "0.png", "--out=~/better", "--dry-run").out.endswith(
+        f"{tmp_path / 'better' / '0.png'}\n"
+    )
+
+
 def test_prepare_needs_a_source_or_check(sqe):
     assert "--check" in sqe("prepare").error
 

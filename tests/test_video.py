@@ -1304,6 +1304,12 @@ def test_lossless_videos_without_names_become_mkv(tmp_path, enhancer):
     assert done.job.target.name == "a-better.mkv"
 
 
+def test_what_a_container_says_of_itself_stays_in_it(tmp_path, enhancer):
+    enhance_video(make_clip(tmp_path / "a.mp4", count=2), tmp_path / "a.mkv", enhancer)
+    with av.open(str(tmp_path / "a.mkv")) as made:
+        assert not [tag for tag in made.metadata if "brand" in tag.lower()]
+
+
 def test_videos_are_not_replaced(tmp_path, enhancer):
     source = make_clip(tmp_path / "a.mp4", count=2)
     with pytest.raises(ConfigError, match=r"a\.mp4: --in-place is not for videos; give --out or --suffix"):

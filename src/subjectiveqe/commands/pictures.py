@@ -45,7 +45,7 @@ def _named(text: str) -> Path:
     """A path that was given; nothing, as of a variable that is not set, would be the current folder."""
     if not text:
         raise typer.BadParameter("expected the name of a file or folder, got nothing")
-    return Path(text)
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)  # shells leave --out=~/x as it is
 
 
 def enhance(
@@ -67,7 +67,9 @@ def enhance(
         str | None,
         typer.Option("--format", help="jpeg, png, webp, avif, heic, tiff, gif or bmp; the source's if not given."),
     ] = None,
-    quality: Annotated[int | None, typer.Option(help="1 to 100; JPEG has 95 if not given.")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100; if not given, JPEG has 95, WebP 92, HEIC 90, AVIF 85.")
+    ] = None,
     chroma: Annotated[str, typer.Option(help="444, or 420 for smaller files.")] = "444",
     lossless: Annotated[bool, typer.Option("--lossless", help="For WebP, AVIF and HEIC.")] = False,
     strip: Annotated[bool, typer.Option("--strip", help="Drop tags, texts and resolution, not the profile.")] = False,
@@ -76,7 +78,9 @@ def enhance(
     ] = False,
     assume: Annotated[
         str | None,
-        typer.Option(help="What it was compressed by, if you know better: jpeg:30, webp:20, avif:30, hevc:37."),
+        typer.Option(
+            help="What it was compressed by, if you know better: jpeg:30, webp:20, avif:30, hevc:37, hevc-420:37."
+        ),
     ] = None,
     video_codec: Annotated[str, typer.Option(help="Of videos: x264, x265, or ffv1 (lossless, .mkv).")] = "x264",
     crf: Annotated[
@@ -99,7 +103,7 @@ def enhance(
 ) -> None:
     """Make pictures and videos look better.
 
-    Profile, tags, alpha, depth, sound and subtitles stay as they were. Results have the format of their
+    Profile, tags, alpha, bit depth, sound and subtitles stay as they were. Results have the format of their
     sources, or the one that the name of --out or --format says.
     """
     from ..enhancing.enhancer import Enhancer

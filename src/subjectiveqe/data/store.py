@@ -308,7 +308,10 @@ def _why_not_complete(path: Path) -> str:
     if not (path / JOURNAL).exists() and (path / "lq").is_dir():
         return f"{path}: two plain folders, no store of its own; there are no checksums to check"
     if not (path / JOURNAL).exists():
-        return f'{path}: not a paired store ({INDEX} is missing); make one with "sqe prepare"'
+        return (
+            f'{path}: not a paired store ({INDEX} is missing); make one with "sqe prepare", '
+            'or compare two folders by "sqe evaluate --lq DIR --gt DIR"'
+        )
     lines = (path / JOURNAL).read_bytes().split(b"\n")[:-1]  # what follows the last line feed was cut off
     try:
         total = json.loads(lines[0])["settings"]["num_sources"]

@@ -48,7 +48,7 @@ def join(
     ):
         picture = picture_stream(given)
         given_tags = given.metadata
-        out.metadata.update(given_tags)
+        out.metadata.update({key: value for key, value in given_tags.items() if key.lower() not in _BRANDS})
         result = out.add_stream_from_template(coded.streams.video[0])
         result.time_base = picture.time_base
         if picture.average_rate:  # else the muxer takes that of the time base, in the thousands
@@ -91,7 +91,10 @@ def join(
     return warnings
 
 
-_OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_time"}
+_BRANDS = {"major_brand", "minor_version", "compatible_brands"}
+"""Of a container of Apple's, which no other is."""
+
+_OF_CONTAINERS = {*_BRANDS, "encoder", "duration", "creation_time"}
 """Tags that say how a file was written."""
 
 

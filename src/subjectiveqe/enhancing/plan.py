@@ -137,7 +137,8 @@ def check_lossless(saving: Saving, format_out: str | None, target: Path) -> None
     """Raises ConfigError where `saving` asks for a lossless file of a format that has none here."""
     if saving.lossless and format_out in LOSSY:
         raise ConfigError(
-            f"{target}: {format_out.upper()} has no lossless mode here; add --format png, webp, avif or tiff"
+            f"{target}: {format_out.upper()} has no lossless mode here; "
+            "name it .png, .webp, .avif, .heic or .tiff, or add such a --format"
         )
 
 

@@ -78,7 +78,7 @@ class Saving:
         if self.chroma not in ("444", "420"):
             raise ConfigError(f'chroma "{self.chroma}" is unknown, expected 444 or 420')
         if self.lossless and self.format in LOSSY:
-            raise ConfigError(f"{self.format.upper()} has no lossless mode here; take png, webp, avif or tiff")
+            raise ConfigError(f"{self.format.upper()} has no lossless mode here; take png, webp, avif, heic or tiff")
         if self.lossless and self.quality is not None:
             raise ConfigError("what is lossless has no quality; leave one of the two out")
 

@@ -165,7 +165,7 @@ def _warn_of_emulation(stage: Stage, config: StageConfig, device: torch.device) 
     if known.get("architecture") == "x86_64" and not (known["avx512_bf16"] or known["amx_bf16"]):
         log.warning(
             "%s: this processor has no bfloat16 instructions, a step takes several times as long as in float32; "
-            "--set %s.precision=float32",
+            "begin the run with --set %s.precision=float32",
             *(stage.name, stage.name),
         )
 
