@@ -209,7 +209,7 @@ def test_what_is_wrong_is_said(page, photo, tmp_path):
 
 
 def test_other_sites_get_no_answer(address):
-    """Nor does anybody get what lies elsewhere: the server's process says to whom it connects."""
+    """Nor is anything handed on from elsewhere: the server's process says to whom it connects."""
     for path, headers in (
         ("config", {"Host": "evil.example"}),
         ("config", {"Origin": "http://evil.example"}),
@@ -225,14 +225,14 @@ import sys, threading
 from pathlib import Path
 from types import SimpleNamespace
 from subjectiveqe.page import _Desk
-source, original, folder = sys.argv[1:]
+source, original, large, folder = sys.argv[1:]
 me = SimpleNamespace(session_hash="me")
 desk = _Desk(None, "onnxruntime", 1, Path(folder), threading.Event())
-def made(**chosen):
-    desk.want(chosen.get("source", source), chosen.get("strength", 1.0), me)
-    [got] = desk.work(source, 1.0, me, lambda *_, **__: None)
+def made(*chosen):
+    desk.want("an earlier one", 0.2, me)
+    [got] = desk.work(large, 1.0, me, lambda *_, **__: desk.want(*chosen, me))
     return isinstance(got[1], str)
-print([made(), made(strength=0.5), made(source=None), made(source="other.jpg"), made()])
+print([made(large, 1.0), made(large, 0.5), made(None, 1.0), made("other.jpg", 1.0), made(large, 1.0)])
 print([table.split("\\n")[0] for table in desk.compare(source, source, original, me)])
 desk.leave(me)
 print(list(desk.compare(source, source, original, me)))
@@ -241,7 +241,7 @@ print(list(desk.compare(source, source, original, me)))
 
 def test_nobody_waits_for_what_is_not_wanted_any_more(photo, tmp_path):
     """Another picture, or another strength, ends the work on the one before, and a page that is left all of it."""
-    command = [sys.executable, "-c", AT_THE_DESK, *photo, tmp_path]
+    command = [sys.executable, "-c", AT_THE_DESK, *photo, samples()[0], tmp_path]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == [
         "[True, False, False, False, True]",

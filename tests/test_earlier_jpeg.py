@@ -214,3 +214,10 @@ def test_traces_count_for_jpeg_files_that_look_like_nothing_else():
         look._replace(earlier=EarlierJpeg(30, (3, 5))),
     ):
         assert with_file(other, said) is other
+
+
+@pytest.mark.parametrize("side", [8, 16, 24, 32, 192])
+def test_nothing_gathers_in_noise(side):
+    for seed in range(20):
+        noise = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+        assert traces_of(noise).gathered.max() < 0.25

@@ -21,7 +21,8 @@ def asked(path="/config", **headers):
         ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:7860"}),
         ("::1", {"host": "[::1]:7860", "origin": "http://[::1]:7860"}),
         ("0.0.0.0", {"host": "desk.lan:7860", "origin": "http://desk.lan:7860"}),
-        ("0.0.0.0", {"host": "10.0.0.2", "origin": "https://sqe.example", "x_forwarded_host": "sqe.example"}),
+        ("LOCALHOST", {"host": "127.0.0.2:7860"}),
+        ("0.0.0.0", {"host": "sqe.example", "origin": "https://sqe.example"}),
     ],
 )
 def test_the_page_itself_is_answered(listened, headers):
@@ -36,7 +37,10 @@ def test_the_page_itself_is_answered(listened, headers):
         ("127.0.0.1", {}, "this machine alone"),
         ("127.0.0.1", {"host": "127.0.0.1:7860", "origin": "http://evil.example"}, "other sites"),
         ("127.0.0.1", {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:9000"}, "other sites"),
+        ("127.0.0.2", {"host": "evil.example"}, "this machine alone"),
         ("0.0.0.0", {"host": "10.0.0.2:7860", "origin": "null"}, "other sites"),
+        ("0.0.0.0", {"host": "10.0.0.2:7860", "origin": "http://[::1"}, "other sites"),
+        ("0.0.0.0", {"host": "a", "origin": "http://evil.example", "x_forwarded_host": "evil.example"}, "other sites"),
     ],
 )
 def test_other_sites_are_refused(listened, headers, said):

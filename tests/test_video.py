@@ -1277,6 +1277,15 @@ def test_a_folder_of_pictures_and_videos(tmp_path, tiny_model, draw_image):
     assert [json.loads(line)["status"] for line in told.stdout.splitlines()] == ["skipped"] * 3 + ["failed"]
 
 
+def test_who_watches_a_batch_may_end_it(tmp_path, enhancer):
+    class Broken(BatchProgress):
+        def advanced(self, _):
+            raise RuntimeError("no screen")
+
+    with pytest.raises(RuntimeError, match="no screen"):
+        enhance_files([make_clip(tmp_path / "a.mp4", count=3)], tmp_path / "out", enhancer, progress=Broken())
+
+
 def test_a_batch_of_videos_goes_on_where_it_was(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
     sources = [make_clip(tmp_path / name, count=8) for name in ("a.mp4", "b.mp4")]

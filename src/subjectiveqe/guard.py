@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from ipaddress import ip_address
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,8 +12,6 @@ _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 _App: TypeAlias = Callable[[Any, _Receive, _Send], Awaitable[None]]
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class Guard:
@@ -41,27 +40,33 @@ def refusal(scope: Scope, host: str) -> str:
     """Why a request gets no answer; nothing where it gets one.
 
     A page of another site may send requests here, and be told its own name for this machine (DNS rebinding); Gradio
-    would also fetch what lies elsewhere for whoever asks.
+    would also hand on what lies elsewhere, by its address.
 
     Args:
         scope: of ASGI, of type "http".
         host: the address that is listened on; if it is this machine's own, nobody knows it by another name.
     """
     headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    named = headers.get(b"host", "")
-    if host in LOCAL and _machine(f"//{named}") not in LOCAL:
+    named, origin = headers.get(b"host", ""), headers.get(b"origin")
+    if _is_local(host) and not _is_local(_machine(f"//{named}")):
         return f'this page is served to this machine alone, not as "{named}"; see --host'
-    origin = headers.get(b"origin")
-    if origin and urlsplit(origin).netloc not in (named, headers.get(b"x-forwarded-host")):
-        return "requests of other sites are refused"
+    if origin and origin.partition("://")[2] != named:
+        return "requests of other sites are refused; a proxy has to hand on the Host that was asked for"
     path = scope["path"]
     if "/proxy=" in path or path.partition("/file=")[2].lower().startswith(("http:", "https:")):
         return "nothing is fetched from elsewhere"
     return ""
 
 
-def _machine(address: str) -> str | None:
+def _machine(address: str) -> str:
     try:
-        return urlsplit(address).hostname
+        return urlsplit(address).hostname or ""
     except ValueError:
-        return None
+        return ""
+
+
+def _is_local(machine: str) -> bool:
+    try:
+        return machine.lower() == "localhost" or ip_address(machine).is_loopback
+    except ValueError:
+        return False

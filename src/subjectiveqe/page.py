@@ -97,9 +97,10 @@ class _Desk:
             return
         session, asked = request.session_hash, (source, strength)
         self._closed.discard(session)
+        self._wanted[session] = asked  # what was wanted before may come late
 
         def report(share: float) -> None:
-            if self._wanted.get(session, asked) != asked:
+            if self._wanted[session] != asked:
                 raise _StoppedError
             self._go_on(session)
             progress(share, desc="enhancing")
@@ -138,7 +139,6 @@ class _Desk:
     def leave(self, request: gr.Request) -> None:
         """Ends what is at work for a page that was closed."""
         self._closed.add(request.session_hash)
-        self._wanted.pop(request.session_hash, None)
 
     def _go_on(self, session: str | None) -> None:
         if self._stopping.is_set() or session in self._closed:

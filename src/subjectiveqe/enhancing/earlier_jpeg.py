@@ -89,6 +89,9 @@ file. Of 133 pairs of JPEGs of photos, at QF 10 to 65 and then 75 to 95, whose e
 median was above 0.6 for nine of ten, the others clipped or nearly flat; of 197 pictures of all kinds coded once of
 which it did so too, it was below 0.2 for 19 of 20."""
 
+_FEWEST = 30
+"""Coefficients of one frequency, by whose mean cosine anything is told: of fewer it may be that much by chance."""
+
 _HIGH, _ASKED_FOR_HIGH, _LEAST_SIZE, _LEAST_RANGE = 6, 4, 4, 8
 """Sum of both frequencies from which on they are high, how many patches are asked, how large a coefficient has to be,
 in levels, and the range of a block's pixels."""
@@ -144,7 +147,7 @@ def find_traces(patches: Floats) -> Traces:
     cosines = np.zeros((len(_FREQUENCIES), len(_QFS)), np.float32)
     for number, (down, across) in enumerate(_FREQUENCIES):
         sums, counts = _cosines_of(_histograms(coefficients[:, down, across]), number)
-        cosines[number] = (sums / np.maximum(counts, 1))[0]
+        cosines[number] = np.where(counts < _FEWEST, 0, sums / np.maximum(counts, 1))[0]
     busy = np.abs(_coefficients(busiest_luma(patches, _ASKED_FOR_HIGH), _LEAST_RANGE))
     high = busy[:, np.add.outer(np.arange(BLOCK_PX), np.arange(BLOCK_PX)) >= _HIGH]
     return Traces(np.median(cosines, axis=0), float((high > _LEAST_SIZE).mean()) if high.size else 0.0)

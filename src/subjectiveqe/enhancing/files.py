@@ -348,22 +348,25 @@ def _enhance_one(
 def _enhance_clip(
     job: Job, enhancer: Enhancer, coding: Coding | None, overwrite: bool, progress: Callable[[float], None]
 ) -> Outcome:
-    start_s = time.perf_counter()
+    start_s, raised = time.perf_counter(), []
+
+    def report(done: int, total: int) -> None:
+        try:
+            progress(min(done / total, 1) if total else 0)
+        except Exception as error:  # of whoever watches, which is no fault of the video's
+            raised.append(error)
+            raise
 
     def work() -> Outcome:
-        video = enhance_video(
-            job.source,
-            job.target,
-            enhancer,
-            coding,
-            overwrite,
-            lambda done, total: progress(min(done / total, 1) if total else 0),
-        )
+        video = enhance_video(job.source, job.target, enhancer, coding, overwrite, report)
         megapixels = math.prod(video.frame_px) * (video.frames - video.resumed) / 1e6
         seconds = time.perf_counter() - start_s
         return Outcome(job, "done", "", video.warnings, megapixels, seconds, taken_for=video.taken_for, video=video)
 
-    return _outcome_of(job, work)
+    outcome = _outcome_of(job, work)
+    if raised:
+        raise raised[0]
+    return outcome
 
 
 def _outcome_of(job: Job, work: Callable[[], Outcome]) -> Outcome:

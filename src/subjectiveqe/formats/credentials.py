@@ -50,13 +50,13 @@ def _chunks_of_webp(file: BinaryIO) -> Iterator[bytes]:
 
 def _boxes(file: BinaryIO) -> Iterator[bytes]:
     """The kinds of a file's boxes, with the file at what is in each; none behind one that goes to the end."""
-    place = 0
+    place, end = 0, os.fstat(file.fileno()).st_size
     while len(head := file.read(16)) == 16:
         size, kind, long = int.from_bytes(head[:4], "big"), head[4:8], int.from_bytes(head[8:], "big")
         file.seek(place + (16 if size == 1 else 8))
         yield kind
         size = long if size == 1 else size
-        if size < 8:
+        if not 8 <= size < end - place:
             return
         place += size
         file.seek(place)
