@@ -84,7 +84,7 @@ def _ticks(low: float, high: float) -> list[float]:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     ticks: list[float] = []
-    for locator in (LogLocator(subs=(1, 2, 5), numticks=15), MaxNLocator(4, steps=[1, 2, 5, 10])):
+    for locator in (LogLocator(subs=(1, 2, 5), numticks=15), MaxNLocator(7, steps=[1, 2, 5, 10])):
         if len(ticks) < 3:
             ticks = [float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high]
     return ticks
