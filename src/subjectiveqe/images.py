@@ -219,7 +219,8 @@ def _open_by_pillow(path: Path, kind: str) -> pyvips.Image:
         is_plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
         is_deep_gray = kind == "ppm" and picture.mode == "I"  # 16 bits of gray, in 32
         if kind == "heic" and info["bit_depth"] > 8:  # of which Pillow would make 8
-            bits, pixels = info["bit_depth"], np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
+            heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)  # whose memory an array of it would look at
+            bits, pixels = info["bit_depth"], np.array(heif)
         elif is_deep_gray:
             pixels = np.asarray(picture).astype(np.uint16)
         elif kind == "ppm" and picture.mode == "RGB" and (colours := _deep_colours(path, opened)) is not None:
