@@ -143,12 +143,13 @@ def find_traces(patches: Floats) -> Traces:
     """
     if min(patches.shape[2:]) < BLOCK_PX:
         return Traces(np.zeros(len(_QFS), np.float32), 0.0)
-    coefficients = np.abs(_coefficients(busiest_luma(patches, _BUSIEST)))
+    y = busiest_luma(patches, _BUSIEST)
+    coefficients = np.abs(_coefficients(y))
     cosines = np.zeros((len(_FREQUENCIES), len(_QFS)), np.float32)
     for number, (down, across) in enumerate(_FREQUENCIES):
         sums, counts = _cosines_of(_histograms(coefficients[:, down, across]), number)
         cosines[number] = np.where(counts < _FEWEST, 0, sums / np.maximum(counts, 1))[0]
-    busy = np.abs(_coefficients(busiest_luma(patches, _ASKED_FOR_HIGH), _LEAST_RANGE))
+    busy = np.abs(_coefficients(y[:_ASKED_FOR_HIGH], _LEAST_RANGE))
     high = busy[:, np.add.outer(np.arange(BLOCK_PX), np.arange(BLOCK_PX)) >= _HIGH]
     return Traces(np.median(cosines, axis=0), float((high > _LEAST_SIZE).mean()) if high.size else 0.0)
 
