@@ -17,7 +17,6 @@ from subjectiveqe.enhancing.files import enhance_files
 from subjectiveqe.formats.exif import (
     density_of,
     exif_of_tiff,
-    replace_in_webp,
     with_density,
     with_orientation,
     without_thumbnail,
@@ -27,6 +26,7 @@ from subjectiveqe.formats.jpegsegments import application, jfif, read_applicatio
 from subjectiveqe.formats.jpegxmp import join_xmp, read_extension, without_gain_map, xmp_segments
 from subjectiveqe.formats.photos import FORMATS, open_photo
 from subjectiveqe.formats.saving import Saving
+from subjectiveqe.formats.webpchunks import replace_chunk
 from subjectiveqe.images import read_rgb
 from test_photos import MAKER, ORIENTATION, PROFILE, copy, exif
 
@@ -529,7 +529,7 @@ def test_the_block_of_a_webp_is_found_behind_chunks_of_odd_length(tmp_path):
     for new in (b"new", b"even"):
         body = b"WEBP" + first + chunk(b"EXIF", b"old block") + last
         path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
-        replace_in_webp(path, b"Exif\0\0" + new)
+        replace_chunk(path, b"EXIF", new)
         body = b"WEBP" + first + chunk(b"EXIF", new) + last
         assert path.read_bytes() == b"RIFF" + struct.pack("<I", len(body)) + body
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..formats.jpegsegments import quantisers
+from ..formats.webpchunks import chunks
 from ..images import sniff_format
 from .bitstream import Fields, Headers, SliceQps, headers_logged
 from .coarseness import FAMILIES, avif_step, coarseness, of_family, vp8_step
@@ -113,13 +113,10 @@ def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:
 def _vp8(path: Path) -> bytes | None:
     """The first frame that is coded with loss, as VP8 has it; None where there is none."""
     with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"VP8 ":
+        for name, length in chunks(file):
+            if name == b"VP8 ":
                 data = file.read(length)
                 return data if len(data) == length > 10 else None
-            file.seek(16 if head[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # frames hold chunks
     return None
 
 

@@ -165,21 +165,6 @@ def is_block(exif: bytes) -> bool:
     return len(bare_exif(exif)) >= 8 and bare_exif(exif)[:4] in (b"II*\0", b"MM\0*")
 
 
-def replace_in_webp(path: Path, exif: bytes) -> None:
-    """Puts an EXIF block in the place of the one that a WebP file has, which is written anew."""
-    content, place = path.read_bytes(), 12
-    while place < len(content):
-        end = place + 8 + (int.from_bytes(content[place + 4 : place + 8], "little") + 1) // 2 * 2
-        if content[place : place + 4] == b"EXIF":
-            block = bare_exif(exif)
-            chunk = b"EXIF" + struct.pack("<I", len(block)) + block + b"\0" * (len(block) % 2)
-            body = content[8:place] + chunk + content[end:]
-            with atomic_path(path) as aside:
-                aside.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
-            return
-        place = end
-
-
 def _parts(exif: bytes) -> tuple[bytes, bytes]:
     """The name that an EXIF block has in front of it in JPEG, or nothing, and the bare block."""
     body = bare_exif(exif)

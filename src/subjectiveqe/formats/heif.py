@@ -1,18 +1,21 @@
-"""The EXIF block of an AVIF file as the bytes it is: libvips writes the tags that it knows.
+"""The boxes of AVIF and HEIC files, and the EXIF block of one: libvips writes the tags that it knows, not its bytes.
 
 Source: ISO/IEC 14496-12, boxes "meta", "iinf", "infe" and "iloc", and 23008-12, annex A, on what an item of EXIF holds.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from .exif import exif_of_jpeg
 
-_HEADER = 8
-"""Size and kind of a box."""
+_HEADER, _LONG_HEADER = 8, 16
+"""Size and kind of a box, and with a size of 64 bits behind them."""
 _PLACE = struct.Struct(">IHII")
 """Of an item: base, number of extents, and how far from the base the extent lies and how long it is."""
 
@@ -23,10 +26,10 @@ def replace_exif(path: Path, exif: bytes) -> None:
     The block goes behind all else, so that nothing moves, and what it stands in for becomes zeros.
     """
     content = path.read_bytes()
-    meta = next((box for box in _boxes(content, 0, len(content)) if box[0] == b"meta"), None)
+    meta = next((box for box in boxes(io.BytesIO(content)) if box[0] == b"meta"), None)
     if meta is None:
         return
-    inner = {kind: (start, end) for kind, start, end in _boxes(content, meta[1] + 4, meta[2])}
+    inner = {kind: (start, end) for kind, start, end in boxes(io.BytesIO(content), meta[1] + 4, meta[2])}
     item = _item_of_exif(content, *inner[b"iinf"]) if b"iinf" in inner else None
     place = _place_of_item(content, inner[b"iloc"][0], item) if item is not None and b"iloc" in inner else None
     if place is None:
@@ -43,19 +46,28 @@ def replace_exif(path: Path, exif: bytes) -> None:
         file.write(box)
 
 
-def _boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, and beginning and end of what is in it, of each box in a part of a file; none behind one that is odd."""
+def boxes(file: BinaryIO, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, and beginning and end of what is in it, of each box in a part of a file; none behind one that is odd.
+
+    Args:
+        file: that can be sought in.
+        start: of the first box.
+        end: of the part; None for that of the file.
+    """
+    end = file.seek(0, os.SEEK_END) if end is None else end
     while start + _HEADER <= end:
-        size, kind = struct.unpack_from(">I4s", content, start)
-        if not _HEADER <= size <= end - start:
+        file.seek(start)
+        size, kind, long = struct.unpack(">I4sQ", file.read(_LONG_HEADER).ljust(_LONG_HEADER, b"\0"))
+        header, size = (_LONG_HEADER, long) if size == 1 else (_HEADER, size or end - start)  # 0: to the end
+        if not header <= size <= end - start:
             return
-        yield kind, start + _HEADER, start + size
+        yield kind, start + header, start + size
         start += size
 
 
 def _item_of_exif(content: bytes, start: int, end: int) -> int | None:
     """The number of the item that is EXIF, by the table of items (version 0)."""
-    for kind, entry, _ in _boxes(content, start + 6, end):
+    for kind, entry, _ in boxes(io.BytesIO(content), start + 6, end):
         number, what = struct.unpack_from(">4xH2x4s", content, entry)
         if kind == b"infe" and what == b"Exif":
             return int(number)

@@ -19,13 +19,14 @@ from ..files import atomic_path
 from ..images import PNG_EFFORT, check_name
 from .apng import write_frames
 from .density import UNTOLD, leave_untold
-from .exif import add_to_tiff, bare_exif, exif_of_jpeg, replace_in_webp, with_density, with_orientation
+from .exif import add_to_tiff, bare_exif, exif_of_jpeg, with_density, with_orientation
 from .heif import replace_exif
 from .iptc import photoshop_segments
 from .jpegsegments import MOST_BYTES, add_segments, application, jfif
 from .jpegxmp import xmp_segments
 from .photos import CARRIED, FORMATS, Photo, Pixels
 from .pngchunks import add_chunks, png_chunk
+from .webpchunks import replace_chunk
 
 if TYPE_CHECKING:
     import pyvips
@@ -213,7 +214,7 @@ def _add_own(
         if chunks:
             add_chunks(aside, chunks)
     elif format_out == "webp" and "exif-data" in attached:
-        replace_in_webp(aside, attached["exif-data"])
+        replace_chunk(aside, b"EXIF", bare_exif(attached["exif-data"]))
     elif format_out == "avif" and "exif-data" in attached:
         replace_exif(aside, attached["exif-data"])
     elif format_out == "tiff" and not attached.keys().isdisjoint(("exif-data", "iptc-data")):
