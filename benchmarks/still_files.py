@@ -17,7 +17,7 @@ from statistics import mean
 import numpy as np
 import pillow_heif
 import pyvips
-from PIL import Image
+from PIL import Image, JpegPresets
 
 import machine
 from pictures import read_pictures
@@ -27,7 +27,16 @@ from subjectiveqe.enhancing.look import with_file
 from subjectiveqe.images import RGB, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 
-FILES = {"avif": (15, 30, 50, 70), "heic": (30, 50, 70), "jpeg": (10, 30, 60, 85), "webp": (20, 50, 80, 90)}
+FILES: dict[str, tuple[int | str, ...]] = {
+    "avif": (15, 30, 50, 70),
+    "heic": (30, 50, 70),
+    "jpeg": (10, 30, 60, 85),
+    "mozjpeg": (25, 40, 60, 75, 85),
+    "photoshop": ("web_low", "web_medium", "web_high", "low", "medium", "high"),
+    "webp": (20, 50, 80, 90),
+}
+MOZJPEG = {"quant_table": 3, "trellis_quant": True, "overshoot_deringing": True, "optimize_scans": True}
+"""What makes libvips' libjpeg, which is mozjpeg, code as that does if not told otherwise."""
 
 
 def main() -> None:
@@ -48,22 +57,31 @@ def main() -> None:
         *(f"{judge} {end}" for judge in ("PSNR", "LPIPS", "SSIMULACRA2") for end in ("in", "out")),
     ]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for suffix, quality in ((kind, quality) for kind in FILES for quality in FILES[kind]):
-        if options.format not in (None, suffix):
-            continue
-        rows = [measure(gt, suffix, quality, enhancer) for gt in originals]
+    kinds = FILES if options.format is None else [options.format]
+    for kind, quality in ((one, quality) for one in kinds for quality in FILES[one]):
+        rows = [measure(gt, kind, quality, enhancer) for gt in originals]
         for way in rows[0]:
             scores = [mean(values) for values in zip(*(row[way] for row in rows), strict=True)]
             texts = [f"{score:.4f}" if place in (2, 3) else f"{score:.2f}" for place, score in enumerate(scores)]
-            print(f"| {suffix} {quality} | {way} | {' | '.join(texts)} |", flush=True)
+            print(f"| {kind} {quality} | {way} | {' | '.join(texts)} |", flush=True)
 
 
-def measure(gt: RGB, suffix: str, quality: int, enhancer: Enhancer) -> dict[str, list[float]]:
+def save(gt: RGB, path: Path, kind: str, quality: int | str) -> None:
+    """Saves a picture as one of `FILES`."""
+    if kind == "mozjpeg":
+        pyvips.Image.new_from_array(gt).jpegsave(str(path), Q=quality, interlace=True, **MOZJPEG)
+        return
+    tables = {"qtables": JpegPresets.presets[quality]["quantization"]} if kind == "photoshop" else {"quality": quality}
+    options = {"heic": {"chroma": 420}, "webp": {}}.get(kind, {"subsampling": "4:2:0"})
+    Image.fromarray(gt).save(path, **tables, **options)
+
+
+def measure(gt: RGB, kind: str, quality: int | str, enhancer: Enhancer) -> dict[str, list[float]]:
     """The columns of one picture, for each way."""
+    suffix = "jpeg" if kind in ("mozjpeg", "photoshop") else kind
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"in.{suffix}"
-        options = {"heic": {"chroma": 420}, "webp": {}}.get(suffix, {"subsampling": "4:2:0"})
-        Image.fromarray(gt).save(path, quality=quality, **options)
+        save(gt, path, kind, quality)
         repeated = np.asarray(Image.open(path)) if suffix == "heic" else pyvips.Image.new_from_file(str(path)).numpy()
         interpolated, told = read_rgb(path), file_coarseness(path)
     look = enhancer.look(interpolated)

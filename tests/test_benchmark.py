@@ -329,7 +329,7 @@ def test_codecs_and_measures_as_the_command_takes_them():
     assert parse_levels(["jpeg:10,10", "jpeg:20,10"]) == {"jpeg": (10, 20)}
     with pytest.raises(ConfigError, match=r'got "jpeg:a"'):
         parse_levels(["jpeg:a"])
-    with pytest.raises(ConfigError, match='say at which levels, as in "hm:30,50"'):
+    with pytest.raises(ConfigError, match='say at which of its levels 0 to 51, as in "hm:30,40"'):
         parse_levels(["hm"])
     with pytest.raises(ConfigError, match='unknown codec "JPEG"; did you mean "jpeg"'):
         parse_levels(["JPEG"])

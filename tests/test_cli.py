@@ -168,6 +168,17 @@ def test_ctrl_c_ends_with_130(sqe, monkeypatch):
     assert sqe("weights", "list").code == 130
 
 
+def test_ctrl_c_says_how_to_go_on(sqe, monkeypatch):
+    def interrupt(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subjectiveqe.config.read_recipe", interrupt)
+    for is_person, said in ((True, "interrupted; --resume goes on from the last checkpoint\n"), (False, "")):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_person=is_person: is_person)
+        ended = sqe("train", "a.yaml")
+        assert (ended.code, ended.err) == (130, said)
+
+
 # ---------------------------------------------------------------- prepare
 
 

@@ -325,8 +325,12 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
         assert not (tmp_path / name).exists()
     with pytest.raises(ConfigError, match=r'is named \.jpg but --format asks for "png"'):
         enhance_files([one], tmp_path / "out.jpg", enhancer, saving=PNG)
-    with pytest.raises(ConfigError, match="where to"):
+    with pytest.raises(ConfigError, match=r"where to\? give --out, or"):
         enhance_files([one], None, enhancer)
+    with pytest.raises(ConfigError, match=r"where to\? give --out, or"):  # two that are there
+        enhance_files([one, one], None, enhancer)
+    with pytest.raises(ConfigError, match=r"where to\? give --out, as in --out 'my out.jpg', or"):
+        enhance_files([one, Path("my out.jpg")], None, enhancer)
     with pytest.raises(ConfigError, match="--in-place takes neither"):
         enhance_files([one], tmp_path / "out", enhancer, in_place=True)
     for existing in ("skip", "overwrite"):  # what an earlier run has finished cannot be told

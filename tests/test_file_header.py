@@ -121,11 +121,33 @@ def test_a_jpeg_file_tells_its_quality(tmp_path, draw_image, quality, mode):
     assert file_coarseness(tmp_path / "a.bin") == pytest.approx(coarseness("jpeg", quality))
 
 
-def test_tables_that_are_no_standard_say_nothing(tmp_path, draw_image):
-    image = Image.fromarray(draw_image((64, 80)))
-    image.save(tmp_path / "photoshop.jpg", quality="web_high")
-    image.save(tmp_path / "flat.jpg", qtables=[[16] * 64, [16] * 64])
-    assert [file_coarseness(path) for path in sorted(tmp_path.iterdir())] == [None, None]
+def test_tables_of_others_tell_the_quality_of_the_nearest_ones(tmp_path, draw_image):
+    """By the steps of the first two frequencies down and across; the others differ as much as they like."""
+    image, path = Image.fromarray(draw_image((64, 80))), tmp_path / "a.jpg"
+    image.save(path, quality=30)
+    with Image.open(path) as saved:
+        [standard, chroma] = saved.quantization.values()
+    told = coarseness("jpeg", 30)
+    steeper = [step if min(divmod(place, 8)) < 2 else 1 for place, step in enumerate(standard)]
+    flatter = [step + (1 if place == 1 else -1 if place == 8 else 0) for place, step in enumerate(standard)]
+    for tables in ([steeper, chroma], [flatter, flatter], [standard, standard]):
+        image.save(path, qtables=tables)
+        assert file_coarseness(path) == pytest.approx(told)
+    image.save(path, qtables=[[1] * 64, [1] * 64])
+    assert file_coarseness(path) == pytest.approx(coarseness("jpeg", 100))
+
+
+@pytest.mark.parametrize(("preset", "low", "high"), [("web_low", 30, 42), ("web_high", 80, 90), ("maximum", 92, 98)])
+def test_photoshop_s_tables_tell_of_a_likely_quality(tmp_path, draw_image, preset, low, high):
+    Image.fromarray(draw_image((64, 80))).save(tmp_path / "a.jpg", quality=preset)
+    assert coarseness("jpeg", high)[1] < file_coarseness(tmp_path / "a.jpg")[1] < coarseness("jpeg", low)[1]
+
+
+def test_wide_and_cut_tables_tell_nothing(tmp_path):
+    start, wide = b"\xff\xd8\xff\xdb", bytes([0x10]) + bytes([0, 16] * 64)
+    for content in (wide, bytes([0]) + bytes([16] * 30), b""):
+        (tmp_path / "a.jpg").write_bytes(start + (len(content) + 2).to_bytes(2, "big") + content + b"\xff\xda")
+        assert file_coarseness(tmp_path / "a.jpg") is None
 
 
 def test_a_jpeg_is_believed_unless_it_was_one_before():

@@ -36,6 +36,14 @@ app.command()(research.calibrate)
 app.command()(research.average)
 app.add_typer(weights.weights_app, name="weights")
 
+_GO_ON = {
+    "enhance": "finished pictures are whole, and --skip-existing goes on behind them; videos go on where they were",
+    "prepare": "the same command goes on where it was",
+    "train": "--resume goes on from the last checkpoint",
+    "benchmark": "the same command goes on where it was",
+}
+"""What to tell a person who has interrupted a command."""
+
 
 def main() -> int:
     """Runs the command line of this process and gives its exit code."""
@@ -45,6 +53,8 @@ def main() -> int:
     code = _run_command()
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more while Python winds up would end it without this code
+        if sys.stderr.isatty() and (hint := _GO_ON.get("".join(sys.argv[1:2]))):
+            typer.echo(f"interrupted; {hint}", err=True)
     return code
 
 

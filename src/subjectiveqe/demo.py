@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from .codecs import crop_to_multiple, get_codec
 from .data.pairs import PairInfo, rectangle
 from .enhancing.enhancer import Enhancer
-from .errors import ShapeError
+from .errors import ImageError, ShapeError
 from .evaluating.evaluate import evaluate
 from .evaluating.measures import MEASURES
 from .evaluating.results import Row, Summary
-from .images import RGB, middle, read_rgb
+from .files import is_folder
+from .images import RGB, list_images, middle, read_rgb
 from .samples import samples
 
 if TYPE_CHECKING:
@@ -82,16 +83,18 @@ def run_demo(
         out: folder of the report, made if missing.
         model: see `Enhancer`.
         progress: called with the numbers of finished and of all pictures.
-        pictures: good ones, which are taken for originals; the bundled ones if there are none. Of those larger than
-            `LONGEST_PX` the middle is taken.
+        pictures: good ones, or folders of such, which are taken for originals; the bundled ones if nothing is given. Of
+            those larger than `LONGEST_PX` the middle is taken.
     Raises:
-        ImageError: a picture cannot be read.
+        ImageError: a picture cannot be read, or a folder has none.
         ModelError: the model cannot be used.
         ShapeError: a picture is too small.
     """
-    enhancer = Enhancer(model)
-    pairs = {"pictures": DemoPairs(pictures)} if pictures else {"samples": DemoPairs(samples())}
-    return evaluate(enhancer, pairs, out, progress=progress)
+    paths = [path for given in pictures for path in (list_images(given) if is_folder(given) else [given])]
+    if pictures and not paths:
+        raise ImageError(f"{pictures[0]}: no pictures found; name another folder, or pictures")
+    pairs = {"pictures": DemoPairs(paths)} if pictures else {"samples": DemoPairs(samples())}
+    return evaluate(Enhancer(model), pairs, out, progress=progress)
 
 
 _NAME_LETTERS = 14

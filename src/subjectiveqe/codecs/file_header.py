@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
 
     In AVIF that is base_q_idx of the first frame header, in HEIC the QP of the first slice. Of a picture that consists
     of tiles, as those of phones do, it is the mean over the tiles. In JPEG it is the quality for which libjpeg makes
-    such tables; what others than the standard's examples do to a picture, no network has been told. In WebP it is the
-    mean of what its first frame's segments have, weighted by how much of the picture they are.
+    such a table for luma, or the nearest one to that of a camera, Photoshop or mozjpeg. In WebP it is the mean of what
+    its first frame's segments have, weighted by how much of the picture they are.
 
     Args:
         path: a picture; of other formats than these nothing is known.
@@ -59,27 +59,37 @@ def file_coarseness(path: Path, num: int = len(FAMILIES)) -> tuple[float, ...] |
     return tuple(np.mean(said, axis=0).tolist()) if said else None
 
 
+_ZIGZAG = sorted(np.ndindex(8, 8), key=lambda place: (sum(place), place[0] if sum(place) % 2 else place[1]))
+"""Vertical and horizontal frequencies in the order of a table (ITU-T T.81, figure A.6)."""
+
+_TELLING = [number for number, frequencies in enumerate(_ZIGZAG) if min(frequencies) < 2]
+"""By whose steps tables are compared. Photos have most there; told the mean of all steps, PHOTOSHOPS."""
+
+
 def _jpeg_quality(path: Path) -> int | None:
     with path.open("rb") as file:
-        return _standard_tables().get(_key(quantisers(file)))
+        luma = quantisers(file).get(0, b"")
+    if len(luma) != len(_ZIGZAG):  # damaged, or of 12 bits
+        return None
+
+    def distance(quality: int) -> tuple[int, bool]:
+        theirs = _luma_tables()[quality]
+        return abs(sum(theirs[number] - luma[number] for number in _TELLING)), theirs != luma
+
+    return min(_luma_tables(), key=distance)
 
 
 @cache
-def _standard_tables() -> dict[tuple[tuple[int, bytes], ...], int]:
-    """The qualities 1..100 by the tables that libjpeg makes for them, in colour and in gray."""
+def _luma_tables() -> dict[int, bytes]:
+    """What libjpeg makes of the qualities from 100 down to 1."""
     from PIL import Image
 
-    qualities = {}
-    for mode in ("RGB", "L"):
-        for quality in range(1, 101):
-            file = io.BytesIO()
-            Image.new(mode, (1, 1)).save(file, "JPEG", quality=quality)
-            qualities[_key(quantisers(file))] = quality
-    return qualities
-
-
-def _key(tables: Mapping[int, bytes]) -> tuple[tuple[int, bytes], ...]:
-    return tuple(sorted(tables.items()))
+    tables = {}
+    for quality in range(100, 0, -1):
+        file = io.BytesIO()
+        Image.new("L", (1, 1)).save(file, "JPEG", quality=quality)
+        tables[quality] = quantisers(file)[0]
+    return tables
 
 
 def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,10 @@ def plan_jobs(
     if in_place and (out is not None or suffix or saving.format):
         raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
     if out is None and not suffix and not in_place:
-        raise ConfigError("where to? give --out, or --suffix for results beside their sources, or --in-place")
+        last = inputs[-1] if inputs else Path()
+        is_meant = len(inputs) > 1 and last.suffix and not last.exists()
+        instead = f", as in --out {shlex.quote(str(last))}" if is_meant else ""
+        raise ConfigError(f"where to? give --out{instead}, or --suffix for results beside their sources, or --in-place")
     if any(letter in suffix for letter in "/\\"):
         raise ConfigError(f'--suffix "{suffix}": expected a part of a file name, without slashes')
     if out is not None:

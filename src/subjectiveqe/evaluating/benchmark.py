@@ -316,5 +316,8 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         except KeyError:
             if name not in CODECS:
                 raise unknown("codec", name, CODECS) from None
-            raise ConfigError(f'--codec {name}: say at which levels, as in "{name}:30,50"') from None
+            low, high = CODECS[name].level_range
+            raise ConfigError(
+                f'--codec {name}: say at which of its levels {low} to {high}, as in "{name}:30,40"'
+            ) from None
     return found
