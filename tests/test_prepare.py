@@ -361,6 +361,13 @@ def test_a_second_run_at_the_same_time_is_refused(tmp_path, clean):
     prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1, progress=second_run)
 
 
+def test_lmdb_gets_more_room_when_its_map_is_full(tmp_path, clean, monkeypatch):
+    monkeypatch.setattr(writer, "FIRST_MAP_BYTES", 2**15)  # less than one picture takes
+    prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1)
+    assert (tmp_path / "store" / DATA).stat().st_size > 10 * writer.FIRST_MAP_BYTES
+    assert check_store(tmp_path / "store") == 24
+
+
 def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, clean, monkeypatch):
     """Windows makes it as long as it may ever become."""
     used = writer._bytes_used

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,10 +119,10 @@ def hm_arguments(config: Path, folder: Path, width: int, height: int, qp: int) -
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    if hasattr(os, "killpg"):
-        os.killpg(child.pid, signal.SIGKILL)
-    else:  # on Windows
+    if sys.platform == "win32":
         child.kill()
+    else:
+        os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 

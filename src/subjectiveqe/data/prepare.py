@@ -262,6 +262,8 @@ def _code_all(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[_Task, _Made 
 
 
 def _start_worker() -> None:
+    if sys.platform == "win32":  # Ctrl-C reaches every process of a console
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -276,7 +278,7 @@ def _end_with_parent() -> None:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Lets Ctrl-C wait, and keeps it for ever from processes started inside: it is their parent's to handle."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32":  # where nothing can be held; see `_start_worker`
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

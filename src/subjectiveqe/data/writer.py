@@ -23,8 +23,8 @@ from .store import (
     write_index,
 )
 
-MAP_BYTES = 1 << 40
-"""Address space LMDB may grow into. The file is as long as what is in it, on Windows once it has been cut to that."""
+FIRST_MAP_BYTES = 1 << 26
+"""Address space for LMDB, which is doubled whenever it is full: Windows makes the file as long as that at once."""
 
 
 class StoreWriter:
@@ -62,14 +62,7 @@ class StoreWriter:
     def add(self, picture: StoredPicture, arrays: Sequence[RGB]) -> None:
         """Keeps a finished picture."""
         if self._env is not None:
-            import lmdb
-
-            try:
-                with self._env.begin(write=True) as transaction:
-                    for key, array in zip(lmdb_keys(picture), arrays, strict=True):
-                        transaction.put(key, array.data)
-            except lmdb.Error as error:
-                raise OSError(str(error)) from None
+            _put(self._env, dict(zip(lmdb_keys(picture), arrays, strict=True)))
         self._write_line(asdict(picture))
         self.finished[picture.name] = picture
 
@@ -137,9 +130,25 @@ def _open_for_writing(out: Path) -> Any:
     import lmdb
 
     try:
-        return lmdb.open(str(out), map_size=MAP_BYTES, lock=False)  # the folder is held
+        return lmdb.open(str(out), map_size=FIRST_MAP_BYTES, lock=False)  # the folder is held
     except lmdb.Error as error:
         raise StoreError(f"{out / DATA}: cannot be opened ({error}); delete {out} and run again") from None
+
+
+def _put(env: Any, arrays: Mapping[bytes, RGB]) -> None:
+    """Keeps all or nothing; OSError where the disk does not take it."""
+    import lmdb
+
+    while True:
+        try:
+            with env.begin(write=True) as transaction:
+                for key, array in arrays.items():
+                    transaction.put(key, array.data)
+            return
+        except lmdb.MapFullError:
+            env.set_mapsize(2 * env.info()["map_size"])
+        except lmdb.Error as error:
+            raise OSError(str(error)) from None
 
 
 def _bytes_used(env: Any) -> int:
