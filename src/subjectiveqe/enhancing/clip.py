@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..codecs.bitstream import packet_s
 from ..errors import ImageError
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 
 if TYPE_CHECKING:
     import av

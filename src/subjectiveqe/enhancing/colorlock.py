@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 
 _WHITE = np.iinfo(np.uint16).max
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..codecs.coarseness import FAMILIES, as_assumed, read_assumed
 from ..dial import DEFAULT_STRENGTH, check_strength
 from ..errors import ConfigError, ModelError, ShapeError, first_line
-from ..formats.photos import Pixels, seen_colours
+from ..formats.rows import Pixels, seen_colours
 from ..machine import memory_bytes, trim_memory
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..color import LUMA
 from ..errors import ConfigError, ImageError, first_line
-from ..formats.photos import TURNED_BY_VIEWERS, Pixels, becomes_srgb
+from ..formats.photos import TURNED_BY_VIEWERS, becomes_srgb
+from ..formats.rows import Pixels
 from ..images import open_picture, sniff_format
 from ..metrics import LPIPS_MIN_PX, lpips
 from .blocks import BLOCK_PX, dct, inverse_dct, to_blocks, to_plane

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..codecs.coarseness import FAMILIES
 from ..color import LUMA
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 from .blocks import BLOCK_PX, busiest_luma, dct, to_blocks
 from .earlier_jpeg import EarlierJpeg, Traces
 from .network import Floats

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codecs.file_header import file_coarseness
-from ..formats.photos import Photo, Pixels, open_photo
+from ..formats.photos import Photo, open_photo
+from ..formats.rows import Pixels
 from ..formats.saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import atomic_path
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 
 _REACH_PX = 2
 """How far around a pixel the input's change is averaged."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 from .look import LOOK_PX, is_gray, look_places
 
 _PASSING_ROWS = 64

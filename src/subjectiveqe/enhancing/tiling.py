@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 
 LEAST_OVERLAPS = 5
 """How many overlaps a tile is high at least: of five, two are for its neighbours."""

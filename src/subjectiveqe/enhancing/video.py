@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line, unknown
 from ..files import LOCK, atomic_path, held, list_files, write_text
-from ..formats.photos import Pixels
+from ..formats.rows import Pixels
 from ..processes import submit
 from .clip import (
     Damage,

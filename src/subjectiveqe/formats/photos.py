@@ -10,48 +10,21 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ImageError, first_line
-from ..images import CODE_POINTS, LEFT_OUT, check_frames, open_picture, sniff_format, vips_name, vips_profile
-from ..processes import check_vips
+from ..images import CODE_POINTS, check_frames, open_picture, sniff_format, vips_name, vips_profile
 from .apng import STILL_PICTURE_LOST, count_frames, read_frames
-from .credentials import has_credentials
+from .carried import BARE, attached_of, carried_by, said_of_lost, texts_of
 from .density import read_density
-from .exif import (
-    bare_exif,
-    can_go_into_tiff,
-    exif_of_tiff,
-    has_place,
-    iptc_of_tiff,
-    is_block,
-    orientation_of,
-    read_tables,
-    with_density_turned,
-    with_orientation,
-    without_thumbnail,
-)
-from .iptc import iptc_for, iptc_of_jpeg, iptc_records
-from .jpegsegments import GAIN_MAP, MOST_BYTES, other_pictures, read_application, read_comments
-from .jpegxmp import join_xmp, read_extension, without_gain_map
-from .pngchunks import (
-    keyword,
-    read_behind_pixels,
-    read_chunk,
-    read_gamma,
-    read_primaries,
-    read_profiles_in_words,
-    read_texts,
-)
+from .exif import orientation_of, read_tables
+from .pngchunks import read_behind_pixels, read_chunk, read_gamma, read_primaries
+from .rows import Pixels, reader, with_seen_colours
 
 if TYPE_CHECKING:
     import pyvips
-
-Pixels: TypeAlias = NDArray[Any]
-"""Rows of a picture, uint8 or uint16, (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -69,20 +42,9 @@ _PAGED = ("webp", "tiff", "gif")
 _ANIMATED = ("webp", "gif", "png")
 TURNED_BY_VIEWERS = ("jpeg", "tiff", "webp")
 """Formats whose EXIF orientation is obeyed everywhere."""
-_BARE = ("gif", "bmp")
 _WITHOUT_GRAY = ("webp", "avif", "heic")  # it is written as RGB, to which a profile of gray says nothing
 _OF_10_BITS = ("avif", "heic")
 _WITHOUT_ALPHA = ("jpeg", "bmp")
-
-CARRIED = {"icc-profile-data": "icc", "exif-data": "exif", "xmp-data": "xmp", "iptc-data": "iptc"}
-"""libvips' names of what a file says beside its pixels, and of the flags to save it; kept as the bytes they are."""
-
-_NOT_KEPT = {
-    b"hdrgm:": GAIN_MAP,
-    b"Camera:MicroVideo": "its motion video",
-    b"Camera:MotionPhoto": "its motion video",
-}
-"""What XMP says is hidden behind the picture's end."""
 
 
 @dataclass(frozen=True)
@@ -189,9 +151,9 @@ def _describe(
 ) -> Photo:
     """What there is to know of a picture; `pages` and `density` are the file's, `lost` what is left out already."""
     behind = read_behind_pixels(path) if kind == "png" else {}
-    attached, further_xmp, said_of_attached = _attached(path, image, kind, format_out, behind)
-    texts, said_of_texts = _texts(path, kind, format_out)
-    warnings = [*_said_of_lost(path, image, kind, lost), *said_of_texts, *said_of_attached]
+    attached, further_xmp, said_of_attached = attached_of(path, image, kind, format_out, behind)
+    texts, said_of_texts = texts_of(path, kind, format_out)
+    warnings = [*said_of_lost(path, image, kind, lost), *said_of_texts, *said_of_attached]
     if kind == "png" and "icc-profile-data" not in attached and read_chunk(path, b"cICP") is None:
         if gamma := read_gamma(path):
             warnings.append(f"its gamma ({gamma:g}) is not kept")
@@ -216,14 +178,14 @@ def _describe(
     if is_turned:
         image, page_height = _upright(image, page_height)
         orientation = 1
-    attached, said_of_carried = _carried(attached, profile, format_out, orientation, changes_sides)
+    attached, said_of_carried = carried_by(attached, profile, format_out, orientation, changes_sides)
     return Photo(
         image.height,
         image.width,
         page_height,
         bands,
         np.uint16 if image.format == "ushort" else np.uint8,
-        *_reader(path, _with_seen_colours(image) if bands in (2, 4) else image),
+        *reader(path, with_seen_colours(image) if bands in (2, 4) else image),
         attached,
         texts + further_xmp,
         code_points,
@@ -232,26 +194,6 @@ def _describe(
         orientation=orientation,
         warnings=(*warnings, *said_of_carried),
     )
-
-
-def _said_of_lost(path: Path, image: pyvips.Image, kind: str, lost: tuple[str, ...]) -> list[str]:
-    """What a file holds beside its picture that no result has, each once."""
-    lost += tuple(image.get(LEFT_OUT).split(", ")) if image.get_typeof(LEFT_OUT) else ()
-    xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
-    lost += tuple(what for mark, what in _NOT_KEPT.items() if mark in xmp)
-    if kind == "jpeg" and GAIN_MAP not in lost:
-        lost += other_pictures(path)
-    said = [f"{what} is not kept" for what in dict.fromkeys(lost)]
-    return said + ["content credentials (C2PA) are not kept"] * has_credentials(path, kind)
-
-
-def _texts(path: Path, kind: str, format_out: str) -> tuple[tuple[bytes, ...], list[str]]:
-    """Texts of a PNG or comments of a JPEG, which go into a result of the same format alone."""
-    texts = {"png": read_texts, "jpeg": read_comments}[kind](path) if kind in ("png", "jpeg") else ()
-    if not texts or format_out == kind:
-        return texts, []
-    what = f"texts ({b', '.join(map(keyword, texts)).decode('latin-1')})" if kind == "png" else "comments"
-    return (), [f"its {what} are not kept, {format_out} has none"]
 
 
 def _code_points(path: Path, image: pyvips.Image, format_out: str) -> tuple[int, ...]:
@@ -265,63 +207,6 @@ def _code_points(path: Path, image: pyvips.Image, format_out: str) -> tuple[int,
             "which are written as HEIC alone here; add --format heic"
         )
     return tuple(map(int, said.split("/")))
-
-
-def _carried(
-    attached: dict[str, bytes], profile: bytes | None, format_out: str, orientation: int, changes_sides: bool
-) -> tuple[dict[str, bytes], list[str]]:
-    """What goes along with a result's pixels, of what a file says beside its own, and what does not."""
-    if attached and format_out in _BARE:
-        return {}, [f"profile, EXIF and XMP are not kept, {format_out} has none"]
-    carried, said = {name: value for name, value in attached.items() if name != "icc-profile-data"}, []
-    if profile is not None:
-        carried["icc-profile-data"] = profile
-    takes = {"tiff": can_go_into_tiff, "avif": is_block}.get(format_out)
-    if takes and "exif-data" in carried and not takes(carried["exif-data"]):
-        said.append("EXIF is damaged and not kept")
-        del carried["exif-data"]
-    if "exif-data" in carried:
-        exif = with_density_turned(carried["exif-data"]) if changes_sides else carried["exif-data"]
-        carried["exif-data"] = with_orientation(exif, orientation)
-    num_bytes, most = len(bare_exif(carried.get("exif-data", b""))), MOST_BYTES - 6  # bytes, which name it
-    if format_out == "jpeg" and num_bytes > most:
-        said.append(f"EXIF of {num_bytes} bytes is not kept, jpeg has {most} for it")
-        del carried["exif-data"]
-    return carried, said
-
-
-def _attached(
-    path: Path, image: pyvips.Image, kind: str, format_out: str, behind: Mapping[str, bytes]
-) -> tuple[dict[str, bytes], tuple[bytes, ...], list[str]]:
-    """What a file says beside its pixels, as the result has it, its further segments of XMP, and what is to be said.
-
-    `behind` is what libvips does not see of it.
-    """
-    attached = read_profiles_in_words(path) if kind == "png" else {}
-    attached |= dict(behind) | {name: bytes(image.get(name)) for name in CARRIED if image.get_typeof(name)}
-    if kind == "jpeg" and "iptc-data" in attached:  # libvips reads the first segment alone
-        attached["iptc-data"] = iptc_of_jpeg(read_application(path, 13, b"Photoshop 3.0\0")) or attached["iptc-data"]
-    further = read_extension(path) if kind == "jpeg" and "xmp-data" in attached else ()
-    said = []
-    if further and format_out != "jpeg":
-        joined = join_xmp(attached["xmp-data"], further)
-        attached["xmp-data"], further = joined or attached["xmp-data"], ()
-        said += [] if joined else ["XMP beyond 64 KB is damaged and not kept"]
-    if "xmp-data" in attached:
-        attached["xmp-data"] = without_gain_map(attached["xmp-data"])
-    if kind == "tiff" and (exif := exif_of_tiff(path)):
-        attached["exif-data"] = exif
-        if format_out != "tiff" and has_place(exif):
-            said.append(f"its place on Earth (GeoTIFF) is not kept, {format_out} has none")
-    if "exif-data" in attached:
-        attached["exif-data"] = without_thumbnail(attached["exif-data"])
-    iptc = attached.pop("iptc-data", b"")
-    iptc = iptc_of_tiff(path) if kind == "tiff" else iptc
-    if kept := iptc_for(iptc, format_out):
-        attached["iptc-data"] = kept
-    elif iptc_records(iptc):
-        said.append(f"IPTC is not kept, {format_out} has none")
-    return attached, further, said
 
 
 def _plain(path: Path, image: pyvips.Image, kind: str, format_out: str) -> tuple[pyvips.Image, bytes | None, list[str]]:
@@ -358,7 +243,7 @@ def _plain(path: Path, image: pyvips.Image, kind: str, format_out: str) -> tuple
 
 def becomes_srgb(image: pyvips.Image, format_out: str) -> bool:
     """Whether a format does not take a picture's profile, so that its numbers change for its look to stay."""
-    is_taken = format_out not in (*_BARE, *(_WITHOUT_GRAY if image.bands < 3 else ()))
+    is_taken = format_out not in (*BARE, *(_WITHOUT_GRAY if image.bands < 3 else ()))
     return bool(image.get_typeof("icc-profile-data")) and not is_taken
 
 
@@ -394,74 +279,3 @@ def _upright(image: pyvips.Image, page_height: int) -> tuple[pyvips.Image, int]:
     tops = range(0, image.height, page_height)
     pages = [image.crop(0, top, image.width, page_height).autorot() for top in tops]
     return pyvips.Image.arrayjoin(pages, across=1), pages[0].height
-
-
-_ROWS, _LEAST_ROWS, _READ_PX = 64, 8, 2**18
-"""Rows that are read at a time, fewer of wide pictures: libvips holds dozens of copies of what it is asked for."""
-
-
-def _with_seen_colours(image: pyvips.Image) -> pyvips.Image:
-    """Adds the colours once more, where hidden ones are a mean of the visible ones around, weighted by alpha."""
-    # The blur looks back and ahead by less than _ROWS; a file is read once from top to bottom.
-    image = image.tilecache(tile_width=image.width, tile_height=_ROWS, max_tiles=4, access="sequential")
-    colours, alpha = image[: image.bands - 1], image[image.bands - 1]
-    weight = alpha / (65535 if image.format == "ushort" else 255)
-    around = (colours * weight).gaussblur(_HIDDEN_SIGMA_PX) / (weight.gaussblur(_HIDDEN_SIGMA_PX) + 1e-6)
-    return image.bandjoin((alpha > 0).ifthenelse(colours, around.rint().cast(image.format)))
-
-
-def seen_colours(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours of a picture as an `Enhancer` takes them: what nobody sees does not bleed into what is seen.
-
-    Args:
-        rgba: uint8, (H, W, 4).
-    Returns:
-        uint8, (H, W, 3); where alpha is 0, a mean of what is visible around.
-    """
-    import pyvips
-
-    check_vips()
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(rgba), interpretation="srgb")
-    return np.ascontiguousarray(_with_seen_colours(image).numpy()[..., 4:])
-
-
-_HIDDEN_SIGMA_PX = 4
-
-
-def _reader(path: Path, image: pyvips.Image) -> tuple[Callable[[int], Pixels], Callable[[], None]]:
-    """The function that gives the next rows of a picture, and the one that ends reading.
-
-    A region of libvips belongs to the thread that made it and holds memory of that thread's: it is made by the first
-    call and has to be gone before its thread is, or the process crashes.
-    """
-    import pyvips
-
-    region: list[pyvips.Region] = []
-    unread = [image]  # until reading ends: it keeps the file open
-    del image
-    height, width, bands = unread[0].height, unread[0].width, unread[0].bands
-    dtype = np.uint16 if unread[0].format == "ushort" else np.uint8
-    top = 0
-
-    def read(count: int) -> Pixels:
-        nonlocal top
-        if not region and unread:
-            region.append(pyvips.Region.new(unread[0]))
-        strips = []
-        most = max(min(_READ_PX // width, _ROWS), _LEAST_ROWS)
-        stop = min(top + count, height)
-        while top < stop:
-            rows = min(most, stop - top)
-            try:
-                data = region[0].fetch(0, top, width, rows)
-            except pyvips.Error as error:
-                raise ImageError(f"{path}: cannot be decoded ({first_line(error)})") from None
-            strips.append(np.frombuffer(bytes(data), dtype).reshape(rows, width, bands))
-            top += rows
-        return np.concatenate(strips) if strips else np.empty((0, width, bands), dtype)
-
-    def close() -> None:
-        region.clear()
-        unread.clear()
-
-    return read, close

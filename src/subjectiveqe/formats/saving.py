@@ -18,14 +18,16 @@ from ..errors import ConfigError, ImageError, not_written, unknown
 from ..files import atomic_path
 from ..images import PNG_EFFORT, check_name
 from .apng import write_frames
+from .carried import CARRIED
 from .density import UNTOLD, leave_untold
 from .exif import add_to_tiff, bare_exif, exif_of_jpeg, with_density, with_orientation
 from .heif import replace_exif
 from .iptc import photoshop_segments
 from .jpegsegments import MOST_BYTES, add_segments, application, jfif
 from .jpegxmp import xmp_segments
-from .photos import CARRIED, FORMATS, Photo, Pixels
+from .photos import FORMATS, Photo
 from .pngchunks import add_chunks, png_chunk
+from .rows import Pixels
 from .webpchunks import replace_chunk
 
 if TYPE_CHECKING:
