@@ -63,7 +63,9 @@ _ZIGZAG = sorted(np.ndindex(8, 8), key=lambda place: (sum(place), place[0] if su
 """Vertical and horizontal frequencies in the order of a table (ITU-T T.81, figure A.6)."""
 
 _TELLING = [number for number, frequencies in enumerate(_ZIGZAG) if min(frequencies) < 2]
-"""By whose steps tables are compared. Photos have most there; told the mean of all steps, PHOTOSHOPS."""
+"""By whose steps tables are compared: those of low frequencies across or down, of which photos have most. By all 64
+mozjpeg would seem coarser than its pictures look, by 0.06 to 0.08 on the mean of six photos (quality 60 to 85), and by
+the lowest ten Photoshop's "web_low" would, by 0.05; told so, they lost PSNR and SSIMULACRA2."""
 
 
 def _jpeg_quality(path: Path) -> int | None:
