@@ -490,6 +490,26 @@ def test_two_pictures_at_a_time_where_memory_is_roomy(tmp_path, enhancer, draw_i
     assert [outcome.status for outcome in result.outcomes] == [status] * 2
 
 
+def test_links_that_lead_nowhere_fail_alone(tmp_path, enhancer, draw_image):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_png(folder / "a.png", draw_image((20, 24)))
+    for name, leads_to in (("b.png", "b.png"), ("c.png", "gone.png"), ("d", "d"), ("e.txt", "e.txt")):
+        (folder / name).symlink_to(leads_to)
+    result = enhance_files([folder], tmp_path / "out", enhancer)
+    told = {outcome.job.source.name: (outcome.status, outcome.reason) for outcome in result.outcomes}
+    nowhere = ("failed", "is a link that leads nowhere")
+    assert told == {"a.png": ("done", ""), "b.png": nowhere, "c.png": nowhere}
+    inputs = [folder / "a.png", folder / "b.png", folder / "d", folder / "d" / "a.png"]
+    result = enhance_files(inputs, tmp_path / "other", enhancer)
+    assert [outcome.status for outcome in result.outcomes] == ["done", "failed", "failed", "failed"]
+    result = enhance_files([folder / "b.png"], None, enhancer, in_place=True)
+    assert [outcome.status for outcome in result.outcomes] == ["failed"]
+    assert (folder / "b.png").is_symlink()
+    result = enhance_files([folder / "a.png"], folder / "d", enhancer)
+    assert [outcome.status for outcome in result.outcomes] == ["failed"]
+
+
 def test_an_interrupt_leaves_finished_files_and_nothing_else(tmp_path, tiny_model, draw_image):
     small = save_jpeg(tmp_path / "a.jpg", draw_image((20, 20)))
     big = save_jpeg(tmp_path / "b.jpg", draw_image((900, 900)))

@@ -132,6 +132,8 @@ def list_files(
 ) -> list[Path]:
     """Paths of the files in a folder by extension, sorted; hidden ones and what links to folders lead to are left out.
 
+    Links that lead nowhere are among them: whoever opens one says so.
+
     Args:
         folder: may be hidden itself.
         suffixes: in lower case, each with its dot.
@@ -146,7 +148,8 @@ def list_files(
     for place, inner, names in os.walk(folder, onerror=unread or stop):
         inner[:] = [name for name in inner if recursive and not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.suffix.lower() in suffixes and may_be_file(path))
+    named = (path for path in found if path.suffix.lower() in suffixes)
+    return sorted(path for path in named if may_be_file(path) or leads_nowhere(path))
 
 
 def may_be_file(path: Path) -> bool:
@@ -155,6 +158,23 @@ def may_be_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # of a folder that may be listed and not entered; whoever opens it will say so
         return True
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether a path is a link to what is not there, or to itself in the end."""
+    return path.is_symlink() and not path.exists()
+
+
+def why_no_file(path: Path) -> str:
+    """What is wrong with a path that is neither a file nor a folder."""
+    if path.exists():  # a pipe, a device
+        return "is no file; give - for standard input"
+    return "is a link that leads nowhere" if path.is_symlink() else "no such file"
+
+
+def real_path(path: Path) -> Path:
+    """Where a path leads; a link that leads to itself stays what it is, where `Path.resolve` fails."""
+    return Path(os.path.realpath(path))
 
 
 def cache_folder() -> Path:

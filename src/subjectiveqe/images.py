@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .color import LUMA, luma
 from .errors import ImageError, ShapeError, first_line, not_written
-from .files import atomic_path, list_files
+from .files import atomic_path, list_files, why_no_file
 from .formats.pngchunks import read_chunk
 from .processes import check_vips
 
@@ -34,9 +34,6 @@ What Pillow reads (HEIC, BMP, PPM, and AVIF of 8 bits) may have no more than it 
 """
 
 IN_STRIPS = ("jpeg", "png", "tiff")
-
-NO_FILE = {False: "no such file", True: "is no file; give - for standard input"}
-"""What is wrong with a path that is no file, by whether something is there: a pipe, a device."""
 
 PNG_EFFORT: dict[str, Any] = {"compression": 4, "filter": "sub"}
 """On photographs: 18 MP/s, 1 % larger than all filters at level 6."""
@@ -85,7 +82,7 @@ def sniff_format(path: Path) -> str:
     check_name(path)
     try:
         if not path.is_file():
-            raise ImageError(f"{path}: {'is a folder' if path.is_dir() else NO_FILE[path.exists()]}")
+            raise ImageError(f"{path}: {'is a folder' if path.is_dir() else why_no_file(path)}")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:

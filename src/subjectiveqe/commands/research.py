@@ -158,11 +158,12 @@ def evaluate(
     from ..evaluating.evaluate import evaluate as evaluate_pairs
     from ..evaluating.measures import choose_measures
     from ..evaluating.tables import headline
+    from ..files import real_path
 
     if pairs and lq is None and gt is None:
         sets = open_sets(pairs)
     elif not pairs and lq is not None and gt is not None:
-        sets = {lq.resolve().name: pair_folders(lq, gt, keeps_unread=True)}
+        sets = {real_path(lq).name: pair_folders(lq, gt, keeps_unread=True)}
     else:
         raise ConfigError('expected either stores and paired folders, or "--lq DIR --gt DIR"; see --help')
     measures = choose_measures(PLAIN_MEASURES, [*(also or ()), *(["dists"] if dists else ())], without or ())

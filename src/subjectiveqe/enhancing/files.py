@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import PICTURE_FAILED, ConfigError, ImageError, SubjectiveQEError, first_line, reason_of
-from ..files import let_go
+from ..files import let_go, real_path
 from ..formats.photos import FORMATS
 from ..formats.saving import Saving
 from ..images import sniff_format
@@ -334,7 +334,7 @@ def _enhance_one(
 
     def work() -> Outcome:
         kind = sniff_format(job.source)
-        if job.target == job.source.resolve() and kind not in FORMATS:
+        if job.target == real_path(job.source) and kind not in FORMATS:
             raise ImageError(f"{kind} is read and not written, so it cannot be replaced; give --out or --suffix")
         format_out = job.format_out or saving.format_for(kind)
         check_lossless(saving, format_out, job.target)

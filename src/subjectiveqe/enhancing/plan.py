@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import is_folder, may_be_file
+from ..files import is_folder, may_be_file, real_path, why_no_file
 from ..formats.photos import FORMATS
 from ..formats.saving import LOSSY, Saving
-from ..images import EXTENSIONS, NO_FILE, check_name, list_images
+from ..images import EXTENSIONS, check_name, list_images
 from . import video
 
 
@@ -82,7 +82,7 @@ def plan_jobs(
         jobs = [_named_job(inputs[0], out.with_stem(out.stem + suffix), saving, coding)]
     else:
         jobs = [
-            Job(source, source.resolve(), is_video=video.is_video(source))
+            Job(source, real_path(source), is_video=video.is_video(source))
             if in_place
             else _job(source, source if out is None else out / inner, suffix, saving, coding)
             for source, inner in _sources(inputs, out, recursive, videos, unread.append)
@@ -99,7 +99,7 @@ def plan_jobs(
         raise ConfigError(f"{clip.source}: --in-place is not for videos; give --out or --suffix")
     _refuse_clashes(jobs, in_place)
     check_options(saving, {job.target: job.format_out for job in jobs if not job.is_video})
-    jobs = [job if may_be_file(job.source) else replace(job, unread=NO_FILE[job.source.exists()]) for job in jobs]
+    jobs = [job if may_be_file(job.source) else replace(job, unread=why_no_file(job.source)) for job in jobs]
     reasons = {Path(error.filename): f"cannot be read ({error.strerror})" for error in unread}
     jobs += [Job(folder, out or folder, unread=reason) for folder, reason in reasons.items()]
     return sorted(jobs, key=lambda job: job.is_video)
@@ -182,9 +182,9 @@ def _sources(
     cannot be read.
     """
     seen = set()
-    earlier_results = out.resolve() if out is not None else None
+    earlier_results = real_path(out) if out is not None else None
     for given in inputs:
-        has_results = earlier_results is not None and given.resolve() in earlier_results.parents
+        has_results = earlier_results is not None and real_path(given) in earlier_results.parents
         found = [given]
         if is_folder(given):
             found = list_images(given, recursive, unread) + (video.list_videos(given, recursive) if videos else [])
@@ -198,7 +198,7 @@ def _sources(
 
 def _place(path: Path) -> Path:
     """Where a file is, whatever way leads there; a link and what it points to are two pictures."""
-    return path.parent.resolve() / path.name
+    return real_path(path.parent) / path.name
 
 
 def _refuse_clashes(jobs: Sequence[Job], in_place: bool) -> None:

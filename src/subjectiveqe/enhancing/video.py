@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line, unknown
-from ..files import LOCK, atomic_path, held, list_files, write_text
+from ..files import LOCK, atomic_path, held, list_files, real_path, write_text
 from ..formats.rows import Pixels
 from ..processes import submit
 from .clip import (
@@ -282,7 +282,7 @@ def _errors_of(path: Path, target: Path) -> Iterator[None]:
 
 def _identity(source: Path) -> list[Any]:
     status = source.stat()
-    return [str(source.resolve()), status.st_size, status.st_mtime_ns]
+    return [str(real_path(source)), status.st_size, status.st_mtime_ns]
 
 
 def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> None:

@@ -16,7 +16,7 @@ from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.pairs import PairInfo
 from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of, unknown
-from ..files import held, sha256_if_readable, write_text
+from ..files import held, real_path, sha256_if_readable, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
 from .evaluate import measure_pair
@@ -146,7 +146,7 @@ def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: expected a folder of clean pictures")
-        name = folder.resolve().name
+        name = real_path(folder).name
         if any(case.set_name == name for case in cases):
             raise ConfigError(f'{folder}: another set is called "{name}" too; rename one, since tables go by name')
         cases += [

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..data.pairs import PairInfo, PairSet
 from ..data.store import files_of, open_pairs
 from ..errors import PICTURE_FAILED, ConfigError, ShapeError, SubjectiveQEError, reason_of
-from ..files import held
+from ..files import held, real_path
 from ..images import RGB, write_png
 from ..metrics import Original
 from .measures import MEASURES, check_measures
@@ -133,7 +133,7 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
     """
     sets: dict[str, PairSet] = {}
     for path in paths:
-        name = path.resolve().name.removesuffix(".lmdb")
+        name = real_path(path).name.removesuffix(".lmdb")
         if name in sets:
             raise ConfigError(f'{path}: another pair set is called "{name}" too; rename one, since tables go by name')
         sets[name] = open_pairs(path, keeps_unread=True)
@@ -143,11 +143,11 @@ def open_sets(paths: Sequence[Path]) -> dict[str, PairSet]:
 def _inputs_within(folder: Path, sets: Mapping[str, PairSet]) -> set[Path]:
     """Files of pairs that lie in a folder, themselves or what they link to."""
     files = (path for pairs in sets.values() for path in files_of(pairs))
-    return {place for path in files for place in _places(path) if place.is_relative_to(folder.resolve())}
+    return {place for path in files for place in _places(path) if place.is_relative_to(real_path(folder))}
 
 
 def _places(path: Path) -> set[Path]:
-    return {path.resolve(), path.parent.resolve() / path.name}
+    return {real_path(path), real_path(path.parent) / path.name}
 
 
 def _save_output(folder: Path, name: Path, out: RGB) -> None:
