@@ -15,12 +15,14 @@ from . import __version__
 from .dial import DEFAULT_STRENGTH
 from .enhancing.enhancer import Enhancer
 from .enhancing.openvino_engine import openvino_core
-from .enhancing.runtime import choose_model, choose_runtime, gpu_providers
+from .enhancing.runtime import choose_model, choose_runtime, compiled_gpu_providers, gpu_providers
 from .errors import SubjectiveQEError, first_line
 from .machine import cpu_count, package_version
 
 _MEASURED_PX = 512
 _EXTRAS = {"onnxruntime": "", "openvino": "[openvino]", "torch": "[train]"}
+_FOR_NVIDIA = '"onnxruntime-gpu[cuda,cudnn]"'
+"""With the libraries that it loads; it does without them where CUDA and cuDNN are installed for the whole machine."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,7 @@ def examine(measure: bool = True, progress: Callable[[int, int], None] | None = 
         else:
             speed = f", {_speed(name)}" if measure and name != "torch" else ""
             findings.append(Finding(name, f"{package_version(name)}{speed}"))
-    gpus = gpu_providers()
-    findings.append(
-        Finding("GPU", ", ".join(gpus).replace("ExecutionProvider", ""))
-        if gpus
-        else Finding("GPU", "none that ONNX Runtime can use", _gpu_remedy())
-    )
+    findings.append(_gpu())
     findings.append(Finding("--runtime auto", choose_runtime(of_torch=False)))
     findings.append(Finding("--model", choose_model("auto", DEFAULT_STRENGTH)))
     return findings
@@ -94,7 +91,25 @@ def _instructions() -> str:
     return "bfloat16 instructions" if "BF16" in capabilities else "no bfloat16 instructions"
 
 
-def _gpu_remedy() -> str:
-    """Nothing on a Mac, whose CoreML "auto" does not take (`runtime.GPU_PROVIDERS`)."""
-    wanted = {"Windows": "onnxruntime-directml", "Linux": "onnxruntime-gpu"}.get(platform.system())
-    return f"pip uninstall onnxruntime && pip install {wanted}" if wanted else ""
+def _gpu() -> Finding:
+    """What ONNX Runtime was built for and what of it works here.
+
+    No remedy on a Mac, whose CoreML "auto" does not take (`runtime.GPU_PROVIDERS`).
+    """
+    compiled = [_short(name) for name in compiled_gpu_providers()]
+    working = [_short(name) for name in gpu_providers()]
+    if not compiled:
+        wanted = {"Windows": "onnxruntime-directml", "Linux": _FOR_NVIDIA}.get(platform.system())
+        remedy = f"pip uninstall onnxruntime && pip install {wanted}" if wanted else ""
+        return Finding("GPU", "none that ONNX Runtime can use", remedy)
+    failing = [
+        f"{name} is compiled in but does not load; the card, its driver or its libraries are missing"
+        for name in compiled
+        if name not in working
+    ]
+    remedy = f"pip install {_FOR_NVIDIA}" if "CUDA" in compiled and "CUDA" not in working else ""
+    return Finding("GPU", "; ".join([*working, *failing]), remedy)
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider")

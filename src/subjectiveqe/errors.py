@@ -37,8 +37,9 @@ def unknown(
     what: str, word: object, known: Iterable[str], kind: type[SubjectiveQEError] = ConfigError
 ) -> SubjectiveQEError:
     """The error, of some kind, of a name that nothing has: says the nearest one that something has, or all."""
-    names = list(known)
-    close = get_close_matches(str(word).lower(), names, n=1)
+    names, asked = list(known), str(word).lower()
+    begun = [name for name in names if name.startswith(asked)] if asked else []
+    close = begun[:1] if len(begun) == 1 else get_close_matches(asked, names, n=1)
     return kind(
         f'unknown {what} "{word}"; ' + (f'did you mean "{close[0]}"?' if close else f"known: {', '.join(names)}")
     )

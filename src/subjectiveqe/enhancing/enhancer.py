@@ -85,10 +85,13 @@ class Enhancer:
         ConfigError: an argument out of range, or a runtime that is not installed.
         ModelError: a file that is missing, damaged or no network of this package.
     Example:
-        >>> from pathlib import Path
-        >>> from subjectiveqe.images import read_rgb, write_png
-        >>> enhancer = Enhancer(strength=0.5)  # doctest: +SKIP
-        >>> write_png(Path("better.png"), enhancer(read_rgb(Path("bad.jpg"))))  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> from subjectiveqe.samples import samples
+        >>> enhancer = Enhancer(runtime="onnxruntime", strength=0.5)
+        >>> with Image.open(samples()[0]) as photo:
+        ...     small = photo.convert("RGB").resize((64, 48))
+        >>> enhancer(small).size, enhancer(np.asarray(small)).shape
+        ((64, 48), (48, 64, 3))
     """
 
     def __init__(

@@ -63,7 +63,8 @@ class Faithfulness:
         """One line."""
         moved, kept = (100 * part / max(self.coefficients, 1) for part in (self.moved, self.coefficients - self.missed))
         looks = "" if self.lpips is None else f", LPIPS to the result without is {self.lpips:.4f}"
-        return f"{moved:.2f} % of the luma coefficients were moved back, {kept:.3f} % agree with the file{looks}"
+        counts = f"{self.moved} of {self.coefficients} luma coefficients ({moved:.2f} %) were moved back"
+        return f"{counts}, {kept:.3f} % agree with the file{looks}"
 
 
 class LumaIntervals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..dial import turn
+from ..errors import ModelError
 from ..files import cache_folder
 from ..machine import cpu_count
 from ..processes import keep_after_fork, submit, uses
@@ -49,12 +51,34 @@ def openvino_core() -> Any:
         return _make_openvino_core()
 
 
-def _openvino() -> Any:
-    """The package. When imported it reports to its makers through another one, unless that one cannot be imported."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+_CONVERTER = "openvino.tools.ovc"
 
+
+def _openvino() -> Any:
+    """The package, less two that it would import: both are told apart from what it needs by `except ImportError`.
+
+    One reports to its makers. The other makes models of PyTorch's and others' and takes half of the 0.25 s of processor
+    time; it is there again when someone in this process asks for it.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    if "openvino" in sys.modules:
+        import openvino
+
+        return openvino
+    sys.modules[_CONVERTER] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        sys.modules.pop(_CONVERTER, None)
+    vars(openvino).setdefault("__getattr__", _import_converter)
     return openvino
+
+
+def _import_converter(name: str) -> Any:
+    """The attribute of the package that its converter would have set."""
+    if name != "convert_model":
+        raise AttributeError(f"module 'openvino' has no attribute '{name}'")
+    return importlib.import_module(_CONVERTER).convert_model
 
 
 @functools.cache
@@ -98,7 +122,8 @@ def open_openvino(path: Path, strength: float) -> Network:
             value.any_name: ov.Model([value.node], loaded.get_parameters(), value.any_name) for value in loaded.outputs
         }
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
-        raise unreadable(path, error) from None
+        refused = unreadable(path, _without_places(error))
+        raise ModelError(f'{refused}; give an ONNX file, whole, as "sqe export" makes it') from None
 
     def compile_part(name: str) -> Any:
         precision = {"INFERENCE_PRECISION_HINT": precisions.get(name, "f32")}
@@ -124,6 +149,13 @@ def open_openvino(path: Path, strength: float) -> Network:
         return values
 
     return network_of_onnx(path, compute, strength, inputs, list(outputs), metadata)
+
+
+def _without_places(error: Exception) -> Exception:
+    """An error of OpenVINO's less the lines that say where in its source it arose; those end with colons."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = "\n".join(line for line in lines if not line.endswith(":"))
+    return RuntimeError(said) if said.strip() else error
 
 
 def _compiled_folder() -> Path | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import io
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ..dial import DEFAULT_STRENGTH, turn
 from ..errors import ConfigError, ModelError, unknown
 from ..files import sha256_of
 from ..machine import cpu_count, cpu_info
-from ..processes import is_forked_from, uses
+from ..processes import ForkedLock, is_forked_from, uses
 from .network import DEFAULT_BYTES_PX, Floats, Network, network_of_onnx, place_of_dial, unreadable
 from .openvino_engine import open_openvino
 
@@ -97,7 +99,16 @@ def choose_runtime(of_torch: bool, runtime: str = "auto") -> str:
 
 
 def gpu_providers() -> list[str]:
-    """ONNX Runtime's ways to a GPU on this machine, the fastest first; those that "auto" takes."""
+    """ONNX Runtime's ways to a GPU that work on this machine, the fastest first; those that "auto" takes.
+
+    The first call of a process tries them, as slow as a start on a GPU is, where `compiled_gpu_providers` has any. None
+    works in a process forked from one that has tried: CUDA cannot be taken along.
+    """
+    return [] if is_forked_from(_GPU) else [name for name in compiled_gpu_providers() if _computes(name)]
+
+
+def compiled_gpu_providers() -> list[str]:
+    """Those of `GPU_PROVIDERS` that ONNX Runtime was built for, whatever this machine has for them."""
     if importlib.util.find_spec("onnxruntime") is None:
         return []
     import onnxruntime as ort
@@ -115,6 +126,50 @@ GPU_PROVIDERS = (
 """CoreML is not among them: every Mac has it, networks of ours have not been tried in it, and it may compute in half
 precision and compile anew for each size of a tile."""
 
+_GPU = "GPU"
+"""What `processes.uses` knows all of them by."""
+
+_TRYING = ForkedLock()
+"""Held while standard output, which all threads share, is turned away."""
+
+_FLOAT = b"\x12\x16\n\x14\x08\x01\x12\x10" + 4 * b"\n\x02\x08\x01"
+_SQUARE = (
+    b'\x08\x08:P\n\x11\n\x01x\n\x01x\x12\x01y"\x04Conv:\x00\x12\x01c'
+    b"Z\x1b\n\x01x" + _FLOAT + b"b\x1b\n\x01y" + _FLOAT + b"B\x04\n\x00\x10\r"
+)
+"""An ONNX file, y = Conv(x, x) of float32 (1, 1, 1, 1), since the package that makes them is not installed with ours."""
+
+_FATAL, _WARNING = 4, 2
+"""Of ONNX Runtime's severities; it begins with the latter and does not tell which is set."""
+
+
+@functools.cache
+def _computes(provider: str) -> bool:
+    """Whether a provider runs a convolution, which takes the libraries, the driver and a card that the build knows.
+
+    A session alone proves little: where a library is missing ONNX Runtime makes one for the CPU, and what lacks cuDNN
+    or code for this card may fail only when it runs.
+    """
+    import onnxruntime as ort
+
+    uses(_GPU)
+    options = ort.SessionOptions()
+    options.enable_mem_pattern = False  # DirectML has none
+    options.log_severity_level = _FATAL
+    with _TRYING, redirect_stdout(io.StringIO()):
+        ort.set_default_logger_severity(_FATAL)  # a library is missed before there is a session
+        try:
+            if provider == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):  # since 1.21
+                ort.preload_dlls()  # finds CUDA and cuDNN where pip puts them, and prints what it does not find
+            session = ort.InferenceSession(_SQUARE, options, providers=[provider], enable_fallback=0)
+            three = np.full((1, 1, 1, 1), 3, np.float32)
+            return provider in session.get_providers() and session.run(None, {"x": three})[0].item() == 9
+        except Exception:  # onnxruntime has a class per cause and no common root of its own
+            return False
+        finally:
+            ort.set_default_logger_severity(_WARNING)
+
+
 _OF_ONE_THREAD = "DmlExecutionProvider"
 """Its sessions "do not support multi-threaded calls to Run" (ONNX Runtime's documentation of DirectML)."""
 
@@ -127,7 +182,7 @@ def _open_onnxruntime(path: Path, strength: float) -> Network:
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # it plans a second arena beside the first: 0.93 GB against 0.57 GB a tile
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no gain here, and others lose their core
-    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.log_severity_level = _FATAL  # what goes wrong arrives as an exception
     providers = [*gpu_providers(), "CPUExecutionProvider"]
     try:
         session = ort.InferenceSession(turn(path.read_bytes(), strength), options, providers=providers)
