@@ -500,7 +500,7 @@ def test_links_that_lead_nowhere_fail_alone(tmp_path, enhancer, draw_image):
     told = {outcome.job.source.name: (outcome.status, outcome.reason) for outcome in result.outcomes}
     nowhere = ("failed", "is a link that leads nowhere")
     assert told == {"a.png": ("done", ""), "b.png": nowhere, "c.png": nowhere}
-    inputs = [folder / "a.png", folder / "b.png", folder / "d", folder / "d" / "a.png"]
+    inputs = [folder / "a.png", folder / "b.png", folder / "d", folder / "d" / "f.png"]
     result = enhance_files(inputs, tmp_path / "other", enhancer)
     assert [outcome.status for outcome in result.outcomes] == ["done", "failed", "failed", "failed"]
     result = enhance_files([folder / "b.png"], None, enhancer, in_place=True)

@@ -222,6 +222,20 @@ def test_the_file_says_what_it_is(checkpoint, tmp_path):
     assert Enhancer(tmp_path / "net.onnx").metadata["net"] == metadata["net"]
 
 
+def test_a_card_says_more_of_the_file(checkpoint, tmp_path):
+    card = tmp_path / "net.card.yaml"
+    card.write_text("licence: of mine\nnot_for: >-\n  evidence, or\n  anything else\nstride_px: '1'\n")
+    export_onnx(checkpoint, tmp_path / "net.onnx", card=card)
+    header, of_net = Enhancer(tmp_path / "net.onnx", "onnxruntime").metadata, load_net(checkpoint)[0]
+    assert (header["licence"], header["not_for"]) == ("of mine", "evidence, or anything else")
+    assert header["stride_px"] == str(of_net.stride_px)
+    for text, said in (("hours: 14", '"hours": expected a name and its text'), ("- a", "expected keys and values")):
+        card.write_text(text)
+        with pytest.raises(ConfigError, match=rf"net\.card\.yaml: {said}"):
+            export_onnx(checkpoint, tmp_path / "other.onnx", card=card)
+    assert not (tmp_path / "other.onnx").exists()
+
+
 def test_noise_beyond_the_reach_is_not_heard(tmp_path):
     """A faint network reaches less far than a loud one, and neither hears what lies beyond."""
     net = UNet(num_feat=(4, 4), num_block=(1, 1))

@@ -1,6 +1,7 @@
 """The bundled model on the bundled pictures: better to the judge, no blocks left, no grid of its own."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ from scipy.ndimage import gaussian_filter
 from subjectiveqe import metrics
 from subjectiveqe.codecs import crop_to_multiple, get_codec
 from subjectiveqe.codecs.coarseness import coarseness
+from subjectiveqe.config import read_card
 from subjectiveqe.demo import DemoPairs
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.images import read_rgb
 from subjectiveqe.samples import samples
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +177,12 @@ def test_the_file_says_what_it_is_and_where_it_comes_from():
     assert ends == ("fast-long-ssim", "fast-psnr-faithful")
     assert header["licence"] == "Apache-2.0"
     assert "CID22" in header["trained_on"]
+
+
+@pytest.mark.parametrize(("model", "card"), [("fast", "fast"), ("fast-int8", "fast"), ("best", "best")])
+def test_the_file_holds_its_card(model, card):
+    """As `sqe export --card` has put it there."""
+    said = read_card(ROOT / "checkpoints" / f"{card}.card.yaml")
+    assert {"hardware", "losses", "figures", "fails", "not_for"} <= set(said)
+    header = Enhancer(model, "onnxruntime").metadata
+    assert {name: header[name] for name in said} == said

@@ -254,6 +254,24 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: names the file, the key and, for a typo, the nearest key.
     """
+    content = _read_yaml(path)
+    for override in overrides:
+        _override(content, override)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+
+
+def read_card(path: Path) -> dict[str, str]:
+    """Reads what a model file is to say of itself: a YAML file of names and texts; ConfigError for any other."""
+    content = _read_yaml(path)
+    if other := [name for name, text in content.items() if not (isinstance(name, str) and isinstance(text, str))]:
+        raise ConfigError(f'{path}: "{other[0]}": expected a name and its text')
+    return content
+
+
+def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
@@ -262,12 +280,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error)}") from None
+    return content
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from . import dial
 from .codecs import get_codec
 from .codecs.coarseness import FAMILIES, TOLD_LESS, read_less
+from .config import read_card
 from .errors import ConfigError, ModelError
 from .files import atomic_path
 from .images import read_rgb
@@ -41,7 +42,12 @@ _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, half: bool = False, faithful: Path | None = None, less: Sequence[str] = ()
+    checkpoint: Path,
+    out: Path,
+    half: bool = False,
+    faithful: Path | None = None,
+    less: Sequence[str] = (),
+    card: Path | None = None,
 ) -> float:
     """Writes a checkpoint as ONNX with free batch, height and width; the file says of itself what the checkpoint says.
 
@@ -59,10 +65,12 @@ def export_onnx(
             input but a constant that mixes the weights of both, see `dial`. The estimator is that of `checkpoint`.
         less: where the network does better when it is told less than how coarse the picture is, see
             `codecs.coarseness.read_less`; the file says so, and `enhancing.network` goes by it.
+        card: what else the file says of itself, see `config.read_card`, in place of what the checkpoint says by the
+            same names.
     Returns:
         The largest difference from PyTorch over odd and even sizes, 1x1 included, of the full range 1.
     Raises:
-        ConfigError: an output that is not named .onnx, or a curve that is none or of no use.
+        ConfigError: an output that is not named .onnx, a curve that is none or of no use, or a card that is none.
         ModelError: a checkpoint that cannot be used, or a difference of 1e-4 or more.
     """
     import onnx
@@ -71,9 +79,11 @@ def export_onnx(
 
     check_onnx_name(out)
     curves = read_less(less)
+    said = {} if card is None else read_card(card)
     net: Any
     other: Any
     net, metadata = load_net(checkpoint)
+    metadata |= said
     if less and not net.num_coarseness:
         raise ConfigError(f"{checkpoint}: is not told how coarse a picture is; leave --less out")
     if unheard := [family for family in curves if family not in FAMILIES[: net.num_coarseness]]:

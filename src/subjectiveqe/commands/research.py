@@ -252,11 +252,14 @@ def export(
             "several make a curve."
         ),
     ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="YAML of names and texts: what else the file says of itself.")
+    ] = None,
 ) -> None:
     """Make an ONNX file that needs no PyTorch."""
     from ..export import export_onnx
 
-    difference = export_onnx(checkpoint, out, half, faithful, less or ())
+    difference = export_onnx(checkpoint, out, half, faithful, less or (), card)
     typer.echo(f"{out}: differs from PyTorch by at most {difference:.1e} of the full range")
 
 
