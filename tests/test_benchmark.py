@@ -324,9 +324,21 @@ def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_codec_is_measured_with_either_chroma(tmp_path, photos):
+    levels = {"jpeg": [30], "jpeg-444": [30], "jpeg-420": [30]}
+    summary = benchmark(soften, [photos], tmp_path / "out", levels=levels, measures=["psnr_db"])
+    told = {row.info.codec: (row.info.num_bytes, row.before["psnr_db"]) for row in summary.rows}
+    assert told["jpeg"] == told["jpeg-420"]
+    assert told["jpeg-444"] > told["jpeg-420"]
+    for name, said in (("jpeg-411", "chroma"), ("webp-444", 'codec "webp" has no option "chroma"')):
+        with pytest.raises(ConfigError, match=said):
+            benchmark(soften, [photos], tmp_path / "other", levels={name: [30]})
+
+
 def test_codecs_and_measures_as_the_command_takes_them():
     assert parse_levels(["hevc"]) == {"hevc": LEVELS["hevc"]}
     assert parse_levels(["jpeg:10,10", "jpeg:20,10"]) == {"jpeg": (10, 20)}
+    assert parse_levels(["jpeg-444", "hevc-420:37"]) == {"jpeg-444": LEVELS["jpeg"], "hevc-420": (37,)}
     with pytest.raises(ConfigError, match=r'got "jpeg:a"'):
         parse_levels(["jpeg:a"])
     with pytest.raises(ConfigError, match='say at which of its levels 0 to 51, as in "hm:30,40"'):

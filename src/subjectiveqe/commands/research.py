@@ -182,7 +182,7 @@ def benchmark(
     out: Out = Path("benchmark"),
     codecs: Annotated[
         list[str] | None,
-        typer.Option("--codec", help="hevc, jpeg, webp, avif, or with levels: jpeg:10,20, resaved:40."),
+        typer.Option("--codec", help="As hevc, webp, avif, jpeg:10,20, hevc-420:37, resaved:40."),
     ] = None,
     model: Model = None,
     strength: Strength = DEFAULT_STRENGTH,

@@ -48,7 +48,9 @@ def enhance_picture(
         strips = intervals.keep(strips, report)
     write_photo(target, photo, strips, saving, format_out)
     if report and not saving.is_lossless(format_out):
-        warning = f"saved with loss, as {format_out}: fewer coefficients agree with the file than before; png keeps them"
+        warning = (
+            f"saved with loss, as {format_out}: fewer coefficients agree with the file than before; png keeps them"
+        )
         photo = replace(photo, warnings=(*photo.warnings, warning))
     return Made(photo, report, enhancer.taken_for(looks[0]))
 

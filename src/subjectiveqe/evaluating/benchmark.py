@@ -46,17 +46,18 @@ Key: TypeAlias = tuple[str, str, str, int]
 
 @dataclass(frozen=True)
 class Case:
-    """One picture at one level of one codec."""
+    """One picture at one level of one codec, which has the name that it was asked for by."""
 
     set_name: str
     path: Path
+    codec_name: str
     codec: Codec
     level: int
 
     @property
     def key(self) -> Key:
         """Tells the rows of one benchmark apart."""
-        return self.set_name, self.path.name, self.codec.name, self.level
+        return self.set_name, self.path.name, self.codec_name, self.level
 
 
 def benchmark(
@@ -80,7 +81,7 @@ def benchmark(
         model: an `Enhancer`, or any function from RGB to RGB; None measures the codecs alone.
         folders: of clean pictures; each is a set of the tables, by its name.
         out_dir: gets `rows.jsonl`, `images.csv`, `summary.json` and `report.html`.
-        levels: by codec (`CODECS`); `LEVELS` if not given.
+        levels: by codec (`CODECS`), or by codec and chroma as in "jpeg-444"; `LEVELS` if not given.
         measures: keys of `MEASURES`.
         shown: the most pictures in the report, which has one of every set, codec and level.
         identity: what tells this model from others (file, checksum, strength, runtime); rows of another are refused.
@@ -134,7 +135,7 @@ def benchmark(
 
 def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[Case]:
     """All cases, those of one picture one after the other."""
-    codecs = {name: get_codec(name) for name in levels}
+    codecs = {name: _codec_of(name) for name in levels}
     for name, codec in codecs.items():
         if not levels[name]:
             raise ConfigError(f"{name}: expected one level or more, got none")
@@ -150,14 +151,20 @@ def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]]) -> list[
         if any(case.set_name == name for case in cases):
             raise ConfigError(f'{folder}: another set is called "{name}" too; rename one, since tables go by name')
         cases += [
-            Case(name, path, codec, level)
+            Case(name, path, codec_name, codec, level)
             for path in list_images(folder)
-            for codec in codecs.values()
-            for level in levels[codec.name]
+            for codec_name, codec in codecs.items()
+            for level in levels[codec_name]
         ]
     if not cases:
         raise ConfigError(f"{', '.join(map(str, folders)) or 'no folder'}: no pictures found")
     return cases
+
+
+def _codec_of(name: str) -> Codec:
+    """That of "jpeg", or of "jpeg-444"."""
+    codec, _, chroma = name.partition("-")
+    return get_codec(codec, chroma=chroma or None)
 
 
 def _by_picture(cases: Sequence[Case]) -> Iterator[tuple[Path, list[Case]]]:
@@ -194,7 +201,7 @@ def _measure_all(
                         is_warm = True
                     row = _measure(model, case, original, measures)
                 except PICTURE_FAILED as error:
-                    what = f"{path.name}, {case.codec.name} {case.level}"
+                    what = f"{path.name}, {case.codec_name} {case.level}"
                     failed.append((Path(case.set_name) / what, reason_of(error)))
                 else:
                     keep(case, row)
@@ -207,7 +214,7 @@ def _measure_all(
 def _measure(model: Callable[[RGB], RGB] | None, case: Case, original: Original, measures: Sequence[str]) -> Row:
     coded = case.codec.code(original.rgb, case.level)
     height, width = original.rgb.shape[:2]
-    info = PairInfo(case.path.name, case.codec.name, case.level, coded.num_bytes, height, width)
+    info = PairInfo(case.path.name, case.codec_name, case.level, coded.num_bytes, height, width)
     return measure_pair(model, case.set_name, info, coded.rgb, original, measures)[0]
 
 
@@ -236,9 +243,9 @@ def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
     versions = library_versions()
     codecs = {
         name: {**codec.settings(), "versions": versions}
-        for name, codec in {c.codec.name: c.codec for c in cases}.items()
+        for name, codec in {c.codec_name: c.codec for c in cases}.items()
     }
-    return {case.key: {"sha256": digests[case.path], "codec": codecs[case.codec.name]} for case in cases}
+    return {case.key: {"sha256": digests[case.path], "codec": codecs[case.codec_name]} for case in cases}
 
 
 def _other(first: str, plan: Mapping[str, Any]) -> str:
@@ -297,7 +304,7 @@ def _as_json(value: Any) -> Any:
 
 
 def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Reads codecs as the command takes them: "jpeg" for its usual levels, or "jpeg:10,20".
+    """Reads codecs as the command takes them: "jpeg" for its usual levels, or "jpeg:10,20", or "jpeg-444:10,20".
 
     Raises:
         ConfigError: a codec without usual levels and without given ones, or what is no number.
@@ -308,15 +315,16 @@ def parse_levels(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, _, numbers = text.partition(":")
+        codec = name.partition("-")[0]
         try:
-            levels = tuple(int(number) for number in numbers.split(",")) if numbers else LEVELS[name]
+            levels = tuple(int(number) for number in numbers.split(",")) if numbers else LEVELS[codec]
             found[name] = tuple(dict.fromkeys((*found.get(name, ()), *levels)))
         except ValueError:
             raise ConfigError(f'--codec: expected levels such as jpeg:10,20, got "{text}"') from None
         except KeyError:
-            if name not in CODECS:
-                raise unknown("codec", name, CODECS) from None
-            low, high = CODECS[name].level_range
+            if codec not in CODECS:
+                raise unknown("codec", codec, CODECS) from None
+            low, high = CODECS[codec].level_range
             raise ConfigError(
                 f'--codec {name}: say at which of its levels {low} to {high}, as in "{name}:30,40"'
             ) from None
