@@ -55,10 +55,10 @@ _CONVERTER = "openvino.tools.ovc"
 
 
 def _openvino() -> Any:
-    """The package, less two that it would import: both are told apart from what it needs by `except ImportError`.
+    """The package without two others that it imports where they are there.
 
-    One reports to its makers. The other makes models of PyTorch's and others' and takes half of the 0.25 s of processor
-    time; it is there again when someone in this process asks for it.
+    One reports to its makers. The other makes models of PyTorch's, say, and takes more than half of the 0.25 s of
+    processor time; it comes when somebody else in this process asks for it.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     if "openvino" in sys.modules:
@@ -123,7 +123,7 @@ def open_openvino(path: Path, strength: float) -> Network:
         }
     except Exception as error:  # openvino raises plain RuntimeError and its own classes alike
         refused = unreadable(path, _without_places(error))
-        raise ModelError(f'{refused}; give an ONNX file, whole, as "sqe export" makes it') from None
+        raise ModelError(f'{refused}; copy it anew or make it by "sqe export"') from None
 
     def compile_part(name: str) -> Any:
         precision = {"INFERENCE_PRECISION_HINT": precisions.get(name, "f32")}

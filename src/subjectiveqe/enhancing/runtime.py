@@ -137,7 +137,7 @@ _SQUARE = (
     b'\x08\x08:P\n\x11\n\x01x\n\x01x\x12\x01y"\x04Conv:\x00\x12\x01c'
     b"Z\x1b\n\x01x" + _FLOAT + b"b\x1b\n\x01y" + _FLOAT + b"B\x04\n\x00\x10\r"
 )
-"""An ONNX file, y = Conv(x, x) of float32 (1, 1, 1, 1), since the package that makes them is not installed with ours."""
+"""An ONNX file, y = Conv(x, x) of float32 (1, 1, 1, 1); the package that makes such files does not come with ours."""
 
 _FATAL, _WARNING = 4, 2
 """Of ONNX Runtime's severities; it begins with the latter and does not tell which is set."""
