@@ -173,10 +173,14 @@ def test_ctrl_c_says_how_to_go_on(sqe, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("subjectiveqe.config.read_recipe", interrupt)
-    for is_person, said in ((True, "interrupted; --resume goes on from the last checkpoint\n"), (False, "")):
-        monkeypatch.setattr(sys.stderr, "isatty", lambda is_person=is_person: is_person)
-        ended = sqe("train", "a.yaml")
-        assert (ended.code, ended.err) == (130, said)
+    monkeypatch.setattr("subjectiveqe.enhancing.plan.plan_jobs", interrupt)
+    on = "--resume goes on from the last checkpoint"
+    replaced = "finished pictures have been replaced; to go on, name only the others"
+    for words, said in ((["train", "a.yaml"], on), (["enhance", "a.png", "--in-place", "--dry-run"], replaced)):
+        for is_person in (True, False):
+            monkeypatch.setattr(sys.stderr, "isatty", lambda is_person=is_person: is_person)
+            ended = sqe(*words)
+            assert (ended.code, ended.err) == (130, f"interrupted; {said}\n" if is_person else "")
 
 
 # ---------------------------------------------------------------- prepare

@@ -214,6 +214,10 @@ def test_traces_count_for_jpeg_files_that_look_like_nothing_else():
         look._replace(earlier=EarlierJpeg(30, (3, 5))),
     ):
         assert with_file(other, said) is other
+    webp = look._replace(coarseness=np.array((0, 0, 0.6, 0, 0), np.float32))
+    assert with_file(webp, coarseness("jpeg", 90)).coarseness == pytest.approx(coarseness("jpeg", 90))
+    assert with_file(webp, coarseness("jpeg", 98)) is webp  # beneath so fine a one nothing else is looked for
+    assert with_file(look, coarseness("jpeg", 98)).coarseness == pytest.approx(coarseness("jpeg", 98))
 
 
 @pytest.mark.parametrize("side", [8, 16, 24, 32, 192])

@@ -329,7 +329,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, enhancer, draw_image):
         enhance_files([one], None, enhancer)
     with pytest.raises(ConfigError, match=r"where to\? give --out, or"):  # two that are there
         enhance_files([one, one], None, enhancer)
-    with pytest.raises(ConfigError, match=r"where to\? give --out, as in --out 'my out.jpg', or"):
+    with pytest.raises(ConfigError, match=r"where to\? give --out, as in --out \"my out.jpg\", or"):
         enhance_files([one, Path("my out.jpg")], None, enhancer)
     with pytest.raises(ConfigError, match="--in-place takes neither"):
         enhance_files([one], tmp_path / "out", enhancer, in_place=True)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -366,6 +367,19 @@ def test_lmdb_gets_more_room_when_its_map_is_full(tmp_path, clean, monkeypatch):
     prepare(clean, tmp_path / "store", "jpeg", [50], jobs=1)
     assert (tmp_path / "store" / DATA).stat().st_size > 10 * writer.FIRST_MAP_BYTES
     assert check_store(tmp_path / "store") == 24
+
+
+def test_a_map_that_cannot_grow_is_a_full_disk(tmp_path, draw_image):
+    """On Windows, where the file grows with it, and where addresses are limited."""
+
+    class Full(lmdb.Environment):
+        def set_mapsize(self, _):
+            raise lmdb.MemoryError("no room")
+
+    with Full(str(tmp_path), map_size=2**15) as env:
+        with pytest.raises(OSError, match="no room"):
+            writer._put(env, {b"a": draw_image((100, 200))})
+        writer._put(env, {b"a": draw_image((4, 4))})
 
 
 def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, clean, monkeypatch):

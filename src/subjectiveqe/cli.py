@@ -44,6 +44,8 @@ _GO_ON = {
 }
 """What to tell a person who has interrupted a command."""
 
+_REPLACED = "finished pictures have been replaced; to go on, name only the others"
+
 
 def main() -> int:
     """Runs the command line of this process and gives its exit code."""
@@ -53,7 +55,8 @@ def main() -> int:
     code = _run_command()
     if code == INTERRUPTED:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one more while Python winds up would end it without this code
-        if sys.stderr.isatty() and (hint := _GO_ON.get("".join(sys.argv[1:2]))):
+        hint = _REPLACED if "--in-place" in sys.argv else _GO_ON.get("".join(sys.argv[1:2]))
+        if hint and sys.stderr.isatty():
             typer.echo(f"interrupted; {hint}", err=True)
     return code
 

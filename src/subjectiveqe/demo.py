@@ -14,7 +14,7 @@ from .evaluating.evaluate import evaluate
 from .evaluating.measures import MEASURES
 from .evaluating.results import Row, Summary
 from .files import is_folder
-from .images import RGB, list_images, middle, read_rgb
+from .images import RGB, middle, read_rgb
 from .samples import samples
 
 if TYPE_CHECKING:
@@ -83,17 +83,16 @@ def run_demo(
         out: folder of the report, made if missing.
         model: see `Enhancer`.
         progress: called with the numbers of finished and of all pictures.
-        pictures: good ones, or folders of such, which are taken for originals; the bundled ones if nothing is given. Of
-            those larger than `LONGEST_PX` the middle is taken.
+        pictures: good ones, which are taken for originals; the bundled ones if there are none. Of those larger than
+            `LONGEST_PX` the middle is taken.
     Raises:
-        ImageError: a picture cannot be read, or a folder has none.
+        ImageError: a picture cannot be read.
         ModelError: the model cannot be used.
         ShapeError: a picture is too small.
     """
-    paths = [path for given in pictures for path in (list_images(given) if is_folder(given) else [given])]
-    if pictures and not paths:
-        raise ImageError(f"{pictures[0]}: no pictures found; name another folder, or pictures")
-    pairs = {"pictures": DemoPairs(paths)} if pictures else {"samples": DemoPairs(samples())}
+    if folder := next((path for path in pictures if is_folder(path)), None):
+        raise ImageError(f"{folder}: is a folder; name some pictures in it, as {folder / '*.jpg'}")
+    pairs = {"pictures": DemoPairs(pictures)} if pictures else {"samples": DemoPairs(samples())}
     return evaluate(Enhancer(model), pairs, out, progress=progress)
 
 

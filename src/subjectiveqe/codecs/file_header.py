@@ -71,7 +71,7 @@ the lowest ten Photoshop's "web_low" would, by 0.05; told so, they lost PSNR and
 def _jpeg_quality(path: Path) -> int | None:
     with path.open("rb") as file:
         luma = quantisers(file).get(0, b"")
-    if len(luma) != len(_ZIGZAG):  # damaged, or of 12 bits
+    if len(luma) != len(_ZIGZAG):  # damaged, or of steps beyond 255
         return None
 
     def distance(quality: int) -> tuple[int, bool]:

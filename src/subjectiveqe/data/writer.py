@@ -139,16 +139,24 @@ def _put(env: Any, arrays: Mapping[bytes, RGB]) -> None:
     """Keeps all or nothing; OSError where the disk does not take it."""
     import lmdb
 
-    while True:
-        try:
-            with env.begin(write=True) as transaction:
-                for key, array in arrays.items():
-                    transaction.put(key, array.data)
-            return
-        except lmdb.MapFullError:
+    try:
+        while not _fit(env, arrays):
             env.set_mapsize(2 * env.info()["map_size"])
-        except lmdb.Error as error:
-            raise OSError(str(error)) from None
+    except lmdb.Error as error:
+        raise OSError(str(error)) from None
+
+
+def _fit(env: Any, arrays: Mapping[bytes, RGB]) -> bool:
+    """Keeps all, or nothing where the map is full."""
+    import lmdb
+
+    try:
+        with env.begin(write=True) as transaction:
+            for key, array in arrays.items():
+                transaction.put(key, array.data)
+    except lmdb.MapFullError:
+        return False
+    return True
 
 
 def _bytes_used(env: Any) -> int:

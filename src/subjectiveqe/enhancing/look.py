@@ -113,6 +113,8 @@ def with_file(look: Look, told: Sequence[float] | None) -> Look:
     if family == "jpeg" and look.surface is not None and look.coarseness.sum() > said.max() + _DOUBT_OF[family]:
         return look  # shares of what lies beneath, none of which need be as coarse as the file says
     is_plain = family == "jpeg" and look.surface is None and look.earlier is None
+    # Nothing is looked for beneath a JPEG that is finer than that: what was there before is seen at once.
+    is_plain &= said.max() >= _FINE_JPEG[0] or FAMILIES[int(look.coarseness.argmax())] == family
     if is_plain and look.traces is not None and look.traces.deny(float(look.coarseness.sum()), float(said.max())):
         return look._replace(coarseness=said)
     seen = look.coarseness if family == "jpeg" or look.surface is None else look.surface

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,8 +61,8 @@ def plan_jobs(
         raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
     if out is None and not suffix and not in_place:
         last = inputs[-1] if inputs else Path()
-        is_meant = len(inputs) > 1 and last.suffix and not last.exists()
-        instead = f", as in --out {shlex.quote(str(last))}" if is_meant else ""
+        is_meant = len(inputs) > 1 and last.suffix and not os.path.lexists(last)
+        instead = f', as in --out "{last}"' if is_meant else ""
         raise ConfigError(f"where to? give --out{instead}, or --suffix for results beside their sources, or --in-place")
     if any(letter in suffix for letter in "/\\"):
         raise ConfigError(f'--suffix "{suffix}": expected a part of a file name, without slashes')
