@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -372,14 +373,14 @@ def test_lmdb_gets_more_room_when_its_map_is_full(tmp_path, clean, monkeypatch):
 def test_a_map_that_cannot_grow_is_a_full_disk(tmp_path, draw_image):
     """On Windows, where the file grows with it, and where addresses are limited."""
 
-    class Full(lmdb.Environment):
-        def set_mapsize(self, _):
-            raise lmdb.MemoryError("no room")
+    def refuse(_):
+        raise lmdb.MemoryError("no room")
 
-    with Full(str(tmp_path), map_size=2**15) as env:
+    with lmdb.open(str(tmp_path), map_size=2**15) as env:
+        full = SimpleNamespace(begin=env.begin, info=env.info, set_mapsize=refuse)
         with pytest.raises(OSError, match="no room"):
-            writer._put(env, {b"a": draw_image((100, 200))})
-        writer._put(env, {b"a": draw_image((4, 4))})
+            writer._put(full, {b"a": draw_image((100, 200))})
+        writer._put(full, {b"a": draw_image((4, 4))})
 
 
 def test_the_file_of_an_lmdb_store_is_no_longer_than_what_is_in_it(tmp_path, clean, monkeypatch):
