@@ -20,7 +20,6 @@ from ..errors import ConfigError, ImageError, first_line
 from ..formats.photos import TURNED_BY_VIEWERS, becomes_srgb
 from ..formats.rows import Pixels
 from ..images import open_picture, sniff_format
-from ..metrics import LPIPS_MIN_PX, lpips
 from .blocks import BLOCK_PX, dct, inverse_dct, to_blocks, to_plane
 from .network import Floats
 
@@ -179,6 +178,8 @@ def _middle(side: int) -> slice:
 
 def _distance(before: Pixels, after: Pixels) -> float | None:
     """LPIPS between two pictures, (H, W, 1 or 3)."""
+    from ..metrics import LPIPS_MIN_PX, lpips  # which a start without --faithful need not wait for
+
     if min(before.shape[:2]) < LPIPS_MIN_PX:
         return None
     first, second = (np.broadcast_to(rows, (*rows.shape[:2], 3)) for rows in (before, after))
