@@ -7,6 +7,7 @@ step by step; here eight others are looked at together, for the tables that libj
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -227,9 +228,24 @@ def _histograms(sizes: Floats, place: NDArray[np.intp] | int = 0, places: int = 
 
 def _cosines_of(histograms: Floats, number: int) -> tuple[Floats, Floats]:
     """As `_cosines`, of one frequency, for histograms of its coefficients (n, _BINS); twice (n, len(_QFS))."""
+    cosines, first, places = _of_steps(number)
+    from_there_on = np.cumsum(histograms[:, ::-1], axis=1)[:, ::-1]
+    # A product of matrices would wake as many threads as the machine has cores, for what takes a millisecond.
+    sums = np.einsum("nb,bs->ns", histograms, cosines)
+    return sums[:, places], from_there_on[:, first][:, places]
+
+
+@cache
+def _of_steps(number: int) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """For the steps of one frequency: cosines of the bins that count, (_BINS, n), the first of these, and whose they are.
+
+    The last is the place among the steps of each quality, (len(_QFS),).
+    """
+    steps, places = np.unique(_STEPS[:, number], return_inverse=True)
     middles = (np.arange(_BINS, dtype=np.float32) + 0.5) * _BIN
-    counted = (middles[:, None] > _STEPS[:, number] / 2).astype(np.float32)
-    return histograms @ (counted * np.cos(2 * np.pi * middles[:, None] / _STEPS[:, number])), histograms @ counted
+    first = np.searchsorted(middles, steps / 2, side="right")
+    cosines = np.cos(2 * np.pi * middles[:, None] / steps) * (np.arange(_BINS)[:, None] >= first)
+    return cosines.astype(np.float32), first, places
 
 
 def _filtered(values: Floats, taps: Floats, length: int, axis: int) -> Floats:
