@@ -74,7 +74,7 @@ for each other by spinning: beside another process a picture of 640x512 px was l
 
 
 def _times(rows: Floats, matrix: Floats) -> Floats:
-    """rows @ matrix, (n, 8) by (8, 8), in pieces."""
+    """The product of (n, 8) and (8, 8), in pieces."""
     product = np.empty_like(rows)
     for first in range(0, len(rows), _ROWS):
         np.matmul(rows[first : first + _ROWS], matrix, out=product[first : first + _ROWS])

@@ -237,9 +237,9 @@ def _cosines_of(histograms: Floats, number: int) -> tuple[Floats, Floats]:
 
 @cache
 def _of_steps(number: int) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """For the steps of one frequency: cosines of the bins that count, (_BINS, n), the first of these, and whose they are.
+    """For the different steps of one frequency: cosines of the bins that count, (_BINS, n), and the first of them, (n,).
 
-    The last is the place among the steps of each quality, (len(_QFS),).
+    And for each quality the place of its step among them, (len(_QFS),).
     """
     steps, places = np.unique(_STEPS[:, number], return_inverse=True)
     middles = (np.arange(_BINS, dtype=np.float32) + 0.5) * _BIN
