@@ -237,7 +237,7 @@ def _cosines_of(histograms: Floats, number: int) -> tuple[Floats, Floats]:
 
 @cache
 def _of_steps(number: int) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
-    """For the different steps of one frequency: cosines of the bins that count, (_BINS, n), and the first of them, (n,).
+    """For the different steps of one frequency: cosines of the bins that count, (_BINS, n), and their first one, (n,).
 
     And for each quality the place of its step among them, (len(_QFS),).
     """
