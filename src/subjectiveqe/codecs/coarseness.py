@@ -69,6 +69,12 @@ def _jpeg_step(qf: float) -> float:
     return max(1.0, 57.625 * percent / 100)  # the mean of the standard's example table (ITU-T T.81, table K.1)
 
 
+def jpeg_steps(at_50: NDArray[np.integer], qf: int) -> NDArray[np.integer]:
+    """What libjpeg makes of steps at QF 50 for another quality factor."""
+    percent = 5000 // qf if qf < 50 else 200 - 2 * qf
+    return np.clip((at_50.astype(np.int64) * percent + 50) // 100, 1, 255)
+
+
 def _webp_step(qf: float) -> float:
     """What libwebp makes of a quality factor before it looks at the picture: an index, and its step."""
     share = qf / 100 * 2 / 3 if qf < 75 else 2 * qf / 100 - 1

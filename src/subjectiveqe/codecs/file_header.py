@@ -16,7 +16,7 @@ from ..formats.jpegsegments import quantisers
 from ..formats.webpchunks import chunks
 from ..images import sniff_format
 from .bitstream import Fields, Headers, SliceQps, headers_logged
-from .coarseness import FAMILIES, avif_step, coarseness, of_family, vp8_step
+from .coarseness import FAMILIES, avif_step, coarseness, jpeg_steps, of_family, vp8_step
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -86,12 +86,10 @@ def _luma_tables() -> dict[int, bytes]:
     """What libjpeg makes of the qualities from 100 down to 1."""
     from PIL import Image
 
-    tables = {}
-    for quality in range(100, 0, -1):
-        file = io.BytesIO()
-        Image.new("L", (1, 1)).save(file, "JPEG", quality=quality)
-        tables[quality] = quantisers(file)[0]
-    return tables
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "JPEG", quality=50)
+    at_50 = np.frombuffer(quantisers(file)[0], np.uint8)
+    return {quality: jpeg_steps(at_50, quality).astype(np.uint8).tobytes() for quality in range(100, 0, -1)}
 
 
 def _of_webp(path: Path, num: int) -> tuple[float, ...] | None:

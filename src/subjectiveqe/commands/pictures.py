@@ -225,8 +225,7 @@ def web_page(
 
 def demo(
     pictures: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Good pictures of yours; the bundled ones if not given."),
+        list[Path] | None, typer.Argument(help="Good pictures of yours; the bundled ones if not given.")
     ] = None,
     out: Out = Path("sqe-demo"),
 ) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.coarseness import FAMILIES, coarseness
+from ..codecs.coarseness import FAMILIES, coarseness, jpeg_steps
 from .blocks import BASIS, BLOCK_PX, busiest_luma, dct, to_blocks
 from .network import Floats
 
@@ -29,7 +29,7 @@ _TABLE = np.array((11, 12, 12, 10, 14, 14, 13, 16))
 _QFS = np.array([qf for qf in range(5, 93) if qf not in (47, 49, 51, 54, 74)])
 """All but those whose steps here are a neighbour's: libjpeg rounds them, and each step that is off by one tells."""
 
-_STEPS = np.maximum((np.where(_QFS < 50, 5000 // _QFS, 200 - 2 * _QFS)[:, None] * _TABLE + 50) // 100, 1)
+_STEPS = np.array([jpeg_steps(_TABLE, int(qf)) for qf in _QFS])
 """(len(_QFS), len(_FREQUENCIES)), as libjpeg rounds them."""
 
 _COARSENESS = np.array([max(coarseness("jpeg", int(qf))) for qf in _QFS])
