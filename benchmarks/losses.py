@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
@@ -24,6 +22,7 @@ from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.evaluating.measures import MEASURES
 from subjectiveqe.images import RGB
 from subjectiveqe.metrics import Original, grid_lines
+from variants import train
 
 TEXTURE = {
     "LPIPS-AlexNet, randomised": {"percep": 1.0, "percep_kind": "lpips-alex-randomised"},
@@ -44,6 +43,7 @@ JUDGED = {"HEVC QP 37": ("valid-hevc", 37), "JPEG QF 10": ("valid-jpeg", 10)}
 CROP_PX = 256
 NAMES = ("psnr_db", "ssim", "lpips", "lpips_vgg", "dists", "ssimulacra2", "blockiness")
 
+RECIPE = Path("recipes/losses.yaml")
 START = Path("checkpoints/sqe-fast-faithful.safetensors")
 STORES = Path("runs/stores")
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/losses"))
     out = parser.parse_args().out
     runs = {
-        title + added: train(out / f"{title}{added}".replace(" ", ""), texture | others)
+        title + added: trained(out / f"{title}{added}".replace(" ", ""), texture | others)
         for title, texture in TEXTURE.items()
         for added, others in OTHERS.items()
     }
@@ -69,12 +69,9 @@ def main() -> None:
             report(name, enhanced(run / "gan" / "last.safetensors", pairs), originals, minutes(run / "train.log"))
 
 
-def train(run: Path, loss: Mapping[str, float | str]) -> Path:
-    """Trains one of the variants, or goes on with it; gives its folder back."""
-    changes = [part for key, value in loss.items() for part in ("--set", f"gan.loss.{key}={value}")]
-    command = ["train", "recipes/losses.yaml", "--init-from", START, "--run-dir", run, "--resume", *changes]
-    subprocess.run([sys.executable, "-m", "subjectiveqe", *map(str, command)], check=True, stdout=sys.stderr)
-    return run
+def trained(run: Path, loss: Mapping[str, float | str]) -> Path:
+    """The folder of a run with the given losses."""
+    return train(RECIPE, START, run, {f"gan.loss.{key}": value for key, value in loss.items()})
 
 
 def crops(store: Path, level: int) -> list[tuple[RGB, RGB]]:
