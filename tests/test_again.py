@@ -150,6 +150,7 @@ def test_what_lies_beneath_counts_for_jpeg_files(enhancer):
     surface, beneath = np.array([0, 0.4, 0, 0, 0], np.float32), np.array([0, 0, 0.7, 0, 0], np.float32)
     look = Look(beneath, surface=surface)
     assert with_file(look, coarseness("jpeg", 90)) is look
+    assert with_file(look, coarseness("jpeg", 100)) is look
     shares = Look(np.array([0.35, 0, 0.1, 0, 0.3], np.float32), surface=surface)  # none as coarse as the file says
     assert with_file(shares, coarseness("jpeg", 85)) is shares
     assert with_file(shares, coarseness("jpeg", 50)).coarseness[1] == pytest.approx(coarseness("jpeg", 50)[1])

@@ -30,8 +30,8 @@ def coarseness(codec: str, level: float, num: int = len(FAMILIES), chroma: str =
         num: how many of `FAMILIES` a network is told; it knows nothing of those behind.
         chroma: "444", "422", "420", or "" where it is not known.
     Returns:
-        `num` numbers: log2 of the step over 8, about 0.3 for what is hardly seen and 1 for the worst. All are NaN where
-        the codec belongs to none of these families.
+        `num` numbers: log2 of the step over 8, about 0.3 for what is hardly seen and 1 for the worst, and above 0 for
+        the finest. All are NaN where the codec belongs to none of these families.
     Example:
         >>> coarseness("hevc", 37, 2), coarseness("jpeg", 10, 2)
         ((0.6875, 0.0), (0.0, 1.0213188794145875))
@@ -49,9 +49,13 @@ def of_family(family: str, step: float, num: int = len(FAMILIES)) -> tuple[float
     return tuple(on_scale(step) if name == family else 0.0 for name in FAMILIES[:num])
 
 
+_FINEST = 1e-6
+"""Of the finest step there is: next to nothing, and still what the largest number tells the family by."""
+
+
 def on_scale(step: float) -> float:
-    """A step of 1 or more as networks are told it."""
-    return math.log2(step) / 8
+    """A step of 1 or more as networks are told it, above 0."""
+    return max(math.log2(step) / 8, _FINEST)
 
 
 def _hevc_step(qp: float) -> float:
