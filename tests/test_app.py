@@ -235,7 +235,7 @@ def made(*chosen):
 print([made(large, 1.0), made(large, 0.5), made(None, 1.0), made("other.jpg", 1.0), made(large, 1.0)])
 print([table.split("\\n")[0] for table in desk.compare(source, source, original, me)])
 desk.leave(me)
-print(list(desk.compare(source, source, original, me)))
+print(list(desk.compare(source, source, original, me)), desk._wanted)
 """
 
 
@@ -246,7 +246,7 @@ def test_nobody_waits_for_what_is_not_wanted_any_more(photo, tmp_path):
     assert ran.stdout.splitlines() == [
         "[True, False, False, False, True]",
         "['measuring ...', '| | before | after |']",
-        "['measuring ...', '']",
+        "['measuring ...', ''] {}",
     ]
 
 

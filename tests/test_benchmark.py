@@ -103,7 +103,7 @@ def test_what_is_measured_is_not_measured_again(photos, tmp_path, monkeypatch):
 
 LACKING = {"origin": {}, "info": dict.fromkeys(("name", "codec", "level", "num_bytes", "height", "width"), 1)}
 LACKING |= {"set_name": "a", "before": dict.fromkeys(PLAIN, 30), "after": dict.fromkeys(PLAIN, 30), "seconds_per_mp": 1}
-DAMAGED = ["not JSON", "[1]", "{}", '{"origin": {}, "info": {"x": 1}}']
+DAMAGED = ["not JSON", "\xff\xfe", "[1]", "{}", '{"origin": {}, "info": {"x": 1}}']
 DAMAGED += [json.dumps(LACKING | {side: values}) for side in ("before", "after") for values in ({}, {"psnr_db": 30})]
 
 
@@ -111,7 +111,8 @@ DAMAGED += [json.dumps(LACKING | {side: values}) for side in ("before", "after")
 def test_a_damaged_row_is_named(photos, tmp_path, damaged):
     benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
-    (tmp_path / "out" / "rows.jsonl").write_text("\n".join([*rows[:2], damaged, *rows[3:]]) + "\n")
+    text = "\n".join([*rows[:2], damaged, *rows[3:]]) + "\n"
+    (tmp_path / "out" / "rows.jsonl").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"rows\.jsonl: line 3 is damaged; delete the line, or the file"):
         benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
 
@@ -129,6 +130,7 @@ def test_a_killed_command_goes_on(photos, tmp_path):
     process.kill()
     process.wait()
     before = rows.read_text().splitlines()
+    assert len(before) < 1 + 3 * 2  # it was killed before its end
     subprocess.run(words, check=True)
     after = rows.read_text().splitlines()
     assert len(after) == 1 + 3 * 2

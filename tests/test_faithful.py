@@ -44,6 +44,18 @@ def kept(path, out, strips=1):
     return np.concatenate(rows).reshape(out.shape), report
 
 
+def test_a_judge_that_fails_costs_no_picture(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    source = save_jpeg(tmp_path / "photo.jpg", read_rgb(samples()[0])[:128, :128], quality=40)
+    out, expected = disturbed(source), kept(source, disturbed(source))[0]
+    monkeypatch.setattr(metrics, "lpips", fail)
+    result, report = kept(source, out)
+    assert np.array_equal(result, expected)
+    assert report.lpips is None
+
+
 def requantised(tmp_path, source, out):
     """The luma of a picture, coded by another encoder with the source's own tables."""
     with Image.open(source) as picture:

@@ -335,8 +335,10 @@ def test_an_exif_block_that_is_none_spoils_no_file(tmp_path, odd, name):
     save(tmp_path / "in.jpg", exif=b"Exif\0\0" + odd)
     out = tmp_path / f"out{FORMATS[name][0]}"
     copy(tmp_path / "in.jpg", out)
-    with Image.open(out) as seen:
-        seen.load()
+    save(tmp_path / "bare.jpg")
+    copy(tmp_path / "bare.jpg", bare := tmp_path / f"bare{FORMATS[name][0]}")
+    with Image.open(out) as seen, Image.open(bare) as expected:
+        assert seen.tobytes() == expected.tobytes()
 
 
 def test_what_an_avif_cannot_hold_is_said(tmp_path):

@@ -81,7 +81,6 @@ class _Desk:
         self._max_megapixels, self._folder, self._stopping = max_megapixels, folder, stopping
         self._enhancer_of = lru_cache(maxsize=1)(lambda strength: Enhancer(model, runtime, strength))
         self._enhancer_of(DEFAULT_STRENGTH)  # what is wrong with the model is said now
-        self._closed: set[str | None] = set()
         self._wanted: dict[str | None, tuple[str | None, float]] = {}
 
     def work(
@@ -96,13 +95,10 @@ class _Desk:
             yield None, "", None, None
             return
         session, asked = request.session_hash, (source, strength)
-        self._closed.discard(session)
         self._wanted[session] = asked  # what was wanted before may come late
 
         def report(share: float) -> None:
-            if self._wanted[session] != asked:
-                raise _StoppedError
-            self._go_on(session)
+            self._go_on(session, asked)
             progress(share, desc="enhancing")
 
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
@@ -138,10 +134,12 @@ class _Desk:
 
     def leave(self, request: gr.Request) -> None:
         """Ends what is at work for a page that was closed."""
-        self._closed.add(request.session_hash)
+        self._wanted.pop(request.session_hash, None)
 
-    def _go_on(self, session: str | None) -> None:
-        if self._stopping.is_set() or session in self._closed:
+    def _go_on(self, session: str | None, asked: tuple[str | None, float] | None = None) -> None:
+        """Raises where all has an end, the page was closed, or wants something else than what is given."""
+        wanted = self._wanted.get(session)
+        if self._stopping.is_set() or wanted is None or wanted != (asked or wanted):
             raise _StoppedError
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..color import LUMA
-from ..errors import ConfigError, ImageError, first_line
+from ..errors import PICTURE_FAILED, ConfigError, ImageError, first_line
 from ..formats.photos import TURNED_BY_VIEWERS, becomes_srgb
 from ..formats.rows import Pixels
 from ..images import open_picture, sniff_format
@@ -134,7 +135,8 @@ class LumaIntervals:
                     pieces.append(self._of_middle(piece, block_row * BLOCK_PX))
                 yield projected
             block_row += blocks
-        report.lpips = _distance(*map(np.concatenate, compared))
+        with suppress(*PICTURE_FAILED):  # the picture is finished, and does not depend on the judge
+            report.lpips = _distance(*map(np.concatenate, compared))
 
     def _of_middle(self, rows: Pixels, top: int) -> Pixels:
         """What of rows, of which the first is number `top`, belongs to the picture's middle."""

@@ -7,7 +7,6 @@ with the first segment that is missing. At the end the segments' packets are put
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -173,8 +172,10 @@ def enhance_video(
             made = _make_segments(given, folder, form, enhancer, look, coding, progress)
         with _errors_of(target, target), atomic_path(target) as part:
             warnings += [*made.warnings, *join(source, folder, part, target.suffix, form.tags, clock, made.last_s)]
-    shutil.rmtree(folder, ignore_errors=True)  # the video is finished, whoever else looks into the folder
-    if folder.exists():
+        _clear(folder)
+    with suppress(OSError):  # whoever looks into the folder, or has begun there
+        folder.rmdir()
+    if folder.exists() and not (folder / LOCK).exists():
         warnings.append(f"{folder} is left and can be deleted")
     return Video(
         made.frames, (form.width, form.height), made.resumed, tuple(warnings), enhancer.taken_for(Look(look.mean))
@@ -299,6 +300,14 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
             if path.name != LOCK:
                 path.unlink()
     write_text(note, text)
+
+
+def _clear(folder: Path) -> None:
+    """Deletes what was needed to make a video; as long as it is held, since another process may then begin there."""
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _count_finished(folder: Path) -> list[int]:

@@ -16,7 +16,7 @@ from .. import __version__
 from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
 from ..data.pairs import PairInfo
 from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of, unknown
-from ..files import held, real_path, sha256_if_readable, write_text
+from ..files import atomic_path, held, real_path, sha256_if_readable, write_text
 from ..images import RGB, list_images, read_rgb
 from ..metrics import Original
 from .evaluate import measure_pair
@@ -248,7 +248,7 @@ def _origins(cases: Sequence[Case]) -> dict[Key, dict[str, Any]]:
     return {case.key: {"sha256": digests[case.path], "codec": codecs[case.codec_name]} for case in cases}
 
 
-def _other(first: str, plan: Mapping[str, Any]) -> str:
+def _other(first: bytes, plan: Mapping[str, Any]) -> str:
     """What tells the benchmark whose rows begin with this line from the one that is asked for."""
     try:
         kept = json.loads(first)
@@ -268,11 +268,12 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
     if not path.is_file():
         write_text(path, head + "\n")
         return {}
-    first, *lines = path.read_text(encoding="utf-8").split("\n")
-    if first != head:
+    first, *lines = path.read_bytes().split(b"\n")  # a damaged line may be no text
+    if first != head.encode():
         raise ConfigError(f"{path}: {_other(first, plan)}; give another --out, or delete it to begin anew")
     if lines[-1]:  # the line a killed run was writing
-        write_text(path, "\n".join([first, *lines[:-1]]) + "\n")
+        with atomic_path(path) as aside:
+            aside.write_bytes(b"\n".join([first, *lines[:-1]]) + b"\n")
     rows = {}
     for number, line in enumerate(lines[:-1], start=2):
         try:
