@@ -26,7 +26,8 @@ from subjectiveqe.codecs.coarseness import coarseness
 from subjectiveqe.enhancing import openvino_engine
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.look import Look, look_places, mean_look, whole_blocks, with_file
+from subjectiveqe.enhancing.look import Look, look_places, mean_look, with_file
+from subjectiveqe.enhancing.tells import whole_blocks
 from subjectiveqe.enhancing.tiling import plan_tiles
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
 from subjectiveqe.images import read_rgb

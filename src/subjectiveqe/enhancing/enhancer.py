@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codecs.coarseness import FAMILIES, as_assumed, read_assumed
+from ..codecs.coarseness import as_assumed, read_assumed
 from ..dial import DEFAULT_STRENGTH, check_strength
 from ..errors import ConfigError, ModelError, ShapeError, first_line
 from ..formats.rows import Pixels, seen_colours
@@ -22,21 +22,12 @@ from ..machine import memory_bytes, trim_memory
 from ..processes import keep_after_fork, submit
 from .blocks import BLOCK_PX
 from .colorlock import ColorLock
-from .earlier_jpeg import find_earlier_jpeg, find_traces
-from .look import (
-    LEAST_PATCHES,
-    Look,
-    find_grid,
-    has_few_colours,
-    is_mosaic,
-    is_mostly_flat,
-    look_beneath,
-    spare_enlarged,
-    whole_blocks,
-)
+from .earlier_jpeg import find_earlier_jpeg
+from .look import Look, look_at
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .strips import beginning_earlier, patches_of, read_on, reader
+from .tells import find_grid, has_few_colours
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -189,32 +180,19 @@ class Enhancer:
 
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
-        patches, gray = patches_of(read, height, width)
-        drawn = has_few_colours(patches)
+        patches, is_gray = patches_of(read, height, width)
+        is_drawn = has_few_colours(patches)
         scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
-        jpeg = find_earlier_jpeg(lq)
-        grid = find_grid(lq)
-        if self._assumed is not None or self._network.estimate is None:
-            # Of two JPEGs the blocks of the coarser one show.
-            return Look(self._assumed, grid if jpeg is None else jpeg.grid, gray)
-        blocks = np.ascontiguousarray(whole_blocks(lq, grid)) if any(grid) else lq
-        drawn = drawn or is_mosaic(lq)
-        value, log_scale, *beneath = self._run(self._network.estimate, blocks).transpose(1, 0, 2)
-        certainty = np.exp(-log_scale)
-        mean: Floats = (value * certainty).sum(0) / certainty.sum(0)
-        if jpeg is not None and not drawn and jpeg.is_more_than(mean):
-            return Look(jpeg.told(len(mean)), jpeg.grid, gray, earlier=jpeg)
-        asked = len(beneath) == 2 and len(patches) >= LEAST_PATCHES
-        deepest = look_beneath(mean, *(values.mean(0) for values in beneath)) if asked else mean
-        if deepest is not mean and is_mostly_flat(blocks):
-            deepest = mean
-        surface = None if deepest is mean or drawn else mean
-        traces, found = find_traces(blocks), np.zeros_like(mean) if drawn else spare_enlarged(deepest, lq)
-        if surface is None and found.argmax() == FAMILIES.index("jpeg"):
-            found[found.argmax()] = traces.most(float(found.max()))
-        return Look(found, grid, gray, surface, traces=traces)
+        network = self._network
+        if self._assumed is not None or network.estimate is None:
+            jpeg = find_earlier_jpeg(lq)  # of two the blocks of the coarser one show
+            return Look(self._assumed, find_grid(lq) if jpeg is None else jpeg.grid, is_gray)
+        if is_drawn:
+            return Look(np.zeros(network.num_coarseness, np.float32), find_grid(lq), is_gray)
+        estimate = network.estimate
+        return look_at(lq, lambda blocks: self._run(estimate, blocks), is_gray)
 
     @overload
     def __call__(self, image: Pixels) -> Pixels: ...

@@ -80,8 +80,8 @@ def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Lo
         looks = [mean_look(looks)] * len(looks)
     if looks[0].coarseness is None or enhancer.assume is not None:
         return looks
-    told = file_coarseness(source, len(looks[0].coarseness))
-    return [with_file(look, told) for look in looks]
+    said = file_coarseness(source, len(looks[0].coarseness))
+    return [with_file(look, said) for look in looks]
 
 
 def _as_seen(photo: Photo, rows: Pixels) -> Pixels:

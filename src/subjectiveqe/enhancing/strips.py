@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..formats.rows import Pixels
-from .look import LOOK_PX, is_gray, look_places
+from .look import LOOK_PX, look_places
+from .tells import is_gray
 
 _PASSING_ROWS = 64
 """How many rows are read at a time: those of a whole row of tiles would be held twice."""

@@ -39,8 +39,9 @@ from .clip_look import ClipLook, look_at_clip
 from .clock import Clock, clock_of
 from .enhancer import Enhancer
 from .joining import join, segment_path
-from .look import Look, is_gray
+from .look import Look
 from .steady import Steadier
+from .tells import is_gray
 
 if TYPE_CHECKING:
     import av
