@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 import machine
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.enhancing.video import enhance_video
+from subjectiveqe.enhancing.video_files import Coding
 from subjectiveqe.images import read_rgb
 from subjectiveqe.samples import samples
 

@@ -27,7 +27,8 @@ import machine
 from subjectiveqe.enhancing import clip_look
 from subjectiveqe.enhancing.clip import to_rgb
 from subjectiveqe.enhancing.enhancer import Enhancer
-from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.enhancing.video import enhance_video
+from subjectiveqe.enhancing.video_files import Coding
 from subjectiveqe.images import RGB, list_images, read_rgb
 from subjectiveqe.metrics import lpips, psnr, ssimulacra2
 

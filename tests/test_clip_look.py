@@ -20,7 +20,8 @@ from subjectiveqe.enhancing.clip import open_video, picture_stream, span_s
 from subjectiveqe.enhancing.clip_look import ClipLook, look_at_clip
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.enhancing.look import Look
-from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.enhancing.video import enhance_video
+from subjectiveqe.enhancing.video_files import Coding
 from subjectiveqe.images import read_rgb
 from subjectiveqe.samples import samples
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from subjectiveqe.enhancing.video import list_videos
+from subjectiveqe.enhancing.video_files import list_videos
 from subjectiveqe.errors import ConfigError
 from subjectiveqe.files import atomic_path, list_files, refuse_input, write_text
 

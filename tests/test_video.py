@@ -35,7 +35,8 @@ from subjectiveqe.enhancing.files import BatchProgress, enhance_files
 from subjectiveqe.enhancing.joining import _in_order
 from subjectiveqe.enhancing.look import Look
 from subjectiveqe.enhancing.steady import Steadier
-from subjectiveqe.enhancing.video import Coding, enhance_video
+from subjectiveqe.enhancing.video import enhance_video
+from subjectiveqe.enhancing.video_files import Coding
 from subjectiveqe.errors import ConfigError, ImageError
 from subjectiveqe.images import read_rgb, write_png
 from subjectiveqe.samples import samples

@@ -18,7 +18,7 @@ from .shared import Model, Out, Runtime, Strength, close, exit_by, refuse, warn_
 if TYPE_CHECKING:
     from ..enhancing.enhancer import Enhancer
     from ..enhancing.files import Existing
-    from ..enhancing.video import Coding
+    from ..enhancing.video_files import Coding
     from ..formats.saving import Saving
 
 
@@ -106,9 +106,8 @@ def enhance(
     Profile, tags, alpha, bit depth, sound and subtitles stay as they were. Results have the format of their
     sources, or the one that the name of --out or --format says.
     """
-    from ..enhancing.enhancer import Enhancer
-    from ..enhancing.files import IN_PLACE_IS_ALL, enhance_stream
-    from ..enhancing.video import Coding, is_video, list_videos
+    from ..enhancing.plan import IN_PLACE_IS_ALL
+    from ..enhancing.video_files import Coding, is_video, list_videos
     from ..files import is_folder
     from ..formats.saving import Saving
 
@@ -132,6 +131,8 @@ def enhance(
     of_files = {"--skip-existing": skip_existing, "--dry-run": dry_run, "--json": as_json}
 
     def make_enhancer() -> Enhancer:  # behind all that is refused: it takes a second
+        from ..enhancing.enhancer import Enhancer
+
         enhancer = Enhancer(model, runtime=runtime, strength=strength, tile_px=tile, assume=assume)
         if not quiet:
             warn_of_no_dial(enhancer, strength)
@@ -140,6 +141,8 @@ def enhance(
     if Path("-") in inputs or out == Path("-"):
         if len(inputs) != 1:
             raise ConfigError('"-" goes with one picture; give a single input')
+        from ..enhancing.files import enhance_stream
+
         refuse(of_batches | of_videos | of_files, 'a picture from or to "-"')
         outcome = enhance_stream(inputs[0], out or Path("-"), make_enhancer(), saving, faithful, overwrite)
         if not quiet:

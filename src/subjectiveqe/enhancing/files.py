@@ -28,19 +28,15 @@ from ..processes import submit
 from .enhancer import Enhancer
 from .faithful import Faithfulness, check_jpeglib
 from .picture import Made, enhance_picture
-from .plan import Job, check_lossless, check_options, named_format, plan_jobs
-from .video import Coding, Video, enhance_video
+from .plan import IN_PLACE_IS_ALL, Job, check_lossless, check_options, named_format, plan_jobs
+from .video import Video, enhance_video
+from .video_files import Coding
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What happens to results that are there already."""
 
 _ROOMY_BYTES = 8 * 2**30
 """Free memory from which on two pictures at a time are no risk: two that must be held whole take half of it."""
-
-IN_PLACE_IS_ALL = (
-    "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing say nothing; "
-    "leave them out"
-)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from ..files import is_folder, may_be_file, real_path, why_no_file
 from ..formats.photos import FORMATS
 from ..formats.saving import LOSSY, Saving
 from ..images import EXTENSIONS, check_name, list_images
-from . import video
+from . import video_files
+
+IN_PLACE_IS_ALL = (
+    "--in-place replaces all, finished ones of an earlier run too, so --overwrite and --skip-existing have no effect; "
+    "leave them out"
+)
+"""What is said where both are asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,13 @@ def plan_jobs(
     suffix: str = "",
     in_place: bool = False,
     videos: bool = False,
-    coding: video.Coding | None = None,
+    coding: video_files.Coding | None = None,
 ) -> list[Job]:
     """Sources and targets of `enhancing.files.enhance_files`; see there for the arguments and errors.
 
     Videos come last.
     """
-    coding = coding or video.Coding()
+    coding = coding or video_files.Coding()
     if in_place and (out is not None or suffix or saving.format):
         raise ConfigError("--in-place takes neither --out nor --suffix nor --format")
     if out is None and not suffix and not in_place:
@@ -74,14 +80,14 @@ def plan_jobs(
     if out is not None and not into_file:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out}: expected a folder for the results, found a file; give another name")
-        if out.suffix.lower() in (*EXTENSIONS, *video.SUFFIXES) and not out.is_dir():
+        if out.suffix.lower() in (*EXTENSIONS, *video_files.SUFFIXES) and not out.is_dir():
             raise ConfigError(f"{out}: more than one result needs a folder, got the name of a file")
     unread: list[OSError] = []
     if into_file and out is not None:
         jobs = [_named_job(inputs[0], out.with_stem(out.stem + suffix), saving, coding)]
     else:
         jobs = [
-            Job(source, real_path(source), is_video=video.is_video(source))
+            Job(source, real_path(source), is_video=video_files.is_video(source))
             if in_place
             else _job(source, source if out is None else out / inner, suffix, saving, coding)
             for source, inner in _sources(inputs, out, recursive, videos, unread.append)
@@ -155,17 +161,19 @@ def _names_file(path: Path) -> bool:
     return re.fullmatch(r"\.(?!\d+$)[A-Za-z0-9]{1,4}", path.suffix) is not None
 
 
-def _named_job(source: Path, target: Path, saving: Saving, coding: video.Coding) -> Job:
-    if video.is_video(source):
-        video.check_name(target, coding)
+def _named_job(source: Path, target: Path, saving: Saving, coding: video_files.Coding) -> Job:
+    if video_files.is_video(source):
+        video_files.check_name(target, coding)
         return Job(source, target, is_video=True)
     return Job(source, target, named_format(target, saving))
 
 
-def _job(source: Path, place: Path, suffix: str, saving: Saving, coding: video.Coding) -> Job:
+def _job(source: Path, place: Path, suffix: str, saving: Saving, coding: video_files.Coding) -> Job:
     """A result that goes where `place` is, under a name of its own."""
-    if video.is_video(source):
-        return Job(source, place.with_name(f"{source.stem}{suffix}{video.suffix_for(source, coding)}"), is_video=True)
+    if video_files.is_video(source):
+        return Job(
+            source, place.with_name(f"{source.stem}{suffix}{video_files.suffix_for(source, coding)}"), is_video=True
+        )
     named = format_of(source)
     format_out = saving.format_for(named or "")
     extension = source.suffix if named == format_out else FORMATS[format_out][0]
@@ -186,7 +194,9 @@ def _sources(
         has_results = earlier_results is not None and real_path(given) in earlier_results.parents
         found = [given]
         if is_folder(given):
-            found = list_images(given, recursive, unread) + (video.list_videos(given, recursive) if videos else [])
+            found = list_images(given, recursive, unread) + (
+                video_files.list_videos(given, recursive) if videos else []
+            )
         for source in found:
             place = _place(source)
             if place in seen or (has_results and earlier_results in place.parents):

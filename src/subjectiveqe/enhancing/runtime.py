@@ -16,8 +16,9 @@ import numpy as np
 from ..dial import DEFAULT_STRENGTH, turn
 from ..errors import ConfigError, ModelError, unknown
 from ..files import sha256_of
-from ..machine import cpu_count, cpu_info
+from ..machine import cpu_info
 from ..processes import ForkedLock, is_forked_from, uses
+from ..sessions import FATAL, ONNX_FAILED, WARNING, onnx_session
 from .network import DEFAULT_BYTES_PX, Floats, Network, network_of_onnx, place_of_dial, unreadable
 from .openvino_engine import open_openvino
 
@@ -139,9 +140,6 @@ _SQUARE = (
 )
 """An ONNX file, y = Conv(x, x) of float32 (1, 1, 1, 1); the package that makes such files does not come with ours."""
 
-_FATAL, _WARNING = 4, 2
-"""Of ONNX Runtime's severities; it begins with the latter and does not tell which is set."""
-
 
 @functools.cache
 def _computes(provider: str) -> bool:
@@ -153,21 +151,18 @@ def _computes(provider: str) -> bool:
     import onnxruntime as ort
 
     uses(_GPU)
-    options = ort.SessionOptions()
-    options.enable_mem_pattern = False  # DirectML has none
-    options.log_severity_level = _FATAL
     with _TRYING, redirect_stdout(io.StringIO()):
-        ort.set_default_logger_severity(_FATAL)  # a library is missed before there is a session
+        ort.set_default_logger_severity(FATAL)  # a library is missed before there is a session
         try:
             if provider == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):  # since 1.21
                 ort.preload_dlls()  # finds CUDA and cuDNN where pip puts them, and prints what it does not find
-            session = ort.InferenceSession(_SQUARE, options, providers=[provider], enable_fallback=0)
+            session = onnx_session(_SQUARE, [provider])
             three = np.full((1, 1, 1, 1), 3, np.float32)
             return provider in session.get_providers() and session.run(None, {"x": three})[0].item() == 9
-        except Exception:  # onnxruntime has a class per cause and no common root of its own
+        except ONNX_FAILED:
             return False
         finally:
-            ort.set_default_logger_severity(_WARNING)
+            ort.set_default_logger_severity(WARNING)
 
 
 _OF_ONE_THREAD = "DmlExecutionProvider"
@@ -175,18 +170,10 @@ _OF_ONE_THREAD = "DmlExecutionProvider"
 
 
 def _open_onnxruntime(path: Path, strength: float) -> Network:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = cpu_count()
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # it plans a second arena beside the first: 0.93 GB against 0.57 GB a tile
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # no gain here, and others lose their core
-    options.log_severity_level = _FATAL  # what goes wrong arrives as an exception
     providers = [*gpu_providers(), "CPUExecutionProvider"]
     try:
-        session = ort.InferenceSession(turn(path.read_bytes(), strength), options, providers=providers)
-    except Exception as error:  # onnxruntime has a class per cause and no common root of its own
+        session = onnx_session(turn(path.read_bytes(), strength), providers)
+    except ONNX_FAILED as error:
         raise unreadable(path, error) from None
     inputs = {value.name: value.shape for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]

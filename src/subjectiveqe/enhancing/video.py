@@ -16,8 +16,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import FULL_DISK, ConfigError, ImageError, first_line, unknown
-from ..files import LOCK, atomic_path, held, list_files, real_path, write_text
+from ..errors import FULL_DISK, ConfigError, ImageError, first_line
+from ..files import LOCK, atomic_path, held, real_path, write_text
 from ..formats.rows import Pixels
 from ..processes import submit
 from .clip import (
@@ -42,44 +42,14 @@ from .joining import join, segment_path
 from .look import Look
 from .steady import Steadier
 from .tells import is_gray
+from .video_files import ENCODERS, Coding, check_name
 
 if TYPE_CHECKING:
     import av
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp")
-"""What is taken for a video."""
-
-_OF_TYPESCRIPT, _SYNC = (".ts", ".mts"), b"G"
-
-_RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
-_HOLDS_ALL = ".mkv"
-_ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
-"""Name of the encoder and its usual CRF."""
-
 _SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 240)
 """What is lost at most when a run is killed: some minutes of work. Each segment begins with a key frame, at which what
 rests jumps by what coding costs it; x264 sets one after 250 frames by itself."""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How frames are coded.
-
-    Attributes:
-        codec: "x264", "x265" or "ffv1" (lossless, .mkv).
-        crf: 0..51, lower is better; None for 16 (x264) and 18 (x265).
-    """
-
-    codec: str = "x264"
-    crf: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.codec not in _ENCODERS:
-            raise unknown("video codec", self.codec, _ENCODERS)
-        if self.crf is not None and not 0 <= self.crf <= 51:
-            raise ConfigError(f"crf {self.crf} is out of range, expected 0 to 51")
-        if self.crf is not None and self.codec == "ffv1":
-            raise ConfigError("ffv1 is lossless and takes no crf")
 
 
 @dataclass(frozen=True)
@@ -100,25 +70,6 @@ class Video:
     resumed: int
     warnings: tuple[str, ...]
     taken_for: str | None
-
-
-def is_video(path: Path) -> bool:
-    """Whether a name is one of a video."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def list_videos(folder: Path, recursive: bool = False) -> list[Path]:
-    """Paths of the videos in a folder, sorted by name; what is hidden or cannot be read is left out, and TypeScript."""
-    found = list_files(folder, SUFFIXES, recursive, unread=lambda _: None)
-    return [path for path in found if path.suffix.lower() not in _OF_TYPESCRIPT or _is_mpeg_ts(path)]
-
-
-def _is_mpeg_ts(path: Path) -> bool:
-    """Whether a file begins with the sync byte of MPEG-TS, in cameras' files behind a time stamp of 4 bytes."""
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(5)
-        return head[:1] == _SYNC or (path.suffix.lower() == ".mts" and head[4:] == _SYNC)
-    return False
 
 
 def enhance_video(
@@ -238,22 +189,6 @@ def _make_segments(
             (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
             frames, segments = done, segments + 1
         return _Made(frames, resumed, damage.warnings(container, frames, given.clock), damage.last_s)
-
-
-def suffix_for(source: Path, coding: Coding) -> str:
-    """The suffix of a result that has no name yet: the source's where that can be written."""
-    can_be = source.suffix.lower() in _RESULTS and coding.codec != "ffv1"
-    return source.suffix if can_be else _HOLDS_ALL
-
-
-def check_name(target: Path, coding: Coding) -> None:
-    """Raises ConfigError where a result's name is none of a video, or of one that does not hold what is asked for."""
-    suffix = target.suffix.lower()
-    if suffix not in _RESULTS:
-        named = f"cannot write {target.suffix}" if suffix else "expected the name of a video"
-        raise ConfigError(f"{target}: {named}; known: {', '.join(_RESULTS)}")
-    if coding.codec == "ffv1" and suffix != _HOLDS_ALL:
-        raise ConfigError(f"{target}: {suffix} does not hold ffv1; name the result {_HOLDS_ALL}")
 
 
 def _check_target(source: Path, target: Path, coding: Coding, overwrite: bool) -> None:
@@ -403,7 +338,7 @@ def _write_segment(
 
 
 def _add_encoder(container: Any, form: _Form, coding: Coding) -> Any:
-    name, usual = _ENCODERS[coding.codec]
+    name, usual = ENCODERS[coding.codec]
     encoder = container.add_stream(name, rate=form.rate)
     context = encoder.codec_context
     context.height, context.width = form.height, form.width
