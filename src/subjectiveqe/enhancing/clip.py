@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..codecs.bitstream import packet_s
 from ..errors import ImageError
 from ..formats.rows import Pixels
+from .clip_crop import Cropper, hidden_of
 
 if TYPE_CHECKING:
     import av
@@ -82,13 +83,17 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def colour_tags(context: Any) -> dict[str, int]:
-    """What a stream says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
+_UNSAID = {"color_primaries": 2, "color_trc": 2, "colorspace": 2, "color_range": 0}
+"""Tags of colours, and how each says nothing (ITU-T H.273)."""
+
+
+def colour_tags(frame: av.VideoFrame) -> dict[str, int]:
+    """What a frame says of its colours, as the result of enhancing has to say it; RGB becomes YUV by BT.601."""
     return {
-        "color_primaries": context.color_primaries,
-        "color_trc": context.color_trc,
-        "colorspace": context.colorspace or _BT601,
-        "color_range": _span_of(context.color_range, str(context.pix_fmt)),
+        "color_primaries": frame.color_primaries,
+        "color_trc": frame.color_trc,
+        "colorspace": frame.colorspace or _BT601,
+        "color_range": _range_of(frame),
     }
 
 
@@ -115,8 +120,8 @@ class Turn(NamedTuple):
 def turn_of(frame: av.VideoFrame) -> Turn:
     """By the matrix of the frame, which says where x and y go (ISO/IEC 14496-12, "tkhd" box); the nearest quarter.
 
-    Ask it of one frame: who has read its side data has made it refer to itself, and it holds its pixels and threads
-    until Python looks for such cycles.
+    Ask it of one frame only: reading `side_data` makes a reference cycle, which keeps the frame's buffers until the
+    garbage collector of Python runs.
     """
     for data in cast(Any, frame.side_data):
         if data.type.name == "DISPLAYMATRIX":
@@ -133,6 +138,7 @@ class Damage:
 
     Attributes:
         packets: that were passed over.
+        frames: that were decoded with errors, which a decoder hides as well as it can.
         has_captions: in its first frames.
         sizes: of its frames; a result has one.
         holes_s: when no frame came.
@@ -142,6 +148,7 @@ class Damage:
     """
 
     packets: int = 0
+    frames: int = 0
     has_captions: bool = False
     sizes: dict[tuple[int, int], None] = field(default_factory=dict)
     holes_s: list[tuple[float, float]] = field(default_factory=list)
@@ -167,58 +174,85 @@ class Damage:
         least_s = max(_LEAST_MISSING_S, _LEAST_MISSING_FRAMES / rate if rate else 0)
         if self.packets:
             found.append(f"is damaged: {self.packets} packets could not be decoded, their frames are missing")
+        if self.frames:
+            found.append(f"is damaged: {self.frames} frames are only as whole as they could be decoded")
         if holes := [(start_s, stop_s) for start_s, stop_s in self.holes_s if stop_s - start_s > least_s]:
             more = f" and {len(holes) - 1} times more" if len(holes) > 1 else ""
             found.append(f"has no pictures from {holes[0][0]:.1f} to {holes[0][1]:.1f} s{more}; is the file damaged?")
         length_s = clock.end_s or (span_s(container)[1] - clock.begin_s if container.duration else 0.0)
         seen_s = self.came_s + self.last_s
-        told = 0  # AVI counts the time that frames stand for
+        listed = 0  # AVI counts the time that frames stand for
         if _is_mp4(container):  # an edit list hides some
-            told = sum(not entry.is_discard for entry in stream.index_entries)
+            listed = sum(not entry.is_discard for entry in stream.index_entries)
         if length_s - seen_s > max(least_s, length_s * _LEAST_MISSING_SHARE):
             found.append(f"its pictures end at {seen_s:.1f} of {length_s:.1f} s; is the file cut?")
-        elif told - frames > max(_LEAST_MISSING_FRAMES, told * _LEAST_MISSING_SHARE):
-            found.append(f"{frames} of {told} frames are there; is the file cut?")
+        elif listed - frames > max(_LEAST_MISSING_FRAMES, listed * _LEAST_MISSING_SHARE):
+            found.append(f"{frames} of {listed} frames are there; is the file cut?")
         return found
 
 
 _LEAST_MISSING_S, _LEAST_MISSING_FRAMES, _LEAST_MISSING_SHARE = 1.0, 10, 0.02
-"""How long no picture may come without a word: that many frames at the clip's rate, and at its end, where sound may go
-on, that share of it too."""
+"""Gaps shorter than this are not reported: in seconds, in frames at the clip's rate, and at its end, where sound may go
+on, as a share of its length too."""
 
 
 _ASKED = 5
 """How many frames are asked for captions, the first ones; see `turn_of` for why not all."""
 
 
-def decode(container: Any, damage: Damage | None = None, clock: Clock | None = None) -> Iterator[av.VideoFrame]:
-    """Frames of the first picture stream, by a clock; packets that cannot be decoded are passed over."""
-    import av
+class Pictures:
+    """Frames of the first picture stream, as they are to be seen.
 
-    damage, asked = damage or Damage(), 0
-    until_s: float | None = None
-    stream = picture_stream(container)
-    packets = demux(container, [stream])
-    for packet in packets if clock is None else clock.packets(packets):
-        if packet.pts is not None and not packet.is_discard:  # an edit list has cut off the others
-            _note_end(damage, packet, stream)
-        try:
-            for frame in packet.decode():
-                damage.sizes[frame.width, frame.height] = None
-                if asked < _ASKED:
-                    damage.has_captions |= "A53_CC" in _described(frame)
-                    asked += 1
-                damage.came_s = frame.time or 0.0
-                is_hole = until_s is not None and damage.came_s - until_s > _LEAST_MISSING_S
-                if is_hole and (damage.packets or not _is_mp4(container)):  # where a frame is seen until the next one
-                    damage.holes_s.append((cast(float, until_s), damage.came_s))
-                seen_s = 0 if _is_mp4(container) else (frame.duration or 0) * (frame.time_base or 0)
-                until_s = max(until_s or 0.0, damage.came_s + float(seen_s))
-                yield frame
-        except av.error.MemoryError:
-            raise
-        except av.FFmpegError:  # which one, depends on the decoder
-            damage.packets += 1
+    To be made before anything of the container is decoded: decoders put what the stream says of its colours, which may
+    be nothing, in the place of what the container says.
+    """
+
+    def __init__(self, container: Any) -> None:
+        from av.codec.context import Flags
+
+        self.stream = picture_stream(container)
+        context = self.stream.codec_context
+        context.flags |= int(Flags.unaligned)  # without it some of what the stream hides at the left is shown
+        self._colours = {name: int(getattr(context, name)) for name in _UNSAID}
+        self._crop = Cropper(hidden_of(self.stream))
+
+    def decode(self, damage: Damage | None = None, clock: Clock | None = None) -> Iterator[av.VideoFrame]:
+        """Frames from where the container is read, by a clock; packets that cannot be decoded are passed over."""
+        import av
+
+        damage, asked = damage or Damage(), 0
+        until_s: float | None = None
+        container = self.stream.container
+        packets = demux(container, [self.stream])
+        for packet in packets if clock is None else clock.packets(packets):
+            if packet.pts is not None and not packet.is_discard:  # an edit list has cut off the others
+                _note_end(damage, packet, self.stream)
+            try:
+                for decoded in packet.decode():
+                    frame = self._as_seen(decoded)
+                    damage.sizes[frame.width, frame.height] = None
+                    damage.frames += frame.is_corrupt
+                    if asked < _ASKED:
+                        damage.has_captions |= "A53_CC" in _described(frame)
+                        asked += 1
+                    damage.came_s = frame.time or 0.0
+                    is_hole = until_s is not None and damage.came_s - until_s > _LEAST_MISSING_S
+                    if is_hole and (damage.packets or not _is_mp4(container)):  # there a frame is seen until the next
+                        damage.holes_s.append((cast(float, until_s), damage.came_s))
+                    seen_s = 0 if _is_mp4(container) else (frame.duration or 0) * (frame.time_base or 0)
+                    until_s = max(until_s or 0.0, damage.came_s + float(seen_s))
+                    yield frame
+            except av.error.MemoryError:
+                raise
+            except av.FFmpegError:  # which one, depends on the decoder
+                damage.packets += 1
+
+    def _as_seen(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Without what the container hides of it, and with what that says of its colours where the stream does not."""
+        for name, value in self._colours.items():
+            if int(getattr(frame, name)) == _UNSAID[name]:
+                setattr(frame, name, value)
+        return self._crop(frame)
 
 
 def _is_mp4(container: Any) -> bool:
@@ -244,14 +278,14 @@ def timed(frames: Iterator[Any], stream: Any) -> Iterator[av.VideoFrame]:
     by_dts = stream.container.format.name == "avi"  # knows in which order frames are decoded, not when they are seen
     last: int | None = None
     for frame, after in pairwise(chain(frames, (None,))):
-        told, then = (each and (each.dts if by_dts else each.pts) for each in (frame, after))
+        pts, then = (each and (each.dts if by_dts else each.pts) for each in (frame, after))
         if last is None:
-            told = told or 0
-        elif told is None or told <= last:
-            told = last + step
-        elif then is not None and last < then < told:
-            told = max(then - step, (last + then + 1) // 2)
-        frame.pts = last = told
+            pts = pts or 0
+        elif pts is None or pts <= last:
+            pts = last + step
+        elif then is not None and last < then < pts:
+            pts = max(then - step, (last + then + 1) // 2)
+        frame.pts = last = pts
         yield frame
 
 
@@ -264,14 +298,14 @@ def not_kept(frame: av.VideoFrame, stream: Any) -> list[str]:
     if (bits := max(component.bits for component in components)) > 10:
         warnings.append(f"{bits} bits become 10")
     if not turn_of(frame).is_exact:
-        warnings.append("it is to be turned by less than a quarter, which is not kept")
+        warnings.append("it is turned by less than a quarter, which is not kept")
     if frame.interlaced_frame:
         warnings.append("interlaced frames are enhanced as they are and marked as progressive; deinterlace first")
     described = _described(frame)
     if described & {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"}:
         warnings.append("what the clip says of the display it was mastered on is not kept; its colour tags are")
     if described & {"SPHERICAL", "STEREO3D"}:
-        warnings.append("that it is a 360-degree or 3D video is not kept")
+        warnings.append("the mark of a 360-degree or 3D video is not kept")
     if described & {"DOVI_RPU_BUFFER", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"}:
         warnings.append("dynamic HDR metadata (Dolby Vision, HDR10+) are not kept")
     return warnings

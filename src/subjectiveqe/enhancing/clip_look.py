@@ -7,12 +7,12 @@ import math
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..codecs.clip_header import clip_coarseness
-from .clip import decode, open_video, picture_stream, span_s, to_rgb
+from .clip import Pictures, open_video, span_s, to_rgb
 from .enhancer import Enhancer
 from .look import mean_look
 from .network import Floats
@@ -74,11 +74,12 @@ class ClipLook(NamedTuple):
 def look_at_clip(source: Path, enhancer: Enhancer) -> ClipLook:
     """Goes by what the file says of its quantisers, or by frames all over the clip."""
     with open_video(source) as container:
+        pictures = Pictures(container)
         start_s, end_s = span_s(container)
         looks = [
             enhancer.look(to_rgb(frame))
             for place_s in np.linspace(start_s, end_s, _SAMPLES, endpoint=False)
-            for frame in _frame_at(source, container, place_s)
+            for frame in _frame_at(source, pictures, place_s)
         ]
         coarseness = mean_look(looks).coarseness if looks else None
         if coarseness is None:
@@ -86,23 +87,23 @@ def look_at_clip(source: Path, enhancer: Enhancer) -> ClipLook:
         if enhancer.assume is None and coarseness.any():
             places = min(max(math.ceil((end_s - start_s) / _EVERY_S), _PLACES[0]), _PLACES[1])
             places_s = np.linspace(start_s, end_s, places, endpoint=False)
-            if said := clip_coarseness(container, picture_stream(container), places_s, len(coarseness)):
+            if said := clip_coarseness(container, pictures.stream, places_s, len(coarseness)):
                 return _believed(coarseness, *zip(*said, strict=True))
     return ClipLook((0.0,), coarseness[None])
 
 
-def _frame_at(source: Path, container: Any, place_s: float) -> list[VideoFrame]:
+def _frame_at(source: Path, pictures: Pictures, place_s: float) -> list[VideoFrame]:
     """One behind the key frame before a place, which may be better than the rest; in a file that cannot be sought,
     behind the first; none where none can be decoded.
     """
     import av
 
     with suppress(av.FFmpegError):
-        container.seek(int(place_s * 1e6))
-    frames = list(islice(decode(container), 2))
+        pictures.stream.container.seek(int(place_s * 1e6))
+    frames = list(islice(pictures.decode(), 2))
     if not frames:
         with open_video(source) as again:
-            frames = list(islice(decode(again), 2))
+            frames = list(islice(Pictures(again).decode(), 2))
     return frames[-1:]
 
 

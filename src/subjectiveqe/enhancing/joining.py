@@ -58,7 +58,7 @@ def join(
         result.disposition = picture.disposition
         for name, value in tags.items():  # FFV1 leaves them to the container
             setattr(result.codec_context, name, value)
-        result.metadata.update({key: value for key, value in picture.metadata.items() if key.lower() != ALPHA})
+        result.metadata.update(_picture_tags(picture))
         chapters = given.chapters()
         out.set_chapters(chapters)
         copies = {}
@@ -67,14 +67,17 @@ def join(
                 continue
             if stream.type == "attachment" and muxer == "matroska":
                 out.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data or b"")
-            elif not _is_copied(stream, muxer):
+            elif is_cover(stream) and muxer != "mp4":
+                if muxer != "matroska" or not _attach(out, source, stream):
+                    warnings.append(f"the cover (stream {stream.index}) is not kept, {suffix} cannot hold it")
+            elif not _is_copied(stream):
                 warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
             elif not _holds(muxer, stream):
                 codec = stream.codec_context.codec.canonical_name
                 warnings.append(f"stream {stream.index} ({codec}) is not kept, {suffix} cannot hold it")
             else:
                 copy = copies[stream.index] = out.add_stream_from_template(stream)
-                copy.metadata.update(stream.metadata)
+                copy.metadata.update(_tags(stream))
                 copy.disposition = stream.disposition
         pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, last_s))
         lost_packets: Counter[int] = Counter()
@@ -111,10 +114,43 @@ def _comes_along(stream: Any, chapters: int) -> bool:
     return "timecode" in stream.metadata or (stream.name == "bin_data" and 0 < chapters == stream.frames)
 
 
-def _is_copied(stream: Any, muxer: str) -> bool:
-    """Sound, subtitles and, where it is no attachment, the cover."""
-    is_taken = stream.type in ("audio", "subtitle") or (is_cover(stream) and muxer != "matroska")
-    return is_taken and stream.codec_context is not None
+def _is_copied(stream: Any) -> bool:
+    """Sound, subtitles and the cover."""
+    return (stream.type in ("audio", "subtitle") or is_cover(stream)) and stream.codec_context is not None
+
+
+def _tags(stream: Any) -> dict[str, str]:
+    """Those of a stream; FFmpeg reads an Apple track's title as its name, and writes none that is called so."""
+    tags = dict(stream.metadata)
+    if "name" in tags and "title" not in tags:
+        tags["title"] = tags.pop("name")
+    return tags
+
+
+_MEASURED = ("bps", "number_of_", "_statistics_", "duration")
+"""How tags of Matroska begin that say what was measured of a track's packets."""
+
+
+def _picture_tags(stream: Any) -> dict[str, str]:
+    """Those of the picture stream that are true of the result."""
+    return {key: value for key, value in _tags(stream).items() if not key.lower().startswith((ALPHA, *_MEASURED))}
+
+
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+"""How Matroska names covers, by FFmpeg's name of their codec."""
+
+
+def _attach(out: Any, source: Path, cover: Any) -> bool:
+    """Adds a cover to a Matroska file, where it is an attachment; whether that can be done."""
+    if (codec := cover.codec_context and cover.codec_context.codec.canonical_name) not in _COVERS:
+        return False
+    with open_video(source) as given:  # another time, as packets of the first are read later
+        packet = next((packet for packet in demux(given, [given.streams[cover.index]]) if packet.size), None)
+    if packet is None:
+        return False
+    name, kind = _COVERS[codec]
+    out.add_attachment(cover.metadata.get("filename", name), kind, bytes(packet))
+    return True
 
 
 def _holds(muxer: str, stream: Any) -> bool:

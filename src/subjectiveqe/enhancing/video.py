@@ -22,13 +22,12 @@ from ..formats.rows import Pixels
 from ..processes import submit
 from .clip import (
     Damage,
+    Pictures,
     Turn,
     colour_tags,
-    decode,
     name_for,
     not_kept,
     open_video,
-    picture_stream,
     pixel_format,
     timed,
     to_frame,
@@ -101,9 +100,10 @@ def enhance_video(
     coding = coding or Coding()
     _check_target(source, target, coding, overwrite)
     with _errors_of(source, target), open_video(source) as container:
-        stream = picture_stream(container)
+        pictures = Pictures(container)
+        stream = pictures.stream
         total = stream.frames or int((container.duration or 0) / 1e6 * float(stream.average_rate or 0))
-        first = next(decode(container), None)
+        first = next(pictures.decode(), None)
         if first is None:
             raise ImageError(f"{source}: has no frame that can be decoded")
         warnings = not_kept(first, stream)
@@ -172,10 +172,11 @@ def _make_segments(
         return enhancer.with_look(lq, Look(look.at(time_s + given.clock.begin_s), is_gray=is_gray(lq)))
 
     with open_video(given.path) as container:
-        stream = picture_stream(container)
+        pictures = Pictures(container)
+        stream = pictures.stream
         stream.thread_type = "SLICE"  # of frames in the making, one that fails takes others along
         damage = Damage()
-        decoded = islice(timed(decode(container, damage, given.clock), stream), frames, None)
+        decoded = islice(timed(pictures.decode(damage, given.clock), stream), frames, None)
         for frame in decoded:
             segment = chain((frame,), islice(decoded, form.segment_frames - 1))
             path = segment_path(folder, segments)
@@ -281,9 +282,7 @@ class _Form:
         if turn.swaps_sides:
             height, width, aspect = width, height, 1 / aspect
         rate = Fraction(stream.average_rate or 25)
-        return cls(
-            height, width, pixel_format(frame), aspect, rate, stream.time_base, colour_tags(stream.codec_context), turn
-        )
+        return cls(height, width, pixel_format(frame), aspect, rate, stream.time_base, colour_tags(frame), turn)
 
     @property
     def segment_frames(self) -> int:

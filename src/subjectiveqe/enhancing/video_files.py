@@ -15,7 +15,9 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2
 _OF_TYPESCRIPT, _SYNC = (".ts", ".mts"), b"G"
 
 _RESULTS = (".mp4", ".m4v", ".mov", ".mkv")
-_HOLDS_ALL = ".mkv"
+_HOLDS_ALL, _INSTEAD = ".mkv", {".3gp": ".mov"}
+"""What a result is without a name, if not as its source: Matroska does not hold the sound (AMR) of phones' old clips.
+"""
 ENCODERS = {"x264": ("libx264", 16), "x265": ("libx265", 18), "ffv1": ("ffv1", 0)}
 """Name of the encoder and its usual CRF."""
 
@@ -62,8 +64,10 @@ def _is_mpeg_ts(path: Path) -> bool:
 
 def suffix_for(source: Path, coding: Coding) -> str:
     """The suffix of a result that has no name yet: the source's where that can be written."""
-    can_be = source.suffix.lower() in _RESULTS and coding.codec != "ffv1"
-    return source.suffix if can_be else _HOLDS_ALL
+    if coding.codec == "ffv1":
+        return _HOLDS_ALL
+    suffix = source.suffix.lower()
+    return source.suffix if suffix in _RESULTS else _INSTEAD.get(suffix, _HOLDS_ALL)
 
 
 def check_name(target: Path, coding: Coding) -> None:
