@@ -3,15 +3,17 @@
 import json
 import os
 import pickle
+import re
 
 import pytest
 import safetensors.torch
 import torch
 from scipy.fft import dctn
+from torch.nn import functional as F
 
 from subjectiveqe.codecs.coarseness import FAMILIES
 from subjectiveqe.errors import ConfigError, ModelError, ShapeError
-from subjectiveqe.nets import DISCRIMINATORS, NETS, RRDBNet, UNet
+from subjectiveqe.nets import DISCRIMINATORS, ESRGAN, NETS, RRDBNet, UNet
 from subjectiveqe.nets.checkpoint import average_nets, load_net, save_net
 from subjectiveqe.nets.discriminator import VGG128, PatchDiscriminator
 from subjectiveqe.nets.estimator import Estimator
@@ -19,6 +21,7 @@ from subjectiveqe.nets.grow import grow
 
 TINY_RRDB = {"num_feat": 4, "num_block": 2, "num_grow": 3}
 TINY_UNET = {"num_feat": [4, 6, 8], "num_block": [1, 1, 1]}
+TINY_ESRGAN = {**TINY_RRDB, "unshuffle": 4}
 
 
 def num_params(net):
@@ -39,13 +42,22 @@ def foreign_names(net, top, block, dense):
             _, number, _, rdb, _, conv, leaf = parts
             state[f"{block.format(number)}.{dense.format(int(rdb) + 1)}.conv{int(conv) + 1}.{leaf}"] = value
         else:
-            state[f"{top[parts[0]]}.{parts[1]}"] = value
+            state[f"{top['.'.join(parts[:-1])]}.{parts[-1]}"] = value
     return state
 
 
 SEED = ({"conv_in": "conv_in", "conv_mid": "conv_mid", "conv_out": "conv_out"}, "rrdb_lst.{}", "rdb{}")
-BASICSR = ({"conv_in": "conv_first", "conv_mid": "conv_body", "conv_out": "conv_last"}, "body.{}", "rdb{}")
-FIRST_ESRGAN = ({"conv_in": "conv_first", "conv_mid": "trunk_conv", "conv_out": "conv_last"}, "RRDB_trunk.{}", "RDB{}")
+BOTH = {"conv_in": "conv_first", "conv_out": "conv_last"}
+BASICSR = (
+    {**BOTH, "conv_mid": "conv_body", "conv_up.0": "conv_up1", "conv_up.1": "conv_up2", "conv_hr": "conv_hr"},
+    "body.{}",
+    "rdb{}",
+)
+FIRST_ESRGAN = (
+    {**BOTH, "conv_mid": "trunk_conv", "conv_up.0": "upconv1", "conv_up.1": "upconv2", "conv_hr": "HRconv"},
+    "RRDB_trunk.{}",
+    "RDB{}",
+)
 
 
 def test_the_seed_generator_has_its_parameter_count():
@@ -86,7 +98,7 @@ def test_the_patch_discriminator_is_spectrally_normalised():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 13), (16, 16), (33, 40)])
-@pytest.mark.parametrize(("kind", "hparams"), [("unet", TINY_UNET), ("rrdb", TINY_RRDB)])
+@pytest.mark.parametrize(("kind", "hparams"), [("unet", TINY_UNET), ("rrdb", TINY_RRDB), ("esrgan", TINY_ESRGAN)])
 def test_networks_keep_any_size(kind, hparams, size):
     net = NETS[kind](**hparams)
     assert run(net, torch.rand(2, 3, *size)).shape == (2, 3, *size)
@@ -98,6 +110,8 @@ def test_networks_keep_any_size(kind, hparams, size):
         ("unet", TINY_UNET),
         ("unet", {**TINY_UNET, "gate": True, "num_coarseness": 2}),
         ("rrdb", {**TINY_RRDB, "num_block": 1}),
+        ("esrgan", {**TINY_RRDB, "num_block": 1}),
+        ("esrgan", {**TINY_RRDB, "num_block": 1, "unshuffle": 4}),
     ],
 )
 def test_no_pixel_beyond_the_receptive_radius_has_a_say(kind, hparams):
@@ -264,20 +278,67 @@ def test_foreign_checkpoints_load_under_all_their_names(tmp_path, names, prefix,
     assert ("SubjectiveQE-ESRGAN" in header["licence"]) == (names is SEED)
 
 
-def test_upsampling_checkpoints_are_refused(tmp_path):
-    state = foreign_names(RRDBNet(**TINY_RRDB), *BASICSR) | {"conv_up1.weight": torch.zeros(4, 4, 3, 3)}
+@pytest.mark.parametrize("names", [BASICSR, FIRST_ESRGAN], ids=["basicsr", "esrgan"])
+def test_checkpoints_that_enlarge_are_refused(tmp_path, names):
+    state = foreign_names(ESRGAN(**TINY_RRDB, unshuffle=4), *names)
+    state["conv_first.weight"] = torch.zeros(TINY_RRDB["num_feat"], 3, 3, 3)
     torch.save(state, tmp_path / "x4.pth")
-    with pytest.raises(ModelError, match="upsampling layers"):
+    with pytest.raises(ModelError, match=r"x4\.pth: makes pictures 4 times as large; only networks that keep the size"):
         load_net(tmp_path / "x4.pth")
 
 
-@pytest.mark.parametrize("name", ["HRconv", "conv_hr"])
-def test_a_layer_that_is_not_here_is_not_called_upsampling(tmp_path, name):
-    """Networks of the community that keep the size have one layer more before the last."""
-    state = foreign_names(RRDBNet(**TINY_RRDB), *BASICSR) | {f"{name}.weight": torch.zeros(4, 4, 3, 3)}
-    torch.save(state, tmp_path / "x1.pth")
-    with pytest.raises(ModelError, match=rf'x1\.pth: has a layer that RRDB networks here lack \("{name}\.weight"\)'):
-        load_net(tmp_path / "x1.pth")
+def esrgan_by_hand(state, lq, unshuffle):
+    """The network as its papers have it, by BasicSR's names."""
+
+    def conv(name, x):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+
+    stem = x = conv("conv_first", F.pixel_unshuffle(lq, unshuffle))
+    for block in range(TINY_RRDB["num_block"]):
+        of_block = x
+        for rdb in (1, 2, 3):
+            seen = [x]
+            for layer in (1, 2, 3, 4):
+                seen.append(F.leaky_relu(conv(f"body.{block}.rdb{rdb}.conv{layer}", torch.cat(seen, 1)), 0.2))
+            x = x + 0.2 * conv(f"body.{block}.rdb{rdb}.conv5", torch.cat(seen, 1))
+        x = of_block + 0.2 * x
+    x = stem + conv("conv_body", x)
+    for step in range(1, unshuffle.bit_length()):
+        x = F.leaky_relu(conv(f"conv_up{step}", x.repeat_interleave(2, 2).repeat_interleave(2, 3)), 0.2)
+    return conv("conv_last", F.leaky_relu(conv("conv_hr", x), 0.2))
+
+
+def in_first_names(state):
+    """ESRGAN's first names, which count layers, activations among them."""
+    names = {}
+    for key, value in state.items():
+        top, _, leaf = key.rpartition(".")
+        body = re.fullmatch(r"body\.(\d+)\.rdb(\d)\.conv(\d)", top)
+        number = {"conv_first": "0", "conv_body": f"1.sub.{TINY_RRDB['num_block']}", "conv_hr": "2", "conv_last": "4"}
+        place = "1.sub.{}.RDB{}.conv{}.0".format(*body.groups()) if body else number[top]
+        names[f"model.{place}.{leaf}"] = value
+    return names
+
+
+@pytest.mark.parametrize(
+    ("named", "unshuffle"),
+    [("conv_first", 1), ("conv_first", 2), ("conv_first", 4), ("HRconv", 1), ("HRconv", 4), ("model.0", 1)],
+)
+def test_restorers_of_others_do_what_they_did(tmp_path, unshuffle, named):
+    torch.manual_seed(0)
+    net = ESRGAN(**TINY_RRDB, unshuffle=unshuffle)
+    state = foreign_names(net, *BASICSR)
+    if named == "HRconv":
+        torch.save(foreign_names(net, *FIRST_ESRGAN), tmp_path / "x1.pth")
+    elif named == "model.0":
+        torch.save(in_first_names(state), tmp_path / "x1.pth")
+    else:
+        torch.save({"params_ema": state}, tmp_path / "x1.pth")
+    loaded, header = load_net(tmp_path / "x1.pth")
+    assert header["net"] == "esrgan"
+    lq = torch.rand(1, 3, 12, 16)
+    with torch.no_grad():
+        assert torch.allclose(loaded(lq), esrgan_by_hand(state, lq, unshuffle), atol=1e-6)
 
 
 def test_another_network_is_refused(tmp_path):
@@ -381,7 +442,7 @@ def test_a_header_without_a_network_is_refused(tmp_path):
 
 
 def test_every_name_in_a_recipe_has_a_network():
-    assert set(NETS) == {"unet", "rrdb"}
+    assert set(NETS) == {"unet", "rrdb", "esrgan"}
     assert set(DISCRIMINATORS) == {"patch", "vgg128"}
 
 

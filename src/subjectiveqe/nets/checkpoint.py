@@ -1,48 +1,26 @@
-"""Files of weights: self-describing safetensors of ours, and checkpoints of the seed and of the ESRGAN community."""
+"""Files of weights: self-describing safetensors of ours, and what `foreign.py` makes of those of others."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
 from ..files import atomic_path, refuse_input
 from . import NETS
+from .foreign import adopt, read_foreign
 from .grow import grow
 
 FORMAT = "subjectiveqe-net-1"
 
-SEED_LICENCE = (
-    "Apache-2.0 (RyanXingQL/SubjectiveQE-ESRGAN; its README once said non-commercial); "
-    "cite SubjectiveQE-ESRGAN and ESRGAN"
-)
-COMMUNITY_LICENCE = "unknown: ask whoever published the checkpoint"
-
 _ADDED = "estimator.beneath."
 """What older checkpoints of ours lack, or have in other shapes, and a network has by itself."""
-
-# Three spellings of one generator -> ours. The seed's own names come first, then BasicSR's, then the first ESRGAN's.
-_TOP = {
-    "conv_in": "conv_in",
-    "conv_mid": "conv_mid",
-    "conv_out": "conv_out",
-    "conv_first": "conv_in",
-    "conv_body": "conv_mid",
-    "trunk_conv": "conv_mid",
-    "conv_last": "conv_out",
-}
-_DENSE = re.compile(r"(?:rrdb_lst|body|RRDB_trunk)\.(\d+)\.(?:rdb|RDB)([123])\.conv([1-5])\.(weight|bias)")
-_UPSAMPLING = re.compile(r"(conv_up|upconv)")
-_EXTRA = re.compile(r"(conv_hr|HRconv)")  # comes after them, and in networks that keep the size as well
 
 
 def save_net(path: Path, net: nn.Module, metadata: Mapping[str, str] = {}, half: bool = False) -> None:
@@ -89,7 +67,7 @@ def describe(net: nn.Module) -> dict[str, str]:
 
 
 def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
-    """Reads a network from any checkpoint known here: ours, the seed's `.pt`, the community's RRDB `.pth`.
+    """Reads a network from any checkpoint known here: ours, the seed's `.pt`, other projects' RRDB `.pth`.
 
     Foreign files go through `torch.load(weights_only=True)`, so they cannot run code.
 
@@ -104,7 +82,7 @@ def load_net(path: Path) -> tuple[nn.Module, dict[str, str]]:
         state, metadata = read_safetensors(path)
         net = build(path, metadata)
     else:
-        state, metadata = _adopt(path, _read_foreign(path))
+        state, metadata = adopt(path, read_foreign(path), FORMAT)
         net = build(path, metadata)
     untaught = {key: value for key, value in net.state_dict().items() if key.startswith(_ADDED)}
     if any(value.shape != state[key].shape for key, value in untaught.items() if key in state):
@@ -188,58 +166,3 @@ def build(path: Path, metadata: Mapping[str, str]) -> nn.Module:
         return kind(**json.loads(metadata["hparams"]))
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise ModelError(f'{path}: header does not describe a "{metadata["net"]}" ({error})') from None
-
-
-def _read_foreign(path: Path) -> dict[str, Tensor]:
-    if path.suffix.lower() not in (".pt", ".pth"):
-        raise ModelError(f"{path}: expected a checkpoint, .safetensors, .pt or .pth; ONNX files only run")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises all kinds for damaged files
-        reason = type(error).__name__  # torch's text explains how to read unsafe files
-        raise ModelError(f"{path}: not a PyTorch checkpoint of plain tensors ({reason})") from None
-    for key in ("state_dict_g", "state_dict", "params_ema", "params"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"{path}: expected a state dict of tensors, found {type(content).__name__} of other things")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _adopt(path: Path, foreign: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Renames a foreign RRDB generator's tensors and reads its sizes off their shapes."""
-    up = next((key for key in foreign if _UPSAMPLING.match(key)), None)
-    if up is not None:
-        raise ModelError(f'{path}: has upsampling layers ("{up}"); only networks that keep the size can be loaded')
-    extra = next((key for key in foreign if _EXTRA.match(key)), None)
-    if extra is not None:
-        raise ModelError(f'{path}: has a layer that RRDB networks here lack ("{extra}"); it cannot be loaded')
-    state = {}
-    for key, value in foreign.items():
-        top, _, leaf = key.rpartition(".")
-        dense = _DENSE.fullmatch(key)
-        if dense:
-            block, rdb, conv, leaf = dense.groups()
-            state[f"body.{block}.blocks.{int(rdb) - 1}.convs.{int(conv) - 1}.{leaf}"] = value
-        elif top in _TOP:
-            state[f"{_TOP[top]}.{leaf}"] = value
-        else:
-            raise ModelError(f'{path}: tensor "{key}" belongs to no generator known here; known are RRDB networks')
-    try:
-        num_feat = state["conv_in.weight"].shape[0]
-        num_grow = state["body.0.blocks.0.convs.0.weight"].shape[0]
-    except KeyError as error:
-        raise ModelError(f"{path}: not an RRDB generator, tensor {error} is missing") from None
-    except IndexError:
-        raise ModelError(f"{path}: not an RRDB generator, its convolutions are single numbers") from None
-    num_block = len({key.split(".")[1] for key in state if key.startswith("body.")})
-    from_seed = any(key.startswith("rrdb_lst.") for key in foreign)
-    metadata = {
-        "format": FORMAT,
-        "net": "rrdb",
-        "hparams": json.dumps({"num_feat": num_feat, "num_block": num_block, "num_grow": num_grow}),
-        "source": path.name,
-        "licence": SEED_LICENCE if from_seed else COMMUNITY_LICENCE,
-    }
-    return state, metadata
