@@ -7,13 +7,14 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
-from subjectiveqe.machine import cpu_count, cpu_info
+from subjectiveqe.evaluating.write import processor_name
+from subjectiveqe.machine import cpu_count
 
 
 def describe() -> str:
     """Processor, cores this process may use, Python, commit and date."""
-    processor = cpu_info("model name") or platform.processor() or platform.machine()
-    return f"{processor}, {cpu_count()} cores, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
+    cores = f"{processor_name()}, {cpu_count()} cores"
+    return f"{cores}, Python {platform.python_version()}, commit {_commit()}, {date.today()}"
 
 
 def _commit() -> str:

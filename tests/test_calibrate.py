@@ -172,6 +172,26 @@ def test_the_smallest_pictures_count_wherever_they_are_cut(tmp_path, draw_image,
     assert read_safetensors(tmp_path / "out" / end.name)[1]["estimator"] == "fitted to 6 pictures"
 
 
+def test_an_output_that_is_a_file_is_told_before_the_work(tmp_path, pairs):
+    """It would fail when all is done."""
+    (tmp_path / "out").write_text("mine")
+    seen = []
+    with pytest.raises(ConfigError, match=r"out: is a file, expected a folder or a new name; choose another --out"):
+        calibrate_estimator(save_ends(tmp_path), pairs, tmp_path / "out", progress=lambda *state: seen.append(state))
+    with pytest.raises(OSError, match="out"):
+        calibrate_estimator(
+            save_ends(tmp_path), pairs, tmp_path / "out" / "in", progress=lambda *state: seen.append(state)
+        )
+    assert (seen, (tmp_path / "out").read_text()) == ([], "mine")
+
+
+def test_a_folder_that_was_there_stays_when_the_work_fails(tmp_path, pairs):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="no picture of at least"):
+        calibrate_estimator(save_ends(tmp_path), pairs[1:], tmp_path / "out")
+    assert (tmp_path / "out").is_dir()
+
+
 def test_no_checkpoint_is_written_over(tmp_path, pairs):
     ends = save_ends(tmp_path / "a") + save_ends(tmp_path / "b")
     before = ends[0].read_bytes()

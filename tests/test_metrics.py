@@ -433,6 +433,30 @@ def test_ssimulacra2_is_that_of_the_reference(size):
     assert ssimulacra2(out, gt) < 97
 
 
+@pytest.mark.usefixtures("no_session")
+@pytest.mark.parametrize("lacking", ["features.28.weight", "lin4.weight"])
+def test_weights_that_lack_a_layer_are_an_error_of_one_line(tmp_path, monkeypatch, capfd, lacking):
+    heads = {f"lin{k}.weight": np.ones((1, c, 1, 1), np.float32) for k, c in enumerate((64, 128, 256, 512, 512))}
+    for name, arrays in (("vgg16", random_vgg16(np.random.default_rng(0))), ("lpips-vgg", heads)):
+        np.savez(tmp_path / f"{name}.npz", **{key: array for key, array in arrays.items() if key != lacking})
+    monkeypatch.setenv("SUBJECTIVEQE_WEIGHTS", str(tmp_path))
+    expected = r"vgg16\.npz or .*lpips-vgg\.npz: not the weights that lpips_vgg needs \(.*\); remove what is there"
+    with pytest.raises(WeightsError, match=expected) as caught:
+        lpips_vgg(draw(32, 32), draw(32, 32))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("no_session")
+def test_a_damaged_judge_of_the_package_is_told(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("protobuf parsing failed")
+
+    monkeypatch.setattr(metrics, "onnx_session", fails)
+    with pytest.raises(WeightsError, match=r"lpips_alex\.onnx: damaged \(protobuf .*\); install the package again"):
+        lpips(draw(40, 48), draw(40, 48))
+
+
 def test_a_network_that_fails_is_an_error_of_one_line(monkeypatch):
     """As it does where memory runs out."""
     session = metrics._session("lpips_alex")

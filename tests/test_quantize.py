@@ -32,9 +32,9 @@ def pairs(tmp_path_factory, draw_image):
     return folder / "pairs.lmdb"
 
 
-def model_of(tmp_path, num_coarseness=2):
+def model_of(tmp_path, num_coarseness=2, num_feat=(8, 16), gate=False):
     torch.manual_seed(0)
-    net = UNet(num_feat=(8, 16), num_block=(1, 1), num_coarseness=num_coarseness)
+    net = UNet(num_feat, num_block=[1 for _ in num_feat], gate=gate, num_coarseness=num_coarseness)
     for name, weight in net.named_parameters():
         weight.data *= 1 if name.startswith("estimator.") else 1.5
     save_net(tmp_path / "net.safetensors", net, {"licence": "CC0-1.0"})
@@ -124,10 +124,63 @@ def test_patches_come_from_pictures_that_hold_one(tmp_path, draw_image):
     (tmp_path / "clean" / "0.png").unlink()
     prepare(tmp_path / "clean", tmp_path / "small.lmdb", "jpeg", [10], jobs=1)
     model, stores = model_of(tmp_path), [tmp_path / "mixed.lmdb", tmp_path / "small.lmdb"]
-    assert quantize_onnx(model, stores, tmp_path / "int8.onnx", patches=8) > 0
+    assert quantize_onnx(model, stores, tmp_path / "int8.onnx", patches=8) == 6
     with pytest.raises(ConfigError, match=r"small\.lmdb: no picture is 192 px high and wide; name a store of larger"):
         quantize_onnx(model, stores[1:], tmp_path / "none.onnx", patches=8)
     assert not (tmp_path / "none.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ("head", "/net/head/Conv"),
+        ("down_blocks.0", "/net/down_blocks.0/"),
+        ("tail", "/net/tail/Conv"),
+        ("gate", "/net/gate/"),
+        ("estimator", "/estimator/"),
+        ("/net/Conv", "/net/Conv"),
+    ],
+)
+def test_a_part_that_is_to_stay_float_and_is_not_found_is_told(tmp_path, pairs, part, named):
+    """As when attributes of the network are renamed, or PyTorch names nodes in another way."""
+    content = onnx.load(model_of(tmp_path, gate=True))
+    renamed = [node for node in content.graph.node if node.name.startswith(named)]
+    for number, node in enumerate(renamed):
+        node.name = f"/net/renamed_{number}"
+    assert renamed
+    onnx.save(content, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match=rf"other\.onnx: expected convolutions of .*, found none of {part}; export"):
+        quantize_onnx(tmp_path / "other.onnx", [pairs], tmp_path / "int8.onnx", patches=1)
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_network_that_has_nothing_else_is_refused(tmp_path, pairs):
+    """ONNX Runtime takes no names for all of them."""
+    content = onnx.load(model_of(tmp_path))
+    for number, node in enumerate(content.graph.node):
+        if node.op_type == "Conv" and not any(quantize._is_of(node.name, part) for part in quantize._KEPT_FLOAT):
+            node.name = f"/net/head/Conv_{number}"
+    onnx.save(content, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match=r"other\.onnx: expected .* and others, found no other; export"):
+        quantize_onnx(tmp_path / "other.onnx", [pairs], tmp_path / "int8.onnx", patches=1)
+
+
+@pytest.mark.parametrize("hparams", [None, "no JSON", "[]", "{}"])
+def test_a_file_that_does_not_say_its_sizes_is_refused(tmp_path, pairs, hparams):
+    content = onnx.load(model_of(tmp_path))
+    header = {p.key: p.value for p in content.metadata_props if p.key != "hparams"}
+    onnx.helper.set_model_props(content, header if hparams is None else header | {"hparams": hparams})
+    onnx.save(content, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match=r"other\.onnx: the metadata lack the hparams of a U-Net; export"):
+        quantize_onnx(tmp_path / "other.onnx", [pairs], tmp_path / "int8.onnx", patches=1)
+
+
+@pytest.mark.parametrize(("num_feat", "gate", "count"), [((8,), False, 2), ((16, 16), True, 6)])
+def test_parts_that_a_network_does_not_have_are_not_asked_for(tmp_path, pairs, num_feat, gate, count):
+    model = model_of(tmp_path, num_feat=num_feat, gate=gate)
+    assert quantize_onnx(model, [pairs], tmp_path / "int8.onnx", patches=1) == count
+    names = [name for weight in onnx.load(tmp_path / "int8.onnx").graph.initializer if (name := weight.name)]
+    assert not any(name.endswith((".ones", ".blocked")) for name in names)
 
 
 def test_what_cannot_be_made_integer_is_refused(tmp_path, pairs):

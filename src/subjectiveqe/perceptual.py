@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import weights
-from .errors import unknown
+from .errors import WeightsError, unknown
 from .losses import charbonnier
 
 Source: TypeAlias = Literal["pretrained", "random"]
@@ -208,7 +208,7 @@ def make_perceptual(kind: str, source: Source, seed: int) -> nn.Module:
         (out, gt, generator) -> (N,); out and gt float32 (N, 3, H, W) in [0, 1]. The generator drives random views.
     Raises:
         ConfigError: an unknown name.
-        WeightsError: the weights are not on this machine.
+        WeightsError: the weights are not on this machine, or are not all of the network's.
     """
     if kind not in PERCEPTUAL:
         raise unknown("perceptual loss", kind, PERCEPTUAL)
@@ -225,7 +225,13 @@ def _fill(net: VGG | AlexNet, name: str, source: Source, seed: int) -> None:
         return
     arrays = _arrays(name)
     prefixes = [key.removesuffix(".weight") for key in arrays if key.endswith(".weight") and arrays[key].shape[-1] > 1]
-    for conv, prefix in zip(net.convs.values(), sorted(prefixes, key=_number), strict=False):
+    found = [prefix for prefix in sorted(prefixes, key=_number) if f"{prefix}.bias" in arrays]
+    if len(found) != len(net.convs):  # layers that nobody fills would be random, and nothing would show it
+        raise WeightsError(
+            f"{weights.locate(name)}: holds {len(found)} convolutions, expected {len(net.convs)}; remove the file, "
+            f"then {weights.remedy(name)}"
+        )
+    for conv, prefix in zip(net.convs.values(), found, strict=True):
         assert isinstance(conv, nn.Conv2d)
         conv.weight.data.copy_(torch.from_numpy(arrays[f"{prefix}.weight"]))
         assert conv.bias is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,9 @@ from .data.store import open_pairs
 from .dial import DEFAULT_STRENGTH, DIAL, TRAINED_AT, check_strength, turn
 from .enhancing.network import place_of_dial, told_less, unreadable
 from .errors import ConfigError, ModelError
-from .export import check_onnx_name, reach_px
+from .export import BLOCKED, ONES, check_onnx_name, reach_px
 from .files import atomic_path, refuse_input
+from .sessions import ONNX_FAILED, onnx_session
 
 if TYPE_CHECKING:
     import onnx
@@ -28,9 +30,12 @@ _PATCH_PX = 192
 _PERCENTILE = 99.995
 """Of the values met, kept within the range of 8 bits; rare larger ones are clipped, all others gain by finer steps."""
 
-_KEPT_FLOAT = ("head", "down_blocks.0", "tail", "estimator", "gate")
+_LOW_PASS = "/net/Conv"
+"""Node that smooths the change, a few levels of pixels, by weights that are not learned."""
+
+_KEPT_FLOAT = ("head", "down_blocks.0", "tail", "estimator", "gate", _LOW_PASS)
 """What is nearest to the pixels, where 8 bits cost most, what is run on a few patches only, and the gate, which does
-little work and by which the whole change is scaled; by names in `UNet`."""
+little work and by which the whole change is scaled; by names in `UNet`, of which PyTorch makes those of nodes."""
 
 
 def quantize_onnx(
@@ -58,7 +63,6 @@ def quantize_onnx(
         StoreError: pairs that cannot be read.
     """
     import onnx
-    import onnxruntime as ort
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     check_onnx_name(out)
@@ -76,7 +80,7 @@ def quantize_onnx(
         graph = onnx.load(plain)
         _drop_identities(graph)
         onnx.save(graph, plain)
-        chosen = [node.name for node in graph.graph.node if node.op_type == "Conv" and not _stays_float(node)]
+        chosen = _choose(model, graph, header)
         feeds = _draw_feeds(plain, pairs, patches, place, told_less(model, header))
         with _quiet():
             quantize_static(
@@ -99,22 +103,15 @@ def quantize_onnx(
         header["reach_px"] = str(reach_px(quantized, int(header["receptive_px"]), int(header["stride_px"])))
         onnx.helper.set_model_props(quantized, header)
         onnx.save(quantized, aside)
-        ort.InferenceSession(aside, providers=["CPUExecutionProvider"]).run(["out"], feeds[0])
+        onnx_session(aside).run(["out"], feeds[0])
     return len(chosen)
 
 
 def _fold(model: Path, strength: float, plain: Path) -> dict[str, str]:
     """Writes the model with its weights computed; gives its header."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(plain)
-    options.log_severity_level = 4
     try:
-        content = turn(model.read_bytes(), strength)
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class per cause and no common root of its own
+        session = onnx_session(turn(model.read_bytes(), strength), optimization="basic", optimized=plain)
+    except ONNX_FAILED as error:
         raise unreadable(model, error) from None
     if "coarseness" not in [value.name for value in session.get_inputs()]:
         raise ModelError(
@@ -132,23 +129,53 @@ def _drop_identities(model: onnx.ModelProto) -> None:
     from onnx import helper
 
     for node in model.graph.node:
-        if node.name.endswith(".blocked"):
+        if node.name.endswith(BLOCKED):
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output, node.name))
-    weights = [weight for weight in model.graph.initializer if not weight.name.endswith(".ones")]
+    weights = [weight for weight in model.graph.initializer if not weight.name.endswith(ONES)]
     del model.graph.initializer[:]
     model.graph.initializer.extend(weights)
 
 
-def _stays_float(node: onnx.NodeProto) -> bool:
-    """Also where no weights are learned: the low-pass over the change, which is a few levels of pixels."""
-    return node.name == "/net/Conv" or any(part in node.name for part in _KEPT_FLOAT)
+def _choose(path: Path, model: onnx.ModelProto, header: Mapping[str, str]) -> list[str]:
+    """Names of the convolutions that become integers: all but those of `_KEPT_FLOAT`.
+
+    Raises:
+        ModelError: the file's nodes are not named as those of a `UNet`: a part of it that is to stay float is not
+            found, or nothing but these, of which ONNX Runtime would quantise all.
+    """
+    convs = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    kept = {part: {name for name in convs if _is_of(name, part)} for part in _KEPT_FLOAT}
+    chosen = [name for name in convs if not any(name in names for names in kept.values())]
+    missing = [part for part in _parts(path, header) if not kept[part]]
+    if missing or not chosen:
+        found = f"found none of {', '.join(missing)}" if missing else "found no other"
+        raise ModelError(
+            f"{path}: expected convolutions of {', '.join(_KEPT_FLOAT)}, which stay in floats, and others, {found}; "
+            'export the checkpoint by "sqe export"'
+        )
+    return chosen
+
+
+def _parts(path: Path, header: Mapping[str, str]) -> list[str]:
+    """Those of `_KEPT_FLOAT` that the network has: a gate if it was made with one, blocks above the deepest level."""
+    try:
+        hparams = json.loads(header["hparams"])
+        lacks = {"gate": not hparams.get("gate"), "down_blocks.0": len(hparams["num_feat"]) < 2}
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise ModelError(
+            f'{path}: the metadata lack the hparams of a U-Net; export the checkpoint by "sqe export"'
+        ) from None
+    return [part for part in _KEPT_FLOAT if not lacks.get(part)]
+
+
+def _is_of(name: str, part: str) -> bool:
+    """Whether a node belongs to a part of the network: /net/head/Conv to head."""
+    return name == part or part in name.split("/")
 
 
 def _draw_feeds(plain: Path, pairs: Sequence[Path], patches: int, strength: float, less: Less) -> list[dict[str, Any]]:
     """Inputs of the folded model; it is told what it is told in use."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(plain, providers=["CPUExecutionProvider"])
+    session = onnx_session(plain)
     sides = {value.name: value.shape for value in session.get_inputs()}
     rng = np.random.default_rng(0)
     sets = [(chosen, large) for chosen in map(open_pairs, pairs) if (large := _large_enough(chosen))]

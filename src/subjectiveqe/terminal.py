@@ -19,7 +19,7 @@ Progress: TypeAlias = Callable[[float, int], None]
 
 
 @contextmanager
-def bar(what: str, is_drawn: bool = True, in_bytes: bool = False) -> Iterator[Progress]:
+def bar(what: str, in_bytes: bool = False) -> Iterator[Progress]:
     """A progress bar on stderr, drawn only if that is a terminal; bytes are shown as megabytes."""
     from rich import progress
     from rich.console import Console
@@ -34,7 +34,7 @@ def bar(what: str, is_drawn: bool = True, in_bytes: bool = False) -> Iterator[Pr
         progress.TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not (is_drawn and console.is_terminal),
+        disable=not console.is_terminal,
     ) as drawn:
         task = drawn.add_task(what, total=None)
         yield lambda done, total: drawn.update(task, completed=done, total=total or None)

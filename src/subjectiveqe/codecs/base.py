@@ -40,15 +40,13 @@ class Codec(ABC):
 
     Attributes:
         name: key in `CODECS`.
-        level_name: "qp" or "qf".
+        level_name: "qp", of a quantiser, higher is coarser; or "qf", of a quality factor, lower is coarser.
         level_range: lowest and highest level, both allowed.
-        higher_is_coarser: True for a quantiser, False for a quality factor.
     """
 
     name: ClassVar[str]
     level_name: ClassVar[str]
     level_range: ClassVar[tuple[int, int]]
-    higher_is_coarser: ClassVar[bool]
 
     @abstractmethod
     def code(self, rgb: RGB, level: int) -> Coded:

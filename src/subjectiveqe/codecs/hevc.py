@@ -51,7 +51,6 @@ class Hevc(InMemoryCodec):
     name = "hevc"
     level_name = "qp"
     level_range = (0, 51)
-    higher_is_coarser = True
     chroma: str = "444"
 
     def __post_init__(self) -> None:

@@ -34,7 +34,6 @@ class Hm(Codec):
     name = "hm"
     level_name = "qp"
     level_range = (0, 51)
-    higher_is_coarser = True
     encoder: Path = Path("TAppEncoderStatic")
     config: Path = Path("encoder_intra_main_rext.cfg")
     timeout_s: float = 600.0

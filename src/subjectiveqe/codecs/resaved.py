@@ -33,7 +33,6 @@ class Resaved(InMemoryCodec):
     name = "resaved"
     level_name = "qf"
     level_range = (1, 100)
-    higher_is_coarser = False
     last: str = "jpeg"
 
     def __post_init__(self) -> None:

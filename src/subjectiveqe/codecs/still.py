@@ -21,7 +21,6 @@ class _Still(InMemoryCodec):
 
     level_name = "qf"
     level_range = (1, 100)
-    higher_is_coarser = False
     pillow_format: ClassVar[str]
 
     @abstractmethod

@@ -14,11 +14,13 @@ weights_app = typer.Typer(help="List, fetch or import what judges need.", no_arg
 
 @weights_app.command("list")
 def list_() -> None:
-    """Show which weights are here, what for, and how to get the others."""
+    """Show which weights are here, what for, under which licence, and how to get the others."""
     from ..weights import list_weights, remedy
 
     for weights in list_weights():
         typer.echo(f"{weights.name}: {weights.purpose}\n    {weights.path or f'not here; {remedy(weights.name)}'}")
+        for source in weights.source:
+            typer.echo(f"    in {source.file}: {source.license}")
 
 
 @weights_app.command()

@@ -146,13 +146,17 @@ def describe_machine() -> dict[str, str]:
     packages = ("numpy", "onnxruntime", "openvino", "torch", "pyvips")
     found = {name: package_version(name) for name in packages} | library_versions()
     versions = {"subjectiveqe": __version__} | {name: version for name, version in found.items() if version}
-    processor = cpu_info("model name") or platform.processor() or platform.machine()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": f"{processor}, {cpu_count()} cores for this process",
+        "processor": f"{processor_name()}, {cpu_count()} cores for this process",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
+
+
+def processor_name() -> str:
+    """The processor as it calls itself, or else its kind."""
+    return cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def library_versions() -> dict[str, str | None]:
