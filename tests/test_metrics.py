@@ -315,19 +315,19 @@ def test_an_original_is_looked_at_once(monkeypatch):
 
 
 def torch_ms_ssim(out, gt):
-    """With 2-D windows and average pooling by PyTorch."""
+    """With 2-D windows and average pooling by PyTorch, each channel by itself."""
     taps = torch.exp(-0.5 * (torch.arange(-5, 6) / 1.5).double() ** 2)
     window = torch.outer(taps, taps).div(taps.sum() ** 2).expand(3, 1, -1, -1)
     x, y = (torch.from_numpy(image).permute(2, 0, 1)[None].double() for image in (out, gt))
-    total = 1.0
+    total = torch.ones(3, dtype=torch.double)
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
         if scale:
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
         mx, my, xx, yy, xy = (F.conv2d(m, window, groups=3) for m in (x, y, x * x, y * y, x * y))
         structure = (2 * (xy - mx * my) + 58.5225) / (xx - mx**2 + yy - my**2 + 58.5225)
         luminance = (2 * mx * my + 6.5025) / (mx**2 + my**2 + 6.5025) if scale == 4 else 1
-        total *= (structure * luminance).mean().item() ** weight
-    return total
+        total *= (structure * luminance).mean((0, 2, 3)) ** weight
+    return total.mean().item()
 
 
 def test_ms_ssim_agrees_with_pytorch():

@@ -105,17 +105,18 @@ def ssim(out: RGB, gt: RGB | Original) -> float:
         ShapeError: the shapes differ, are not (H, W, 3) or are below 11x11.
     """
     gt = _check(out, gt, SSIM_MIN_PX, "SSIM")
-    return _similarity(out.astype(np.float64), gt.astype(np.float64))[0]
+    return float(_similarity(out.astype(np.float64), gt.astype(np.float64))[0].mean())
 
 
 _MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def ms_ssim(out: RGB, gt: RGB | Original) -> float:
-    """SSIM over five scales, each half as large as the one before (means of 2x2 pixels), mean over the channels.
+    """SSIM over five scales, each half as large as the one before (means of 2x2 pixels).
 
-    Contrast and structure come from all scales, luminance from the coarsest one, with the published exponents. Windows
-    are those of `ssim`; an odd last row or column is left out when a picture is halved; what is negative counts as 0.
+    Contrast and structure come from all scales, luminance from the coarsest one, with the published exponents; each
+    channel by itself, and the mean over them at the end. Windows are those of `ssim`; an odd last row or column is left
+    out when a picture is halved; what is negative counts as 0.
 
     Source: Wang et al., "Multi-scale structural similarity for image quality assessment", Asilomar 2003.
 
@@ -129,13 +130,13 @@ def ms_ssim(out: RGB, gt: RGB | Original) -> float:
     """
     gt = _check(out, gt, MS_SSIM_MIN_PX, "MS-SSIM")
     x, y = out.astype(np.float64), gt.astype(np.float64)
-    product = 1.0
+    product = np.ones(3)
     for scale, weight in enumerate(_MS_SSIM_WEIGHTS):
         if scale:
             x, y = _halve(x), _halve(y)
         is_last = scale == len(_MS_SSIM_WEIGHTS) - 1
-        product *= max(_similarity(x, y)[0 if is_last else 1], 0.0) ** weight
-    return product
+        product *= np.maximum(_similarity(x, y)[0 if is_last else 1], 0) ** weight
+    return float(product.mean())
 
 
 def psnr_b(out: RGB, gt: RGB | Original) -> float:
@@ -358,10 +359,10 @@ def _blur(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(sum(w * rows[:, k : k + width] for k, w in enumerate(_gaussian())))
 
 
-def _similarity(x: Doubles, y: Doubles) -> tuple[float, float]:
-    """SSIM of two pictures (H, W, 3) in 0..255, and its part without luminance; means over pixels and channels."""
+def _similarity(x: Doubles, y: Doubles) -> Doubles:
+    """SSIM of two pictures (H, W, 3) in 0..255, and its part without luminance; means over pixels, (2, 3)."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    totals = np.zeros(2)
+    totals = np.zeros((2, 3))
     strip = 64  # rows at a time: the maps stay in the cache and memory does not grow with the picture
     for top in range(0, x.shape[0] - SSIM_MIN_PX + 1, strip):
         a, b = (image[top : top + strip + SSIM_MIN_PX - 1] for image in (x, y))
@@ -370,9 +371,10 @@ def _similarity(x: Doubles, y: Doubles) -> tuple[float, float]:
         squares = mean_a**2 + mean_b**2
         variances = _blur(a**2 + b**2) - squares
         structure = (2 * (_blur(a * b) - both) + c2) / (variances + c2)
-        totals += np.sum((2 * both + c1) / (squares + c1) * structure), np.sum(structure)
-    whole, structure = totals / ((x.shape[0] - SSIM_MIN_PX + 1) * (x.shape[1] - SSIM_MIN_PX + 1) * 3)
-    return float(whole), float(structure)
+        totals[0] += ((2 * both + c1) / (squares + c1) * structure).sum(axis=(0, 1))
+        totals[1] += structure.sum(axis=(0, 1))
+    means: Doubles = totals / ((x.shape[0] - SSIM_MIN_PX + 1) * (x.shape[1] - SSIM_MIN_PX + 1))
+    return means
 
 
 def _halve(image: Doubles) -> Doubles:

@@ -51,9 +51,7 @@ class Hm(Codec):
         check_multiple(rgb, 8, self.name)
         for path, what in ((self.encoder, "encoder TAppEncoderStatic"), (self.config, "configuration file")):
             if not path.is_file():
-                raise CodecError(
-                    f"hm: no {what} at {path}; build HM and give its path to sqe prepare, by --encoder and --config"
-                )
+                raise CodecError(f"hm: no {what} at {path}; build HM and give both by --encoder and --config")
         height, width = rgb.shape[:2]
         try:
             with tempfile.TemporaryDirectory(prefix="sqe-hm-") as name:

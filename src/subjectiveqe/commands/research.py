@@ -182,8 +182,10 @@ def benchmark(
     out: Out = Path("benchmark"),
     codecs: Annotated[
         list[str] | None,
-        typer.Option("--codec", help="As hevc, webp, avif, jpeg:10,20, hevc-420:37, resaved:40."),
+        typer.Option("--codec", help="As hevc, webp, avif, jpeg:10,20, hevc-420:37, resaved:40, hm:37."),
     ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="hm: path of TAppEncoderStatic.")] = None,
+    config: Annotated[Path | None, typer.Option(help="hm: path of encoder_intra_main_rext.cfg.")] = None,
     model: Model = None,
     strength: Strength = DEFAULT_STRENGTH,
     runtime: Runtime = "auto",
@@ -195,6 +197,7 @@ def benchmark(
     Clean pictures go through each codec at each level and are measured before and after enhancing. Draws
     rate-distortion curves and says how many bits enhancing saves. After a stop, the same command goes on.
     """
+    from ..codecs import get_codec
     from ..evaluating.benchmark import LEVELS, STANDARD_MEASURES, parse_levels
     from ..evaluating.benchmark import benchmark as run_benchmark
     from ..evaluating.measures import choose_measures
@@ -202,6 +205,8 @@ def benchmark(
 
     measures = choose_measures(STANDARD_MEASURES, also or (), without or ())
     levels = parse_levels(codecs) if codecs else LEVELS
+    if "hm" not in levels:
+        refuse({"--encoder": encoder, "--config": config}, "other codecs than hm")
     enhancer = _open_model(model, runtime, strength)
     facts = {"command": shlex.join(sys.argv)}
     with bar("pictures at a level") as progress:
@@ -211,6 +216,7 @@ def benchmark(
             out,
             levels=levels,
             measures=measures,
+            hm=get_codec("hm", encoder=encoder, config=config),
             identity=_identity(enhancer),
             facts=facts,
             progress=progress,
