@@ -157,7 +157,7 @@ def test_other_networks_and_useless_pairs_are_refused(tmp_path, pairs):
 def test_one_picture_is_not_enough(tmp_path, draw_image):
     write_png(tmp_path / "clean" / "a.png", draw_image((240, 240)))
     prepare(tmp_path / "clean", tmp_path / "one.lmdb", "jpeg", [50], jobs=1)
-    with pytest.raises(ConfigError, match=r"one\.lmdb: one picture is not enough to fit to; give hundreds"):
+    with pytest.raises(ConfigError, match=r"one\.lmdb: one picture of 1 can be used, which is not enough to fit to"):
         calibrate_estimator(save_ends(tmp_path), [tmp_path / "one.lmdb"], tmp_path / "out")
 
 

@@ -253,6 +253,16 @@ def test_saved_outputs_are_those_of_the_last_run(tmp_path):
     assert files() == kept
 
 
+def test_nothing_is_written_into_a_store_that_is_measured(tmp_path):
+    write_png(tmp_path / "photos" / "a.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    store = tmp_path / "a.lmdb"
+    prepare(tmp_path / "photos", store, "jpeg", [20], jobs=1)
+    before = {path.name for path in store.iterdir()}
+    with pytest.raises(ConfigError, match=r"is measured and lies where the tables would go; give another --out"):
+        evaluate(None, open_sets([store]), store)
+    assert {path.name for path in store.iterdir()} <= before | {"lock.mdb"}
+
+
 def test_pairs_that_lie_where_outputs_go_are_left_alone(tmp_path):
     for name in ("a", "b"):
         write_png(tmp_path / "photos" / f"{name}.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))

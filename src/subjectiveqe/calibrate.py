@@ -132,10 +132,14 @@ def calibrate_estimator(
         return _packed(found)
 
     with _made(out):
+        judged = look(valid, 0) if valid else None  # first, since these are few: they may be too small
         seen = look(pairs, _ANYWHERE)
         if len(seen.truth) < 2:
-            raise ConfigError(f"{', '.join(map(str, pairs))}: one picture is not enough to fit to; give hundreds")
-        judged = look(valid, 0) if valid else None
+            number = sum(len(stores[path]) for path in pairs)
+            raise ConfigError(
+                f"{', '.join(map(str, pairs))}: one picture of {number} can be used, which is not enough to fit to; "
+                f"give hundreds, of at least {_LEAST_PX}x{_LEAST_PX} px"
+            )
         question = _BENEATH if beneath else _SURFACE
         errors = [_errors(estimator, question, judged)]
         _fit(question.layers(estimator), seen, question)

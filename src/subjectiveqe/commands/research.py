@@ -308,7 +308,7 @@ def calibrate(
         errors = calibrate_estimator(checkpoints, pairs, out, valid or (), progress, beneath)
     for (store, level), (before, after) in errors.items():
         typer.echo(f"{store} {level}: off by {before:.3f} before, {after:.3f} after")
-    typer.echo(f"{len(checkpoints)} checkpoints in {out}")
+    typer.echo(f"written: {', '.join(str(out / path.name) for path in checkpoints)}")
 
 
 def average(

@@ -67,6 +67,8 @@ def evaluate(
         raise ConfigError(f"expected pairs to evaluate, found none in {', '.join(sets) or 'no set'}")
     images = out_dir / "images"
     inputs = _inputs_within(images, sets)
+    if among := next((path for path in _inputs_within(out_dir, sets) if path.parent == real_path(out_dir)), None):
+        raise ConfigError(f"{among}: is measured and lies where the tables would go; give another --out")
     if save_images and inputs:
         raise ConfigError(f"{min(inputs)}: is measured and lies where outputs are saved; give another --out")
     if save_images and model is None:
