@@ -36,7 +36,7 @@ class ConfigError(SubjectiveQEError):
 def unknown(
     what: str, word: object, known: Iterable[str], kind: type[SubjectiveQEError] = ConfigError
 ) -> SubjectiveQEError:
-    """The error, of some kind, of a name that nothing has: says the nearest one that something has, or all."""
+    """An error for an unknown name, of some kind; suggests the nearest known one, or lists all."""
     names, asked = list(known), str(word).lower()
     begun = [name for name in names if name.startswith(asked)] if asked else []
     close = begun[:1] if len(begun) == 1 else get_close_matches(asked, names, n=1)

@@ -22,7 +22,7 @@ _users: dict[str, int] = {}
 
 
 class ForkedLock:
-    """A lock that a forked process has anew: what another thread held at that moment nobody would free there."""
+    """A lock that is a new one in a forked process, where one that another thread held would never be released."""
 
     def __init__(self) -> None:
         self._renew()
@@ -59,7 +59,7 @@ def submit(pool: Executor, call: Callable[P, T], *args: P.args, **kwargs: P.kwar
 
 
 def keep_after_fork(thing: object) -> None:
-    """Lets a forked process never drop what cannot be dropped without the threads that only its parent has.
+    """Lets forked processes never drop a thing whose destructor waits for threads, which only their parent has.
 
     Args:
         thing: anything that weak references can be had of.

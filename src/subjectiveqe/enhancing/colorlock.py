@@ -19,7 +19,7 @@ _CELL_PX, _HALF_PX = 8, 4
 """Side of the cells in which the drift is measured, and of half of one."""
 
 _SIGMA, _RADIUS = 3.15, 9
-"""Of the Gaussian, in cells: narrower than the one behind which colours are promised to be kept, and not much, since
+"""Of the Gaussian, in cells: slightly narrower than the one (sigma 32 px) behind which colours are promised to be kept;
 what a network changes over fewer pixels is mostly a correction."""
 
 _STEPS = (1.0, 1.8, 2.4, 2.0, 1.4)
@@ -39,8 +39,8 @@ _REACH = len(_STEPS) * _RADIUS + 1
 class ColorLock:
     """Takes out of a result what differs from the input over tens of pixels, strip by strip; no tile can be seen in it.
 
-    The correction is the drift behind a Gaussian of sigma 25 px, but for 0.185 of a level, and what that leaves of
-    it four times more: nearly white pixels cannot become much brighter, and white ones darker only by whole levels, so
+    The drift is blurred (sigma 25 px), and subtracted but for 0.185 of a level. The same is done to what is left of it,
+    four times more: nearly white pixels cannot become much brighter, and white ones darker only by whole levels, so
     others have to make up for them. Results wait for the 376 rows below them.
 
     Args:

@@ -75,7 +75,7 @@ class EarlierJpeg(NamedTuple):
         return told
 
     def is_more_than(self, estimated: Floats) -> bool:
-        """Whether it is coarser than the JPEG that a picture looks like, and hardly finer than all else it may be.
+        """Whether it is clearly coarser than the JPEG that a picture looks like, and not clearly finer than all else.
 
         Args:
             estimated: coarseness of the picture, (K,).
@@ -98,9 +98,9 @@ _HIGH, _ASKED_FOR_HIGH, _LEAST_SIZE, _LEAST_RANGE = 6, 4, 4, 8
 in levels, and the range of a block's pixels."""
 
 _MOST_HIGH, _LESS_HIGH, _CERTAINLY = 0.03, 5.3, 0.7
-"""Share of coefficients of high frequencies that is there at a coarseness of 1, and how it falls with coarseness; half
-of that is what is too much. Of the 197 pictures those that were taken for coarser by 0.15 or more had too much mostly
-(89 of 114); of 112 that were JPEGs at QF 15 to 50, scaled and saved at QF 90, a third."""
+"""Expected share of coefficients of high frequencies at a coarseness of 1, and how fast it falls with coarseness; a
+JPEG with more than half of that was no coarser. Of the 197 pictures those that were taken for coarser by 0.15 or more
+had too much mostly (89 of 114); of 112 that were JPEGs at QF 15 to 50, scaled and saved at QF 90, a third."""
 
 
 class Traces(NamedTuple):
@@ -165,8 +165,8 @@ def _coefficients(y: Floats, least_range: float = -1) -> Floats:
 def find_earlier_jpeg(patches: Floats) -> EarlierJpeg | None:
     """Finds the JPEG that stands out most of those that a picture was, or is, wherever its blocks began.
 
-    Of two of them that is mostly the later one, if it was no finer by much, and the earlier one otherwise; one whose
-    blocks began in the same places as those of what saved it again is mostly not told from that.
+    If there were two, it is usually the later one, unless that was much finer. One whose blocks lie where those of the
+    last save lie can usually not be told from that.
 
     What was quantised with a step of q lies at multiples of q, and near them once it has been quantised again by less,
     in blocks of other places or by another codec: the mean of cos(2 pi c / q) over its coefficients c is

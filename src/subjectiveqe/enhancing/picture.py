@@ -16,9 +16,7 @@ from ..formats.saving import Saving, write_photo
 from .enhancer import Enhancer
 from .faithful import Faithfulness, LumaIntervals
 from .look import Look, mean_look, with_file
-
-_PASSED_ROWS = 64
-"""Rows of a page that are passed over at a time."""
+from .strips import PASSING_ROWS
 
 
 class Made(NamedTuple):
@@ -73,7 +71,7 @@ def _look_at_pages(source: Path, format_out: str, enhancer: Enhancer) -> list[Lo
 
             looks.append(enhancer.look_at_strips(read, photo.page_height, photo.width))
             while rest and top + photo.page_height < photo.height:
-                read(min(rest, _PASSED_ROWS))
+                read(min(rest, PASSING_ROWS))
     finally:
         photo.close()
     if photo.timing:

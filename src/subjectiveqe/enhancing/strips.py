@@ -10,7 +10,7 @@ from ..formats.rows import Pixels
 from .look import LOOK_PX, look_places
 from .tells import is_gray
 
-_PASSING_ROWS = 64
+PASSING_ROWS = 64
 """How many rows are read at a time: those of a whole row of tiles would be held twice."""
 
 
@@ -30,8 +30,8 @@ def read_on(seen: Pixels, read: Callable[[int], Pixels], count: int) -> Pixels:
     """The first `count` rows from the first of `seen` on, as a new array; little more memory is held on the way."""
     rows = np.empty((count, *seen.shape[1:]), seen.dtype)
     rows[: len(seen)] = seen
-    for top in range(len(seen), count, _PASSING_ROWS):
-        stop = min(top + _PASSING_ROWS, count)
+    for top in range(len(seen), count, PASSING_ROWS):
+        stop = min(top + PASSING_ROWS, count)
         rows[top:stop] = read(stop - top)
     return rows
 
@@ -43,14 +43,14 @@ def patches_of(read: Callable[[int], Pixels], height: int, width: int) -> tuple[
     for row in look_places(height):
         stop = min(row + LOOK_PX, height)
         while top + len(seen) < stop:  # in small strips, since most rows are passed over
-            rows = read(min(_PASSING_ROWS, stop - top - len(seen)))
+            rows = read(min(PASSING_ROWS, stop - top - len(seen)))
             gray = gray and is_gray(rows)
             kept = seen[max(row - top, 0) :]
             top += len(seen) - len(kept)
             seen = np.concatenate((kept, rows))
         patch = seen[row - top : stop - top]
         patches += [patch[:, col : col + LOOK_PX].copy() for col in look_places(width)]
-    if gray and (rest := height - top - len(seen)):  # fewer rows than patches begin on multiples of
+    if gray and (rest := height - top - len(seen)):  # at most 15 rows: patches begin on multiples of 16
         gray = is_gray(read(rest))
     return patches, gray
 

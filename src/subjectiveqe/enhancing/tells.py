@@ -22,8 +22,8 @@ _LEAST_RANGE = 8
 """Levels from the darkest to the brightest pixel of a block that tells anything."""
 
 _LEAST_GAP, _OF_CHANCE = 0.02, 0.3
-"""By how large a share of coefficients the best phase has to stand out at least, and by how large a one where a single
-block tells: that of n is due to chance by as much over the root of n. Of 14 photos and 15 contents that are none, cut
+"""How far the best phase has to lead the second at least: by 0.02 of the coefficients, or by 0.3 over the root of the
+number of blocks, whichever is more. Of 14 photos and 15 contents that are none, cut
 at odd places, whole and to 100, 64 and 40 px, 1 of 1,508 was told wrong (JPEG at QF 5 to 95, HEVC, WebP, AVIF,
 originals). Whole photos were right at every QF and nearly all at HEVC QP 22; of WebP, of 4-px blocks, none was."""
 
