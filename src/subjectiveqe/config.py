@@ -27,7 +27,7 @@ class Section(BaseModel):
 class NetConfig(Section):
     """A network by name and its hyper-parameters, e.g. `{kind: unet, hparams: {num_feat: [32, 64, 128]}}`."""
 
-    kind: str = Field(description="a name of `nets.NETS`")
+    kind: str = Field(description="`unet`, `rrdb` or `esrgan`; a discriminator is `patch` or `vgg128`")
     hparams: dict[str, Any] = Field(
         default={}, description="arguments of its class; what is left out is the default there"
     )

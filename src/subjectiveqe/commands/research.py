@@ -245,7 +245,7 @@ def _identity(enhancer: Enhancer | None) -> dict[str, str]:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors or .pt checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors, .pt or .pth checkpoint.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16, half the size.")] = False,
     faithful: Annotated[
