@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from subjectiveqe.codecs import get_codec
+from subjectiveqe.codecs import codec_named
 from subjectiveqe.images import RGB, list_images, read_rgb
 
 
@@ -28,5 +28,4 @@ def read_pictures(folder: Path, every: int = 1) -> list[RGB]:
 def coded(rgb: RGB, step: str) -> RGB:
     """What a codec leaves of a picture, by its name, chroma and level: "jpeg:30", "hevc-420:37", "avif-444:30"."""
     family, _, level = step.partition(":")
-    name, _, chroma = family.partition("-")
-    return get_codec(name, **({"chroma": chroma} if chroma else {})).code(rgb, int(level)).rgb
+    return codec_named(family).code(rgb, int(level)).rgb

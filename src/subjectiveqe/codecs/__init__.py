@@ -22,7 +22,7 @@ CODECS: dict[str, type[Codec]] = {
 }
 """Every codec by name."""
 
-__all__ = ["CODECS", "Codec", "Coded", "InMemoryCodec", "crop_to_multiple", "get_codec"]
+__all__ = ["CODECS", "Codec", "Coded", "InMemoryCodec", "codec_named", "crop_to_multiple", "get_codec"]
 
 
 def get_codec(name: str, **options: Any) -> Codec:
@@ -49,3 +49,9 @@ def get_codec(name: str, **options: Any) -> Codec:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ConfigError(f'codec "{name}" has no option "{key}"; {has}')
     return kind(**given)
+
+
+def codec_named(name: str) -> Codec:
+    """Makes a codec by its name alone, or by that and its chroma, as "jpeg-444"; errors as of `get_codec`."""
+    codec, _, chroma = name.partition("-")
+    return get_codec(codec, chroma=chroma or None)

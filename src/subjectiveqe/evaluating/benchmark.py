@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from .. import __version__
-from ..codecs import CODECS, Codec, crop_to_multiple, get_codec
+from ..codecs import CODECS, Codec, codec_named, crop_to_multiple
 from ..data.pairs import PairInfo
 from ..errors import PICTURE_FAILED, CodecError, ConfigError, SubjectiveQEError, reason_of, unknown
 from ..files import atomic_path, held, real_path, sha256_if_readable, write_text
@@ -137,7 +137,7 @@ def benchmark(
 
 def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]], hm: Codec | None) -> list[Case]:
     """All cases, those of one picture one after the other."""
-    codecs = {name: hm if hm and name == "hm" else _codec_of(name) for name in levels}
+    codecs = {name: hm if hm and name == "hm" else codec_named(name) for name in levels}
     for name, codec in codecs.items():
         if not levels[name]:
             raise ConfigError(f"{name}: expected one level or more, got none")
@@ -161,12 +161,6 @@ def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]], hm: Code
     if not cases:
         raise ConfigError(f"{', '.join(map(str, folders)) or 'no folder'}: no pictures found")
     return cases
-
-
-def _codec_of(name: str) -> Codec:
-    """That of "jpeg", or of "jpeg-444"."""
-    codec, _, chroma = name.partition("-")
-    return get_codec(codec, chroma=chroma or None)
 
 
 def _by_picture(cases: Sequence[Case]) -> Iterator[tuple[Path, list[Case]]]:
