@@ -31,9 +31,19 @@ from subjectiveqe.training import loop, record
 from subjectiveqe.training.batches import Batch, stream
 from subjectiveqe.training.before import Start
 from subjectiveqe.training.loop import start_state, train
-from subjectiveqe.training.stage import STAGES, Stage
-from subjectiveqe.training.state import DivergedError, Learner, TrainState
-from subjectiveqe.training.step import autocast, gan_step, generate, psnr_step, view_for
+from subjectiveqe.training.state import Learner, TrainState
+from subjectiveqe.training.step import (
+    GUARD_AFTER,
+    STAGES,
+    DivergedError,
+    Stage,
+    autocast,
+    gan_step,
+    generate,
+    psnr_step,
+    update,
+    view_for,
+)
 from subjectiveqe.training.validate import Known, Scores, choose_pairs, validate
 
 RECIPE = """
@@ -337,16 +347,16 @@ def test_a_gradient_without_end_ends_the_run():
     student = learner(nn.Linear(2, 2))
     of_norm(student.net, float("inf"))
     with pytest.raises(DivergedError, match="step 8: the gradient of Linear is inf"):
-        student.update(0.1, StageConfig(steps=1), 7)
+        update(student, 0.1, StageConfig(steps=1), 7)
 
 
 def test_a_spike_moves_the_mean_by_no_more_than_the_largest_norm_that_is_none():
     stage, student = StageConfig(steps=1, spike_factor=5.0), learner(nn.Linear(2, 2))
-    for step in range(Learner.GUARD_AFTER):
+    for step in range(GUARD_AFTER):
         of_norm(student.net, 1.0)
-        student.update(1e-3, stage, step)
+        update(student, 1e-3, stage, step)
     of_norm(student.net, 1000.0)
-    student.update(1e-3, stage, 100)
+    update(student, 1e-3, stage, 100)
     assert student.norm_mean == pytest.approx(0.98 + 0.02 * 5, rel=1e-3)
     again = learner(nn.Linear(2, 2))
     again.load_state_dict(copy.deepcopy(student.state_dict()))

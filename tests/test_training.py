@@ -24,14 +24,14 @@ from subjectiveqe.data.prepare import prepare
 from subjectiveqe.data.store import open_pairs
 from subjectiveqe.errors import ConfigError, ImageError, ModelError, SubjectiveQEError
 from subjectiveqe.images import write_png
-from subjectiveqe.nets import UNet
+from subjectiveqe.nets import NETS, UNet
 from subjectiveqe.nets.checkpoint import load_net, save_net
 from subjectiveqe.training import batches, record
 from subjectiveqe.training.batches import stream
 from subjectiveqe.training.before import Start
 from subjectiveqe.training.loop import at_step, lr_at, start_state, train
-from subjectiveqe.training.stage import STAGES
-from subjectiveqe.training.state import DivergedError, Learner, TrainState
+from subjectiveqe.training.state import Learner, TrainState
+from subjectiveqe.training.step import GUARD_AFTER, STAGES, DivergedError, update
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -765,6 +765,24 @@ def test_curves_stay_whole_when_a_run_goes_on(recipe_path, tmp_path):
         assert [event.step for event in events.Scalars("train/pix")] == steps
 
 
+def test_statistics_of_a_frozen_estimator_stay_beside_its_loss(recipe_path, tmp_path):
+    told = ["gan=null", "valid=null", "data.workers=0", "net_g.hparams.gate=true", "net_g.hparams.num_coarseness=2"]
+    first = train(read_recipe(recipe_path, ["psnr.steps=1", *told]), tmp_path / "first")
+    changes = ["psnr.steps=2", "psnr.only=gate", "psnr.loss={pix: 1, estimate: 0.1}", *told]
+    last = train(read_recipe(recipe_path, changes), tmp_path / "last", init_from=first)
+    (before, _), (after, _) = load_net(first), load_net(last)
+    moved = {name for name, w in after.state_dict().items() if not torch.equal(w, before.state_dict()[name])}
+    assert moved
+    assert all(name.startswith("gate.") for name in moved)
+
+
+def test_a_network_that_does_not_say_what_it_is_is_named(recipe_path, tmp_path, monkeypatch):
+    monkeypatch.setitem(NETS, "mine", lambda: torch.nn.Conv2d(3, 3, 3, padding=1))
+    change = ["net_g={kind: mine}", "data.workers=0"]
+    with pytest.raises(ConfigError, match=r"net_g\.kind: mine does not say its hparams, stride_px, receptive_px, "):
+        train(read_recipe(recipe_path, change), tmp_path / "run")
+
+
 def test_an_estimator_that_learns_at_the_faithful_end_alone_is_in_training(recipe_path):
     changes = ["gan=null", "net_g.hparams.num_coarseness=2", "psnr.faithful_loss={estimate: 1}"]
     recipe = read_recipe(recipe_path, changes)
@@ -796,16 +814,16 @@ def set_gradients(net, value):
 
 def test_an_update_whose_gradient_spikes_is_skipped():
     stage, student = StageConfig(steps=1, spike_factor=5.0), learner()
-    for step in range(Learner.GUARD_AFTER):
+    for step in range(GUARD_AFTER):
         set_gradients(student.net, 1e-3)
-        student.update(1e-4, stage, step)
+        update(student, 1e-4, stage, step)
     before = [param.clone() for param in student.net.parameters()]
     set_gradients(student.net, 1.0)
-    student.update(1e-4, stage, 100)
+    update(student, 1e-4, stage, 100)
     assert student.num_skipped == 1
     assert all(torch.equal(a, b) for a, b in zip(before, student.net.parameters(), strict=True))
     set_gradients(student.net, 2e-3)  # twice the mean is no spike
-    student.update(1e-4, stage, 101)
+    update(student, 1e-4, stage, 101)
     assert student.num_skipped == 1
     assert not torch.equal(before[0], next(student.net.parameters()))
 
@@ -815,7 +833,7 @@ def test_gradients_are_clipped():
     seen = []
     student.optim.step = lambda: seen.append([param.grad.clone() for param in student.net.parameters()])
     set_gradients(student.net, 1.0)
-    norm = student.update(1e-4, stage, 0)
+    norm = update(student, 1e-4, stage, 0)
     assert norm > 0.5
     assert torch.stack([g.square().sum() for g in seen[0]]).sum().sqrt().item() == pytest.approx(0.5, rel=1e-3)
 

@@ -8,7 +8,7 @@
     |- StoreError                a paired store that is incomplete or damaged
     |- ModelError                a checkpoint or model file of another network, or damaged
     |  `- OutOfMemoryError       a network that does not fit into memory (`enhancing.enhancer`)
-    |- DivergedError             a training run that has gone astray (`training.state`)
+    |- DivergedError             a training run that has gone astray (`training.step`)
     `- WeightsError              weights of a judge or loss that are not on this machine
 
 Every message is one line: what was expected, what was found, where, and what to do next.

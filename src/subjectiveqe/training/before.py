@@ -29,8 +29,7 @@ from ..nets import DISCRIMINATORS, NETS
 from ..nets.checkpoint import load_net
 from ..nets.grow import grow
 from ..perceptual import MAX_SHIFT_PX, SMALLEST_PATCH_PX, make_perceptual
-from .stage import STAGES
-from .step import generate
+from .step import STAGES, generate
 from .validate import choose_pairs
 
 log = logging.getLogger(__name__)
@@ -121,11 +120,19 @@ def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
             raise ConfigError(f'{name}.only: nothing trains "{stage.only}" without {wanted}; give one a weight above 0')
 
 
+_SAID = ("hparams", "stride_px", "receptive_px", "uses_strength", "num_coarseness")
+"""What every generator says of itself."""
+
+
 def _try_net_g(recipe: Recipe) -> Any:
     """A fresh generator that has been seen to work."""
     with torch.device("meta"):  # nothing is computed
         build(NETS, recipe.net_g, "net_g")
     net_g: Any = build(NETS, recipe.net_g, "net_g")
+    if lacks := [name for name in _SAID if not hasattr(net_g, name)]:
+        raise ConfigError(
+            f"net_g.kind: {recipe.net_g.kind} does not say its {', '.join(lacks)}; see docs/researcher.md"
+        )
     if net_g.num_coarseness > len(FAMILIES):
         known = f"{len(FAMILIES)}, {', '.join(FAMILIES)}"
         raise ConfigError(f"net_g.hparams.num_coarseness: {net_g.num_coarseness} is more than there are ({known})")

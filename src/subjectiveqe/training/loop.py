@@ -45,8 +45,8 @@ from .before import (
     weights_from,
 )
 from .record import BEST, LAST, StageRecord
-from .stage import STAGES, Stage
-from .state import DivergedError, Learner, TrainState
+from .state import Learner, TrainState
+from .step import STAGES, DivergedError, Stage
 
 log = logging.getLogger(__name__)
 
@@ -179,8 +179,8 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
         for name, param in net_g.named_parameters():
             param.requires_grad_(name.startswith(config.only))
     state = TrainState(_learner(net_g, config, device))
-    if net_g.num_coarseness and not any(loss.estimate for loss in config.losses):
-        net_g.estimator.eval()  # it is asked and does not learn: the statistics of its batch norms stay too
+    if net_g.num_coarseness:
+        _keep_statistics(net_g.estimator, config)
     if stage.name == "gan":
         if config.loss.adv:
             state.d = _learner(build(DISCRIMINATORS, recipe.net_d, "net_d"), config, device)
@@ -188,6 +188,15 @@ def start_state(recipe: Recipe, stage: Stage, config: StageConfig, start: Start,
             perceptual = make_perceptual(config.loss.percep_kind, config.loss.percep_weights, recipe.seed)
             state.perceptual = channels_last(perceptual.to(device))
     return state
+
+
+def _keep_statistics(estimator: nn.Module, config: StageConfig) -> None:
+    """Lets batch norms that are asked and do not learn stay as they are, their statistics too."""
+    if not any(loss.estimate for loss in config.losses):
+        estimator.eval()
+    for layer in estimator.modules():
+        if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+            layer.eval()
 
 
 def at_step(config: StageConfig, generator: torch.Generator) -> StageConfig:

@@ -16,8 +16,8 @@ from ..config import Recipe, StageConfig
 from ..dial import TRAINED_AT
 from ..nets.checkpoint import save_net
 from .before import STATE
-from .stage import Stage
 from .state import TrainState
+from .step import Stage
 from .validate import Scores, Triple, open_validation, validate
 
 log = logging.getLogger(__name__)

@@ -12,60 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..config import StageConfig
-from ..distributed import average_gradients
-from ..errors import ModelError, SubjectiveQEError, first_line
+from ..errors import ModelError, first_line
 from ..files import atomic_path
-
-
-class DivergedError(SubjectiveQEError):
-    """Training produced a loss or a gradient that is not a number."""
 
 
 @dataclass
 class Learner:
-    """A network with its optimizer and its guard against bad updates."""
+    """A network with its optimizer, and what the guard against bad updates has seen (`step.update`).
+
+    Attributes:
+        net: the network.
+        optim: its optimizer.
+        norm_mean: running mean of the norm of gradients.
+        num_updates: steps that were taken.
+        num_skipped: those that were not.
+    """
 
     net: nn.Module
     optim: Optimizer
     norm_mean: float = 0.0
     num_updates: int = 0
     num_skipped: int = 0
-
-    GUARD_AFTER = 100  # updates before the running mean means anything
-    MEAN_DECAY = 0.98
-
-    def update(self, lr: float, stage: StageConfig, step: int) -> float:
-        """Uses the gradients in the network for one update, unless their norm spikes; clears them.
-
-        Returns:
-            The gradient norm before clipping.
-        Raises:
-            DivergedError: the norm is not finite; `step` is counted from 0 and told from 1, as in the log.
-        """
-        params = [param for param in self.net.parameters() if param.grad is not None]
-        average_gradients(params)
-        # A synchronisation with the device, one for each network; the decision below needs the value.
-        norm = float(nn.utils.clip_grad_norm_(params, stage.clip_norm or float("inf"), foreach=True))
-        if norm != norm or norm == float("inf"):
-            raise DivergedError(f"step {step + 1}: the gradient of {type(self.net).__name__} is {norm}")
-        spiked = (
-            stage.spike_factor is not None
-            and self.num_updates >= self.GUARD_AFTER
-            and norm > stage.spike_factor * self.norm_mean
-        )
-        if spiked:
-            self.num_skipped += 1
-        else:
-            for group in self.optim.param_groups:
-                group["lr"] = lr
-            self.optim.step()
-            self.num_updates += 1
-        # A spike moves the mean too, by little: were it left out, a lasting rise would block every update for good.
-        seen = min(norm, (stage.spike_factor or float("inf")) * self.norm_mean) if self.num_updates > 1 else norm
-        self.norm_mean = self.MEAN_DECAY * self.norm_mean + (1 - self.MEAN_DECAY) * seen if self.norm_mean else seen
-        self.optim.zero_grad(set_to_none=True)
-        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the network's shape."""
@@ -137,4 +104,4 @@ class TrainState:
             reason = first_line(error)
             raise ModelError(f"{path}: no state of this run ({reason}); delete it to start the stage again") from None
         self.step, self.best = content["step"], content["best"]
-        self.judged_step = content.get("judged_step", self.step)  # states of before know of no step without a verdict
+        self.judged_step = content.get("judged_step", self.step)  # older ones were saved after every validation
