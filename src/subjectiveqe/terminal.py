@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,23 +23,28 @@ Progress: TypeAlias = Callable[[float, int], None]
 @contextmanager
 def bar(what: str, in_bytes: bool = False) -> Iterator[Progress]:
     """A progress bar on stderr, drawn only if that is a terminal; bytes are shown as megabytes."""
-    from rich import progress
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich import progress  # a tenth of a second, which nobody is to wait for in vain
     from rich.console import Console
 
     count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
-    console = Console(stderr=True)
     with progress.Progress(
         progress.TextColumn(what),
         progress.BarColumn(),
         progress.TaskProgressColumn(),
         count,
         progress.TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         transient=True,
-        disable=not console.is_terminal,
     ) as drawn:
         task = drawn.add_task(what, total=None)
         yield lambda done, total: drawn.update(task, completed=done, total=total or None)
+
+
+_AT_ONCE_S = 1.0
+"""No bar is drawn for less than this."""
 
 
 @contextmanager
@@ -52,16 +59,21 @@ def batch_progress(is_drawn: bool, as_json: bool) -> Iterator[BatchProgress]:
     if not is_drawn:
         yield Lines() if as_json else BatchProgress()
         return
-    with bar("files") as update:
+    with ExitStack() as ends:
 
         class Bar(BatchProgress):
-            total = 0
+            total, start_s = 0, 0.0
+            update: Progress | None = None
 
             def started(self, total: int) -> None:
-                self.total = total
+                self.total, self.start_s = total, time.monotonic()
 
             def advanced(self, files: float) -> None:
-                update(files, self.total)
+                if self.update is None:
+                    if time.monotonic() - self.start_s < _AT_ONCE_S:
+                        return
+                    self.update = ends.enter_context(bar("files"))
+                self.update(files, self.total)
 
         yield Bar()
 
