@@ -534,7 +534,7 @@ def test_what_a_later_stage_rests_on_does_not_change(recipe_path, tmp_path):
         train(read_recipe(recipe_path, [*changes, "psnr.steps=2"]), tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match=r"its gan stage has begun, so psnr\.lr stays"):
         train(read_recipe(recipe_path, [*changes, "psnr.lr=0.5"]), tmp_path / "run", resume=True)
-    with pytest.raises(ConfigError, match=r"its run has another valid\.crop_px"):
+    with pytest.raises(ConfigError, match=r"its run has another valid\.crop_px \(64, not 40\); keep the recipe and"):
         train(read_recipe(recipe_path, [*changes, "valid.crop_px=40"]), tmp_path / "run", resume=True)
 
 

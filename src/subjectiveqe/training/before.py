@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -205,6 +206,10 @@ _FREE_OF_STAGES = ("steps", "lr", "lr_d", "clip_norm", "spike_factor")
 _FREE_KEYS = ("valid.every", "log_every", "checkpoint_every", "data.workers", "metadata")
 
 
+_MOST_LETTERS = 60
+"""Of a value in a message."""
+
+
 def refuse_other_run(recipe: Recipe, run_dir: Path, resume: bool) -> None:
     """Raises ConfigError where a folder holds another run than this one.
 
@@ -225,7 +230,11 @@ def refuse_other_run(recipe: Recipe, run_dir: Path, resume: bool) -> None:
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
         bound = [key for key in changed if not _is_free(key)]
         if bound:
-            raise ConfigError(f"{run_dir}: its run has another {bound[0]}; keep the recipe or start a new run")
+            theirs, ours = (shorten(str(one.get(bound[0])), _MOST_LETTERS) for one in (before, now))
+            raise ConfigError(
+                f"{run_dir}: its run has another {bound[0]} ({theirs}, not {ours}); "
+                "keep the recipe and what was --set, or start a new run"
+            )
         done = [key for key in changed if key.startswith("psnr.")]
         if done and (run_dir / "gan" / STATE).exists():
             raise ConfigError(f"{run_dir}: its gan stage has begun, so {done[0]} stays; keep it or start a new run")
