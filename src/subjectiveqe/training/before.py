@@ -64,19 +64,19 @@ def check(recipe: Recipe, start: Start) -> None:
     for path in start:
         if path is not None and not path.is_file():
             raise ConfigError(f"{path}: no such file of weights to start from")
-    for where, config, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
-        if config.kind not in family:
-            raise unknown(f"{where}.kind", config.kind, family)
+    for where, net, family in (("net_g", recipe.net_g, NETS), ("net_d", recipe.net_d, DISCRIMINATORS)):
+        if net.kind not in family:
+            raise unknown(f"{where}.kind", net.kind, family)
     for path in _pairs_of(recipe):
         if not path.exists():
             raise ConfigError(f'{path}: no such store or folder of pairs; make it with "sqe prepare"')
-    for name, stage in recipe.stages.items():
-        parts = distributed.world_size() * stage.accumulate
-        if stage.batch % parts:
+    for name, config in recipe.stages.items():
+        parts = distributed.world_size() * config.accumulate
+        if config.batch % parts:
             raise ConfigError(
-                f"{name}.batch: {stage.batch} does not divide into {parts} parts (processes x accumulate)"
+                f"{name}.batch: {config.batch} does not divide into {parts} parts (processes x accumulate)"
             )
-        for loss in stage.losses:
+        for loss in config.losses:
             if loss.border:
                 _check_patch(recipe, "border", BLOCK_PX + 1)  # which hold a border wherever they lie
             if loss.spectrum:
@@ -86,11 +86,11 @@ def check(recipe: Recipe, start: Start) -> None:
     if recipe.gan and recipe.gan.loss.adv:
         _try_net_d(recipe)
     net_g = _try_net_g(recipe)
-    for name, stage in recipe.stages.items():
-        if stage.only is not None:
-            if not any(param.startswith(stage.only) for param, _ in net_g.named_parameters()):
-                raise ConfigError(f'{name}.only: no parameter of {recipe.net_g.kind} begins with "{stage.only}"')
-            _check_only(name, stage, net_g)
+    for name, config in recipe.stages.items():
+        if config.only is not None:
+            if not any(param.startswith(config.only) for param, _ in net_g.named_parameters()):
+                raise ConfigError(f'{name}.only: no parameter of {recipe.net_g.kind} begins with "{config.only}"')
+            _check_only(name, config, net_g)
     weights_from(start, recipe, net_g)
     if recipe.gan and any(loss.grid for loss in recipe.gan.losses) and recipe.data.patch_px % BLOCK_PX:
         raise ConfigError(
@@ -106,19 +106,21 @@ def check(recipe: Recipe, start: Start) -> None:
         choose_pairs(recipe.valid)
 
 
-def _check_only(name: str, stage: StageConfig, net_g: nn.Module) -> None:
+def _check_only(name: str, config: StageConfig, net_g: nn.Module) -> None:
     """Refuses losses that do not reach what alone is to be trained: `estimate` the estimator, the others the rest."""
     trained = {
         param.startswith("estimator.")
         for param, _ in net_g.named_parameters()
-        if param.startswith(stage.only or "") and not param.startswith("estimator.beneath.")  # of sqe calibrate
+        if param.startswith(config.only or "") and not param.startswith("estimator.beneath.")  # of sqe calibrate
     }
-    for loss in stage.losses:
+    for loss in config.losses:
         reached = {True} if loss.estimate else set()
         reached |= {False} if any(getattr(loss, term) for term in (*PIXEL_TERMS, *GAN_TERMS)) else set()
         if not trained & reached:
             wanted = '"estimate"' if True in trained else 'a loss beside "estimate"'
-            raise ConfigError(f'{name}.only: nothing trains "{stage.only}" without {wanted}; give one a weight above 0')
+            raise ConfigError(
+                f'{name}.only: nothing trains "{config.only}" without {wanted}; give one a weight above 0'
+            )
 
 
 _SAID = ("hparams", "stride_px", "receptive_px", "uses_strength", "num_coarseness")

@@ -208,7 +208,15 @@ def at_step(config: StageConfig, generator: torch.Generator) -> StageConfig:
 
 
 def lr_at(config: StageConfig, lr: float, step: int) -> float:
-    """Learning rate of a step: a linear warm-up, then constant or half a cosine down to `final_lr` of it."""
+    """Learning rate of a step: a linear warm-up, then constant or half a cosine down to `final_lr` of it.
+
+    Args:
+        config: says how long the warm-up and the stage are, and how the rate goes on.
+        lr: the rate after the warm-up; that of G or of D.
+        step: updates that were taken before it, 0..`config.steps` - 1.
+    Returns:
+        The rate, above 0 where `final_lr` is.
+    """
     if step < config.warmup:
         return lr * (step + 1) / config.warmup
     if config.schedule == "constant":

@@ -104,4 +104,4 @@ class TrainState:
             reason = first_line(error)
             raise ModelError(f"{path}: no state of this run ({reason}); delete it to start the stage again") from None
         self.step, self.best = content["step"], content["best"]
-        self.judged_step = content.get("judged_step", self.step)  # older ones were saved after every validation
+        self.judged_step = content.get("judged_step", self.step)  # older ones were saved after what validation was due
