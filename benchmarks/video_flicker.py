@@ -32,6 +32,7 @@ def main() -> None:
     """Prints one row for each CRF and noise."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--photo", type=int, default=0, help="which bundled one is at rest; the next one moves")
     parser.add_argument("--crf", type=int, action="append")
     parser.add_argument("--noise", type=float, action="append", help="standard deviation in levels")
     parser.add_argument("--video-codec", default="ffv1", help="of the result; lossy ones jump at key frames")
@@ -44,7 +45,7 @@ def main() -> None:
         for noise in options.noise or [0.0, 2.0]:
             with tempfile.TemporaryDirectory() as folder:
                 source, target = Path(folder) / "clip.mkv", Path(folder) / "better.mkv"
-                make_clip(source, crf, noise, options.frames)
+                make_clip(source, crf, noise, options.frames, options.photo)
                 enhance_video(source, target, enhancer, Coding(options.video_codec))
                 before, after = changes(source), changes(target)
             means = before.mean(), after.mean()
@@ -55,10 +56,12 @@ def main() -> None:
             )
 
 
-def make_clip(path: Path, crf: int, noise: float, count: int) -> None:
+def make_clip(path: Path, crf: int, noise: float, count: int, photo: int) -> None:
     """The clip."""
     rng = np.random.default_rng(0)
-    back, front = (read_rgb(path)[20 : 20 + HEIGHT, 20 : 20 + WIDTH] for path in samples()[:2])
+    back, front = (
+        read_rgb(path)[20 : 20 + HEIGHT, 20 : 20 + WIDTH] for path in (*samples(), *samples())[photo : photo + 2]
+    )
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         context = stream.codec_context
