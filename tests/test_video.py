@@ -1520,3 +1520,12 @@ def test_a_song_with_a_cover_is_no_video(tmp_path, enhancer):
     source = with_cover(tmp_path / "song.mp4", make_clip(tmp_path / "plain.mp4", sounds=1), "audio")
     with pytest.raises(ImageError, match="has no picture stream"):
         enhance_video(source, tmp_path / "better.mp4", enhancer)
+
+
+def test_a_file_that_ends_behind_its_header_is_named(tmp_path, enhancer):
+    with av.open(str(tmp_path / "header.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        out.start_encoding()
+    with pytest.raises(ImageError, match=r"header\.mkv: ends where more is expected; is the file cut\?"):
+        enhance_video(tmp_path / "header.mkv", tmp_path / "better.mp4", enhancer)

@@ -212,6 +212,8 @@ def _errors_of(path: Path, target: Path) -> Iterator[None]:
     except av.FFmpegError as error:
         if error.errno in FULL_DISK:
             raise OSError(error.errno, error.strerror, str(target)) from error
+        if isinstance(error, av.error.EOFError):
+            raise ImageError(f"{path}: ends where more is expected; is the file cut?") from error
         raise ImageError(f"{path}: {(error.strerror or first_line(error)).lower()}") from error
 
 
