@@ -329,7 +329,9 @@ def test_what_cannot_be_measured_is_refused_up_front(photos, tmp_path):
 def test_hm_is_the_encoder_that_was_given(tmp_path, photos):
     """libx265 in its place; what is done with the program itself, the tests of codecs say."""
     stand_in = get_codec("hevc", chroma="444")
-    summary = benchmark(soften, [photos], tmp_path / "out", levels={"hm": (37,)}, measures=PLAIN, hm=stand_in)
+    summary = benchmark(
+        soften, [photos], tmp_path / "out", levels={"hm": (37,)}, measures=PLAIN, codecs={"hm": stand_in}
+    )
     assert {(row.info.codec, row.info.level) for row in summary.rows} == {("hm", 37)}
     rows = (tmp_path / "out" / "rows.jsonl").read_text().splitlines()
     assert stand_in.settings().items() <= json.loads(rows[1])["origin"]["codec"].items()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from .data.pairs import PairSet
 from .data.store import open_pairs
 from .enhancing.look import LEAST_BENEATH, LOOK_PX, look_places
 from .errors import ConfigError, ModelError
+from .files import held
 from .images import RGB
 from .losses import estimate_loss
 from .machine import cpu_count
@@ -82,8 +82,8 @@ def calibrate_estimator(
         For each of `valid` and each of its levels the mean absolute error of what is said, before and after; beneath
         originals, ("originals", 0), it is the largest of what is said.
     Raises:
-        ConfigError: fewer than two pictures whose coarseness is known, checkpoints that would be written over, or an
-            output that is a file.
+        ConfigError: fewer than two pictures whose coarseness is known, checkpoints that would be written over, an
+            output that is a file, or another process that writes there.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
@@ -131,7 +131,7 @@ def calibrate_estimator(
             raise ConfigError(f"{names}: no picture of at least {_LEAST_PX}x{_LEAST_PX} px that was compressed once")
         return _packed(found)
 
-    with _made(out):
+    with held(out, "another process writes here; wait for it, or give another --out"):
         judged = look(valid, 0) if valid else None  # first, since these are few: they may be too small
         seen = look(pairs, _ANYWHERE)
         if len(seen.truth) < 2:
@@ -149,20 +149,6 @@ def calibrate_estimator(
             fitted = {"beneath" if beneath else "estimator": f"fitted to {len(seen.truth)} pictures"}
             save_net(out / path.name, net, {**header, **fitted}, half=True)
     return {kind: (errors[0][kind], errors[1][kind]) for kind in errors[0]}
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Makes a folder before the work whose results go there; if that fails it goes again, unless it holds something."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            if is_new:
-                folder.rmdir()
-        raise
 
 
 def _shared_estimator(paths: Sequence[Path], nets: Sequence[Any]) -> Estimator:

@@ -216,7 +216,7 @@ def benchmark(
             out,
             levels=levels,
             measures=measures,
-            hm=get_codec("hm", encoder=encoder, config=config),
+            codecs={"hm": get_codec("hm", encoder=encoder, config=config)},
             identity=_identity(enhancer),
             facts=facts,
             progress=progress,

@@ -23,22 +23,27 @@ class Hidden(NamedTuple):
     bottom: int = 0
 
 
-def hidden_of(stream: Any) -> Hidden:
-    """What the container of a picture stream hides of its frames.
-
-    FFmpeg knows it and PyAV does not hand it on, but what FFmpeg writes of the stream at the beginning of a Matroska
-    file says it.
-    """
+def header_of(stream: Any, muxer: str) -> bytes | None:
+    """What FFmpeg writes at the beginning of a file of this kind with this stream; None where that cannot hold it."""
     import av
 
     begun = io.BytesIO()
     try:
-        with av.open(begun, "w", format="matroska") as trial:
+        with av.open(begun, "w", format=muxer) as trial:
             trial.add_stream_from_template(stream)
             trial.start_encoding()
-    except (av.FFmpegError, ValueError):  # a codec that Matroska has no name for
-        return Hidden()
-    data = begun.getvalue()
+    except (av.FFmpegError, ValueError):
+        return None
+    return begun.getvalue()
+
+
+def hidden_of(stream: Any) -> Hidden:
+    """What the container of a picture stream hides of its frames.
+
+    FFmpeg knows it and PyAV does not hand it on, but what FFmpeg writes of the stream at the beginning of a Matroska
+    file says it. Of a codec that Matroska has no name for, nothing is known.
+    """
+    data = header_of(stream, "matroska") or b""
     parts = [(0, len(data))]
     for wanted in (_SEGMENT, _TRACKS, _ENTRY, _VIDEO):
         parts = [place for part in parts for name, place in _elements(data, *part) if name == wanted]

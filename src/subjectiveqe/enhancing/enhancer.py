@@ -27,7 +27,7 @@ from .look import Look, look_at
 from .network import Floats, Network, place_of_dial
 from .runtime import TORCH_SUFFIXES, checksum, choose_model, choose_runtime, open_network
 from .strips import beginning_earlier, patches_of, read_on, reader
-from .tells import find_grid, has_few_colours
+from .tells import find_grid, has_few_colours, is_mosaic
 from .tiling import LEAST_OVERLAPS, Tile, plan_tiles
 
 if TYPE_CHECKING:
@@ -181,7 +181,6 @@ class Enhancer:
     def look_at_strips(self, read: Callable[[int], Pixels], height: int, width: int) -> Look:
         """As `look`, at a picture that comes in strips; arguments as of `strips`."""
         patches, is_gray = patches_of(read, height, width)
-        is_drawn = has_few_colours(patches)
         scale = np.float32(np.iinfo(patches[0].dtype).max)
         lq = np.stack(patches).transpose(0, 3, 1, 2).astype(np.float32, order="C") / scale
         trim_memory()
@@ -189,7 +188,7 @@ class Enhancer:
         if self._assumed is not None or network.estimate is None:
             jpeg = find_earlier_jpeg(lq)  # of two the blocks of the coarser one show
             return Look(self._assumed, find_grid(lq) if jpeg is None else jpeg.grid, is_gray)
-        if is_drawn:
+        if has_few_colours(patches) or is_mosaic(lq):  # no compressed picture, whatever it looks like
             return Look(np.zeros(network.num_coarseness, np.float32), find_grid(lq), is_gray)
         estimate = network.estimate
         return look_at(lq, lambda blocks: self._run(estimate, blocks), is_gray)

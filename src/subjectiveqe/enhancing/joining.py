@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, takewhile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .clip import ALPHA, demux, is_cover, name_for, open_video, picture_stream
+from .clip_crop import header_of
 from .clock import Clock
 
 
@@ -72,7 +72,7 @@ def join(
                     warnings.append(f"the cover (stream {stream.index}) is not kept, {suffix} cannot hold it")
             elif not _is_copied(stream):
                 warnings.append(f"stream {stream.index} ({stream.type}) is not kept")
-            elif not _holds(muxer, stream):
+            elif header_of(stream, muxer) is None:
                 codec = stream.codec_context.codec.canonical_name
                 warnings.append(f"stream {stream.index} ({codec}) is not kept, {suffix} cannot hold it")
             else:
@@ -150,19 +150,6 @@ def _attach(out: Any, source: Path, cover: Any) -> bool:
         return False
     name, kind = _COVERS[codec]
     out.add_attachment(cover.metadata.get("filename", name), kind, bytes(packet))
-    return True
-
-
-def _holds(muxer: str, stream: Any) -> bool:
-    """Whether FFmpeg begins a file of this kind with this stream."""
-    import av
-
-    try:
-        with av.open(io.BytesIO(), "w", format=muxer) as trial:
-            trial.add_stream_from_template(stream)
-            trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
     return True
 
 

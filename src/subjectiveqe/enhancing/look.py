@@ -11,7 +11,7 @@ import numpy as np
 from ..codecs.coarseness import FAMILIES
 from .earlier_jpeg import EarlierJpeg, Traces, find_earlier_jpeg, find_traces
 from .network import Floats
-from .tells import find_grid, is_mosaic, is_mostly_flat, spare_enlarged, whole_blocks
+from .tells import find_grid, is_mostly_flat, spare_enlarged, whole_blocks
 
 LOOK_PX, _LOOKS = 192, 5
 """Side of the patches that are looked at, and how many there are along a side at most."""
@@ -76,13 +76,12 @@ LEAST_BENEATH, _LEAST_CHANCE = 0.3, 0.7
 def look_at(patches: Floats, estimate: Callable[[Floats], Floats], is_gray: bool) -> Look:
     """Decides what compressed a picture, by the first of these that has an answer.
 
-    1. Mosaics are no compressed pictures, whatever they look like.
-    2. An earlier JPEG whose steps still show, where it is coarser than the JPEG that the picture looks like.
-    3. What lies beneath the fine JPEG that the picture looks like.
-    4. What it looks like; enlarged pictures, and JPEGs without traces of it, are taken for less.
+    1. An earlier JPEG whose steps still show, where it is coarser than the JPEG that the picture looks like.
+    2. What lies beneath the fine JPEG that the picture looks like.
+    3. What it looks like; enlarged pictures, and JPEGs without traces of it, are taken for less.
 
     Args:
-        patches: RGB, (N, 3, H, W), in [0, 1], all cut at multiples of 16 px; a picture of few colours has no look.
+        patches: RGB, (N, 3, H, W), in [0, 1], all cut at multiples of 16 px, of no drawing.
         estimate: gives for patches cut where blocks begin what `Estimator` says of each, (N, 2 or 4, K).
         is_gray: whether the picture is.
     """
@@ -91,8 +90,6 @@ def look_at(patches: Floats, estimate: Callable[[Floats], Floats], is_gray: bool
     value, log_scale, *beneath = estimate(blocks).transpose(1, 0, 2)
     certainty = np.exp(-log_scale)
     seen: Floats = (value * certainty).sum(0) / certainty.sum(0)
-    if is_mosaic(patches):
-        return Look(np.zeros_like(seen), grid, is_gray)
     earlier = find_earlier_jpeg(patches)
     if earlier is not None and earlier.is_more_than(seen):
         return Look(earlier.told(len(seen)), earlier.grid, is_gray, earlier=earlier)

@@ -124,7 +124,9 @@ def enhance_video(
             made = _make_segments(given, folder, form, enhancer, look, coding, progress)
         with _errors_of(target, target), atomic_path(target) as part:
             warnings += [*made.warnings, *join(source, folder, part, target.suffix, form.tags, clock, made.last_s)]
-        _clear(folder)
+        for path in _parts(folder):  # as long as it is held: another process may begin there then
+            with suppress(OSError):
+                path.unlink()
     with suppress(OSError):  # whoever looks into the folder, or has begun there
         folder.rmdir()
     if folder.exists() and not (folder / LOCK).exists():
@@ -235,18 +237,14 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
                 f"{folder}: holds {frames} finished frames of another source, other options or another model; "
                 "go on with those, or add --overwrite to drop them"
             )
-        for path in folder.iterdir():
-            if path.name != LOCK:
-                path.unlink()
+        for path in _parts(folder):
+            path.unlink()
     write_text(note, text)
 
 
-def _clear(folder: Path) -> None:
-    """Deletes what was needed to make a video; as long as it is held, since another process may then begin there."""
-    for path in folder.iterdir():
-        if path.name != LOCK:
-            with suppress(OSError):
-                path.unlink()
+def _parts(folder: Path) -> list[Path]:
+    """All in a folder but its lock."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
 
 
 def _count_finished(folder: Path) -> list[int]:

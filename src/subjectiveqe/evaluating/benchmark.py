@@ -68,7 +68,7 @@ def benchmark(
     levels: Mapping[str, Sequence[int]] | None = None,
     measures: Sequence[str] = STANDARD_MEASURES,
     shown: int = 12,
-    hm: Codec | None = None,
+    codecs: Mapping[str, Codec] = {},
     identity: Mapping[str, str] | None = None,
     facts: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -85,7 +85,7 @@ def benchmark(
         levels: by codec (`CODECS`), or by codec and chroma as in "jpeg-444"; `LEVELS` if not given.
         measures: keys of `MEASURES`.
         shown: the most pictures in the report, which has one of every set, codec and level.
-        hm: the encoder that "hm" in `levels` stands for; None for one in the working folder.
+        codecs: those of `levels` that have options of their own, as HM has its encoder.
         identity: what tells this model from others (file, checksum, strength, runtime); rows of another are refused.
             Rows of a model without one are never taken up again.
         facts: what else the caller knows of the run, for the summary and the report.
@@ -102,7 +102,7 @@ def benchmark(
     check_measures(measures)
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError('the curves need matplotlib; run: pip install "subjectiveqe[benchmark]"')
-    cases = _plan(folders, levels or LEVELS, hm)
+    cases = _plan(folders, levels or LEVELS, codecs)
     if model is not None and not identity:
         identity = {"unnamed": secrets.token_hex(8)}  # nothing tells it from another, so no rows are its own
     plan = {
@@ -135,9 +135,9 @@ def benchmark(
         return write_results(out_dir, "Benchmark", rows, failed, comparisons, all_facts, rate_distortion)
 
 
-def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]], hm: Codec | None) -> list[Case]:
+def _plan(folders: Sequence[Path], levels: Mapping[str, Sequence[int]], given: Mapping[str, Codec]) -> list[Case]:
     """All cases, those of one picture one after the other."""
-    codecs = {name: hm if hm and name == "hm" else codec_named(name) for name in levels}
+    codecs = {name: given.get(name) or codec_named(name) for name in levels}
     for name, codec in codecs.items():
         if not levels[name]:
             raise ConfigError(f"{name}: expected one level or more, got none")

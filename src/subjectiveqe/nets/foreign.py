@@ -76,15 +76,15 @@ def adopt(path: Path, foreign: Mapping[str, Tensor], file_format: str) -> tuple[
     Raises:
         ModelError: it is another network, or one that changes the size of pictures.
     """
-    counted = _counted_layers(foreign)
+    names = _TOP | _counted_layers(foreign)
     state = {}
     for key, value in foreign.items():
         top, _, leaf = key.rpartition(".")
         if dense := _DENSE.fullmatch(key):
             block, rdb, conv, leaf = dense.groups()
             state[f"body.{block}.blocks.{int(rdb) - 1}.convs.{int(conv) - 1}.{leaf}"] = value
-        elif top in _TOP or top in counted:
-            state[f"{(_TOP | counted)[top]}.{leaf}"] = value
+        elif top in names:
+            state[f"{names[top]}.{leaf}"] = value
         else:
             raise ModelError(f'{path}: tensor "{key}" belongs to no generator known here; known are RRDB networks')
     try:

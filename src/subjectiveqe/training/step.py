@@ -172,7 +172,7 @@ def update(learner: Learner, lr: float, config: StageConfig, step: int) -> float
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"step {step + 1}: the gradient of {type(learner.net).__name__} is {norm}")
     spike = (config.spike_factor or float("inf")) * learner.norm_mean
-    if config.spike_factor is not None and learner.num_updates >= GUARD_AFTER and norm > spike:
+    if learner.num_updates >= GUARD_AFTER and norm > spike:
         learner.num_skipped += 1
     else:
         for group in learner.optim.param_groups:
