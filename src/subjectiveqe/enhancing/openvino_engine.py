@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -104,7 +105,8 @@ def open_openvino(path: Path, strength: float) -> Network:
     ov, core = _openvino(), openvino_core()
     # bfloat16 doubles the speed where the CPU has it; trained networks then differ by 0.6 of an 8-bit level at most. An
     # estimate comes from coefficients that quantising left next to nothing of, and bfloat16 would drown them in noise.
-    precisions = {"out": "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"}
+    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = {"out": "bf16" if has_bfloat16 else "f32"}
     settings = {"INFERENCE_NUM_THREADS": cpu_count(), "PERFORMANCE_HINT": "LATENCY"}
     if (kept := _compiled_folder()) is not None:
         settings["CACHE_DIR"] = str(kept)
@@ -148,7 +150,9 @@ def open_openvino(path: Path, strength: float) -> Network:
         idle[output].put(request)
         return values
 
-    return network_of_onnx(path, compute, strength, inputs, list(outputs), metadata)
+    network = network_of_onnx(path, compute, strength, inputs, list(outputs), metadata)
+    # Without bfloat16 it takes twice the memory, an int8 network's too, and works as fast on tiles of half the size.
+    return network if has_bfloat16 else replace(network, bytes_px=2 * network.bytes_px)
 
 
 def _without_places(error: Exception) -> Exception:
