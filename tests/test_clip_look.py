@@ -354,11 +354,11 @@ def test_a_run_that_goes_on_is_told_what_the_first_was(tmp_path, monkeypatch):
     source = make_clip(tmp_path / "clip.mkv", count=12)
 
     def stop(done, _):
-        if done == 6:
+        if done == 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stop)
     with monkeypatch.context() as patch:
         patch.setattr(video, "look_at_clip", lambda *_: pytest.fail("looked again"))
-        assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
+        assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 6

@@ -902,7 +902,7 @@ def test_subtitles_and_chapters_are_copied(tmp_path, enhancer):
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, tiny_model):
-    source = make_clip(tmp_path / "clip.mkv", count=40)
+    source = make_clip(tmp_path / "clip.mkv", count=40, gop_size=8)
     script = f"""
 import time
 from pathlib import Path
@@ -933,7 +933,7 @@ video.enhance_video(Path({str(source)!r}), Path({str(tmp_path / "better.mkv")!r}
 
 def test_frames_are_the_same_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
-    source = make_clip(tmp_path / "clip.mkv", count=12)
+    source = make_clip(tmp_path / "clip.mkv", count=12, gop_size=4)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1"), progress=stopped_at(6))
     assert enhance_video(source, tmp_path / "better.mkv", enhancer, Coding("ffv1")).resumed == 4
@@ -1398,7 +1398,7 @@ def test_who_watches_a_batch_may_end_it(tmp_path, enhancer):
 
 def test_a_batch_of_videos_goes_on_where_it_was(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
-    sources = [make_clip(tmp_path / name, count=8) for name in ("a.mp4", "b.mp4")]
+    sources = [make_clip(tmp_path / name, count=8, gop_size=4) for name in ("a.mp4", "b.mp4")]
     told = []
 
     class Stopping(BatchProgress):
@@ -1448,7 +1448,7 @@ def test_two_videos_that_would_become_one_are_refused(tmp_path, enhancer):
 def test_times_rise_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
     """Of a file without timestamps, too."""
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
-    source = make_clip(tmp_path / "clip.h264", count=12)
+    source = make_clip(tmp_path / "clip.h264", count=12, gop_size=4)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(6))
     assert enhance_video(source, tmp_path / "better.mkv", enhancer).resumed == 4
@@ -1459,7 +1459,7 @@ def test_times_rise_wherever_a_run_was_stopped(tmp_path, enhancer, monkeypatch):
 @pytest.mark.parametrize(("owner", "name"), [(Steadier, "save"), (video, "write_text")])
 def test_a_run_may_be_stopped_between_a_segment_and_its_note(tmp_path, enhancer, monkeypatch, owner, name):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
-    source = make_clip(tmp_path / "clip.mkv", count=12)
+    source = make_clip(tmp_path / "clip.mkv", count=12, gop_size=4)
     write = getattr(owner, name)
 
     def stop(*arguments):
@@ -1478,7 +1478,7 @@ def test_a_run_may_be_stopped_between_a_segment_and_its_note(tmp_path, enhancer,
 
 def test_a_damaged_note_costs_its_segment(tmp_path, enhancer, monkeypatch):
     monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
-    source = make_clip(tmp_path / "clip.mkv", count=12)
+    source = make_clip(tmp_path / "clip.mkv", count=12, gop_size=4)
     with pytest.raises(KeyboardInterrupt):
         enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(6))
     (tmp_path / ".better.mkv.parts" / "000000.json").write_text("")
@@ -1498,7 +1498,19 @@ def test_large_pictures_make_short_segments():
     def form(height, width):
         return video._Form(height, width, "yuv420p", Fraction(1), Fraction(25), TICK, {}, Turn())
 
-    assert [form(*size).segment_frames for size in ((2160, 3840), (1080, 1920), (64, 96))] == [48, 192, 240]
+    assert [form(*size).segment_frames for size in ((2160, 3840), (1080, 1920), (64, 96))] == [48, 192, 200]
+
+
+@pytest.mark.parametrize(
+    ("source_keys", "expected"),
+    [(5, [0, 10, 20, 30]), (11, [0, 11, 22, 33]), (100, [0, 12, 24, 36])],
+    ids=["often", "now and then", "hardly"],
+)
+def test_a_result_has_its_key_frames_where_the_source_has_them(tmp_path, enhancer, monkeypatch, source_keys, expected):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (8, 8))
+    source = make_clip(tmp_path / "clip.mp4", count=40, gop_size=source_keys)
+    enhance_video(source, tmp_path / "better.mp4", enhancer)
+    assert [k for k, frame in enumerate(frames_of(tmp_path / "better.mp4")) if frame.key_frame] == expected
 
 
 def test_timestamps_rise_where_ticks_are_longer_than_frames():

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,9 +47,9 @@ from .video_files import ENCODERS, Coding, check_name
 if TYPE_CHECKING:
     import av
 
-_SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 240)
-"""What is lost at most when a run is killed: some minutes of work. Each segment begins with a key frame, at which what
-rests jumps by what coding costs it; x264 sets one after 250 frames by itself."""
+_SEGMENT_PX, _SEGMENT_FRAMES = 4e8, (48, 200)
+"""How long segments are, unless a key frame of the source comes soon: what is lost when a run is killed is some minutes
+of work."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,8 @@ def _make_segments(
         stream.thread_type = "SLICE"  # of frames in the making, one that fails takes others along
         damage = Damage()
         decoded = islice(timed(pictures.decode(damage, given.clock), stream), frames, None)
-        for frame in decoded:
-            segment = chain((frame,), islice(decoded, form.segment_frames - 1))
+        for _, numbered in groupby(_in_segments(decoded, form.segment_frames), itemgetter(0)):
+            segment = (frame for _, frame in numbered)
             path = segment_path(folder, segments)
             with atomic_path(path) as part:
                 done = frames
@@ -286,7 +287,7 @@ class _Form:
 
     @property
     def segment_frames(self) -> int:
-        """How many frames a segment has."""
+        """How many frames a segment has, or up to half as many again."""
         least, most = _SEGMENT_FRAMES
         return min(max(int(_SEGMENT_PX / (self.height * self.width)), least), most)
 
@@ -301,6 +302,24 @@ def _clip_look(given: _Given, enhancer: Enhancer, note: Path) -> ClipLook:
         look = look.throughout
     write_text(note, look.to_json())
     return look
+
+
+def _in_segments(frames: Iterator[av.VideoFrame], usual: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Each frame with the number of its segment.
+
+    A segment begins with a key frame, and what rests jumps there by what coding costs it. So the source's own are
+    taken, where it jumps anyway: `usual` frames on, the next one of the next half as many, and only else any frame.
+    """
+    count = number = 0
+    for frame in frames:
+        if count >= usual and (frame.key_frame or count >= _longest(usual)):
+            count, number = 0, number + 1
+        count += 1
+        yield number, frame
+
+
+def _longest(usual: int) -> int:
+    return usual * 3 // 2
 
 
 def _write_segment(
@@ -349,6 +368,9 @@ def _add_encoder(container: Any, form: _Form, coding: Coding) -> Any:
         setattr(context, tag, value)
     if coding.codec != "ffv1":
         context.options = {"crf": str(usual if coding.crf is None else coding.crf), "preset": "medium"}
+        context.gop_size = _longest(form.segment_frames)  # no key frames within, but where scenes change
+    if coding.codec == "x264":  # at its usual strength what rests is refined more often
+        context.options = {**context.options, "aq-strength": "0.5"}
     if coding.codec == "x265":
         context.options = {**context.options, "x265-params": "log-level=error:bframes=0"}
     return encoder
