@@ -1513,6 +1513,19 @@ def test_a_result_has_its_key_frames_where_the_source_has_them(tmp_path, enhance
     assert [k for k, frame in enumerate(frames_of(tmp_path / "better.mp4")) if frame.key_frame] == expected
 
 
+def test_a_long_segment_has_one_key_frame(tmp_path, enhancer):
+    """x264 would begin anew after 250 frames."""
+    picture = np.ascontiguousarray(read_rgb(samples()[0])[:32, :48])
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "300"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(260):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode(None))
+    enhance_video(tmp_path / "clip.mp4", tmp_path / "better.mp4", enhancer)
+    assert [k for k, frame in enumerate(frames_of(tmp_path / "better.mp4")) if frame.key_frame] == [0]
+
+
 def test_timestamps_rise_where_ticks_are_longer_than_frames():
     container = SimpleNamespace(format=SimpleNamespace(name="mpegts"))
     stream = SimpleNamespace(container=container, time_base=Fraction(1, 25), average_rate=Fraction(30))
