@@ -117,6 +117,15 @@ def test_a_damaged_row_is_named(photos, tmp_path, damaged):
         benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
 
 
+def test_rows_may_end_without_a_newline(photos, tmp_path):
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
+    path = tmp_path / "out" / "rows.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.split(b"\n")[0])
+    benchmark(soften, [photos], tmp_path / "out", levels={"jpeg": (10,)}, measures=PLAIN, identity=SOFTEN)
+    assert path.read_bytes().count(b"\n") == whole.count(b"\n")
+
+
 def test_a_killed_command_goes_on(photos, tmp_path):
     words = [sys.executable, "-m", "subjectiveqe", "benchmark", str(photos), "-o", str(tmp_path / "out")]
     words += ["--codec", "jpeg:10,40", "--runtime", "onnxruntime", "--without", "dists", "--without", "ssimulacra2"]

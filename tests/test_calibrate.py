@@ -192,6 +192,11 @@ def test_a_folder_that_was_there_stays_when_the_work_fails(tmp_path, pairs):
     assert (tmp_path / "out").is_dir()
 
 
+def test_stores_to_measure_by_have_names_of_their_own(tmp_path, pairs):
+    with pytest.raises(ConfigError, match=r'another of --valid is called "a\.lmdb" too'):
+        calibrate_estimator(save_ends(tmp_path), pairs, tmp_path / "out", [tmp_path / "a.lmdb", tmp_path / "b/a.lmdb"])
+
+
 def test_no_checkpoint_is_written_over(tmp_path, pairs):
     ends = save_ends(tmp_path / "a") + save_ends(tmp_path / "b")
     before = ends[0].read_bytes()

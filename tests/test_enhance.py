@@ -251,6 +251,13 @@ def test_enlarged_pictures_are_not_taken_for_the_coarsest(sample_paths):
         assert enhancer.look(get_codec("webp").code(image, 20).rgb).coarseness[2] > 0.7
 
 
+def test_narrow_mosaics_are_looked_at():
+    squares = np.random.default_rng(1).integers(0, 256, (20, 2, 3)).astype(np.uint8)
+    strip = np.ascontiguousarray(np.kron(squares, np.ones((8, 8, 1), np.uint8))[3:, 2:14])
+    for picture in (strip, np.ascontiguousarray(strip.transpose(1, 0, 2))):
+        assert Enhancer("fast", "onnxruntime")(picture).shape == picture.shape
+
+
 @pytest.mark.parametrize("first", [0, 3])
 @pytest.mark.parametrize("side", [8, 16])
 def test_mosaics_are_no_blocks_of_a_jpeg(side, first):

@@ -287,6 +287,15 @@ def test_checkpoints_that_enlarge_are_refused(tmp_path, names):
         load_net(tmp_path / "x4.pth")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_checkpoints_for_other_than_rgb_are_refused(tmp_path, channels):
+    state = foreign_names(ESRGAN(**TINY_RRDB), *BASICSR)
+    state["conv_first.weight"] = torch.zeros(TINY_RRDB["num_feat"], channels, 3, 3)
+    torch.save(state, tmp_path / "gray.pth")
+    with pytest.raises(ModelError, match=rf"gray\.pth: takes pictures of {channels} channels, expected RGB"):
+        load_net(tmp_path / "gray.pth")
+
+
 def esrgan_by_hand(state, lq, unshuffle):
     """The network as its papers have it, by BasicSR's names."""
 

@@ -828,6 +828,14 @@ def test_an_update_whose_gradient_spikes_is_skipped():
     assert not torch.equal(before[0], next(student.net.parameters()))
 
 
+def test_first_gradients_of_zero_block_no_updates():
+    stage, student = StageConfig(steps=1, spike_factor=5.0), learner()
+    for step in range(2 * GUARD_AFTER):
+        set_gradients(student.net, 0.0 if step < GUARD_AFTER else 1e-3)
+        update(student, 1e-4, stage, step)
+    assert student.num_skipped == 0
+
+
 def test_gradients_are_clipped():
     stage, student = StageConfig(steps=1, clip_norm=0.5), learner()
     seen = []

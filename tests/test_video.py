@@ -1485,6 +1485,75 @@ def test_a_damaged_note_costs_its_segment(tmp_path, enhancer, monkeypatch):
     assert enhance_video(source, tmp_path / "better.mkv", enhancer).resumed == 0
 
 
+@pytest.mark.parametrize("note", ["", "null"])
+def test_a_damaged_note_behind_others_costs_them_too(tmp_path, enhancer, monkeypatch, note):
+    """What the first frame of its segment depends on is gone by then."""
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.mkv", count=12, gop_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(10))
+    (tmp_path / ".better.mkv.parts" / "000001.json").write_text(note)
+    result = enhance_video(source, tmp_path / "better.mkv", enhancer)
+    assert (result.frames, result.resumed) == (12, 0)
+
+
+def test_segments_of_another_version_are_not_taken(tmp_path, enhancer, monkeypatch):
+    monkeypatch.setattr(video, "_SEGMENT_FRAMES", (4, 4))
+    source = make_clip(tmp_path / "clip.mkv", count=12, gop_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "__version__", "0.0.1")
+        with pytest.raises(KeyboardInterrupt):
+            enhance_video(source, tmp_path / "better.mkv", enhancer, progress=stopped_at(6))
+    with pytest.raises(ConfigError, match="add --overwrite"):
+        enhance_video(source, tmp_path / "better.mkv", enhancer)
+
+
+@pytest.mark.parametrize("letter", ["x", "\u3042"], ids=["of one byte", "of three"])
+def test_a_name_may_be_as_long_as_the_disk_lets_it(tmp_path, enhancer, letter):
+    source = make_clip(tmp_path / "clip.mkv", count=3)
+    target = tmp_path / (letter * (251 // len(letter.encode())) + ".mkv")
+    assert enhance_video(source, target, enhancer).frames == 3
+    assert {path.name for path in tmp_path.iterdir()} == {source.name, target.name}
+
+
+@pytest.mark.parametrize("codec", ["x264", "x265"])
+@pytest.mark.parametrize("size", [(47, 64), (48, 63), (47, 63)])
+def test_gray_clips_may_have_odd_sides(tmp_path, enhancer, codec, size):
+    source = make_clip(tmp_path / "clip.mkv", count=3, size=size, pix_fmt="gray", codec="ffv1")
+    result = enhance_video(source, tmp_path / "better.mkv", enhancer, Coding(codec))
+    assert (result.frames, result.frame_px) == (3, size[::-1])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_of_which_only_channels_are_known_is_kept(tmp_path, enhancer, suffix):
+    """PCM in AVI says how many channels it has, not which."""
+    source = tmp_path / "camera.avi"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        for k in range(5):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 * k, np.uint8), "rgb24")
+            container.mux(stream.encode(picture))
+            samples_of = np.full((1, 2 * 1920), 100 * k, np.int16)
+            frame = av.AudioFrame.from_ndarray(samples_of, "s16", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, 1920 * k, Fraction(1, 48000)
+            container.mux(sound.encode(frame))
+        container.mux(stream.encode(None))
+        container.mux(sound.encode(None))
+    enhance_video(source, tmp_path / f"better{suffix}", enhancer)
+    with av.open(str(tmp_path / f"better{suffix}")) as made:
+        assert sum(frame.samples for frame in made.decode(audio=0)) == 5 * 1920
+        assert made.streams.audio[0].codec_context.layout.nb_channels == 2
+
+
+def test_pictures_of_an_unknown_codec_are_named(tmp_path, enhancer):
+    source = make_clip(tmp_path / "clip.mkv", count=3)
+    source.write_bytes(source.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"))
+    with pytest.raises(ImageError, match="no picture stream of a codec that is known here"):
+        enhance_video(source, tmp_path / "better.mkv", enhancer)
+
+
 def test_a_link_to_the_source_is_the_source(tmp_path, enhancer):
     source = make_clip(tmp_path / "clip.mp4", count=2)
     before = source.read_bytes()

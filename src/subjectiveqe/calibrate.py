@@ -82,8 +82,8 @@ def calibrate_estimator(
         For each of `valid` and each of its levels the mean absolute error of what is said, before and after; beneath
         originals, ("originals", 0), it is the largest of what is said.
     Raises:
-        ConfigError: fewer than two pictures whose coarseness is known, checkpoints that would be written over, an
-            output that is a file, or another process that writes there.
+        ConfigError: fewer than two pictures whose coarseness is known, checkpoints that would be written over, two of
+            `valid` of one name, an output that is a file, or another process that writes there.
         ModelError: a checkpoint that cannot be used, or whose estimator is another.
         StoreError: pairs that cannot be read.
     """
@@ -94,6 +94,9 @@ def calibrate_estimator(
             raise ConfigError(f"{out / path.name}: two of the checkpoints would become it; rename one")
         if (out / path.name).exists():
             raise ConfigError(f"{out / path.name}: is there already; choose another --out")
+    for number, path in enumerate(valid):
+        if any(path.name == other.name for other in valid[:number]):
+            raise ConfigError(f'{path}: another of --valid is called "{path.name}" too; rename one')
     loaded = [load_net(path) for path in checkpoints]
     nets: list[Any] = [net for net, _ in loaded]
     estimator = _shared_estimator(checkpoints, nets)

@@ -42,9 +42,10 @@ def open_video(source: Path) -> Any:
         container = av.open(name_for(source))
     except UnicodeDecodeError:  # tags of old AVI files
         container = av.open(name_for(source), metadata_encoding="latin-1")
-    if picture_stream(container) is None:
+    stream = picture_stream(container)
+    if stream is None or stream.codec_context is None:
         container.close()
-        raise ImageError(f"{source}: has no picture stream")
+        raise ImageError(f"{source}: has no picture stream" + (" of a codec that is known here" if stream else ""))
     return container
 
 
@@ -399,13 +400,13 @@ def _planes(frame: av.VideoFrame) -> list[NDArray[Any]]:
 
 def pixel_format(frame: av.VideoFrame) -> str:
     """The coded format nearest to the source's: its chroma sampling, at 8 or 10 bits."""
-    sampling = "420"  # gray too
+    halved = True, True  # gray too
     if len(frame.format.components) > 2:
         chroma = frame.format.components[1]
         halved = chroma.width < frame.width, chroma.height < frame.height
-        whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
-        known = {(True, True): "420", (True, False): "422"}
-        if turn_of(frame).swaps_sides:  # halved columns become halved rows, which encoders do not take
-            del known[True, False]
-        sampling = known.get(halved, "444") if whole else "444"
+    whole = frame.width % (1 + halved[0]) == 0 == frame.height % (1 + halved[1])  # encoders halve no odd side
+    known = {(True, True): "420", (True, False): "422"}
+    if turn_of(frame).swaps_sides:  # halved columns become halved rows, which encoders do not take
+        del known[True, False]
+    sampling = known.get(halved, "444") if whole else "444"
     return f"yuv{sampling}p10le" if _is_deep(frame) else f"yuv{sampling}p"

@@ -77,6 +77,8 @@ def join(
                 warnings.append(f"stream {stream.index} ({codec}) is not kept, {suffix} cannot hold it")
             else:
                 copy = copies[stream.index] = out.add_stream_from_template(stream)
+                if stream.type == "audio" and (layout := _LAYOUTS.get(stream.codec_context.layout.name)):
+                    copy.codec_context.layout = layout
                 copy.metadata.update(_tags(stream))
                 copy.disposition = stream.disposition
         pictures = ((_seconds(packet), 0, packet) for packet in _packets_of(folder, last_s))
@@ -93,6 +95,9 @@ def join(
         warnings.append(f"tags that {suffix} does not hold are not kept: {', '.join(sorted(lost))}")
     return warnings
 
+
+_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
+"""The usual layouts of sound of which only the number of channels is known, as of PCM in AVI; MP4 takes no other."""
 
 _BRANDS = {"major_brand", "minor_version", "compatible_brands"}
 """Of a container of Apple's, which no other is."""

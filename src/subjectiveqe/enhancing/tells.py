@@ -101,6 +101,8 @@ def is_mosaic(patches: Floats) -> bool:
             return False
         firsts.append((int(np.argmax(at_places)) + 1) % BLOCK_PX)
     blocks = whole_blocks(y[:, None], (firsts[0], firsts[1]))
+    if not blocks.size:
+        return False
     number, _, height, width = blocks.shape
     means = to_blocks(blocks.reshape(-1, width)).mean(axis=(1, 2))
     means = means.reshape(number, height // BLOCK_PX, width // BLOCK_PX)

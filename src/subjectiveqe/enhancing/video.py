@@ -6,7 +6,9 @@ with the first segment that is missing. At the end the segments' packets are put
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import __version__
 from ..errors import FULL_DISK, ConfigError, ImageError, first_line
 from ..files import LOCK, atomic_path, held, real_path, write_text
 from ..formats.rows import Pixels
@@ -111,8 +114,9 @@ def enhance_video(
         form = _Form.of(first, stream)
         clock = clock_of(source)
         given = _Given(source, clock, 0 if clock.places else total)
-    folder = target.with_name(f".{target.name}.parts")
+    folder = target.with_name(f".{_short(target.name)}.parts")
     state = {
+        "subjectiveqe": __version__,
         "source": _identity(source),
         "clock": [clock.places, [str(shift_s) for shift_s in clock.shifts_s]],
         "coding": asdict(coding),
@@ -243,6 +247,13 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
     write_text(note, text)
 
 
+def _short(name: str) -> str:
+    """A file's name with room for more of it."""
+    if len(os.fsencode(name)) < 240:
+        return name
+    return f"{name[:32]}.{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"
+
+
 def _parts(folder: Path) -> list[Path]:
     """All in a folder but its lock."""
     return [path for path in folder.iterdir() if path.name != LOCK]
@@ -254,8 +265,10 @@ def _count_finished(folder: Path) -> list[int]:
     while (path := segment_path(folder, len(counts))).exists():
         try:
             counts.append(int(json.loads(path.with_suffix(".json").read_text())))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             break
+    if counts and not segment_path(folder, len(counts) - 1).with_suffix(".npz").exists():
+        return []  # a note further on is damaged, and what the next frame depends on went when its segment was done
     return counts
 
 

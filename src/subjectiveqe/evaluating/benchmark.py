@@ -267,7 +267,7 @@ def _read_rows(path: Path, plan: Mapping[str, Any]) -> dict[Key, tuple[dict[str,
     first, *lines = path.read_bytes().split(b"\n")  # a damaged line may be no text
     if first != head.encode():
         raise ConfigError(f"{path}: {_other(first, plan)}; give another --out, or delete it to begin anew")
-    if lines[-1]:  # the line a killed run was writing
+    if not lines or lines[-1]:  # the line a killed run was writing, or the newline that an editor left out
         with atomic_path(path) as aside:
             aside.write_bytes(b"\n".join([first, *lines[:-1]]) + b"\n")
     rows = {}

@@ -96,6 +96,8 @@ def adopt(path: Path, foreign: Mapping[str, Tensor], file_format: str) -> tuple[
         raise ModelError(f"{path}: not an RRDB generator, its convolutions are single numbers") from None
     num_block = len({key.split(".")[1] for key in state if key.startswith("body.")})
     hparams = {"num_feat": num_feat, "num_block": num_block, "num_grow": num_grow}
+    if not num_in or num_in % 3:
+        raise ModelError(f"{path}: takes pictures of {num_in} channels, expected RGB")
     steps, folded = sum(key.startswith("conv_up.") for key in state if key.endswith(".weight")), num_in // 3
     if 4**steps != folded:
         times = f"{2**steps / folded**0.5:g} times as large"

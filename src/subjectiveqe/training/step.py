@@ -172,7 +172,7 @@ def update(learner: Learner, lr: float, config: StageConfig, step: int) -> float
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"step {step + 1}: the gradient of {type(learner.net).__name__} is {norm}")
     spike = (config.spike_factor or float("inf")) * learner.norm_mean
-    if learner.num_updates >= GUARD_AFTER and norm > spike:
+    if learner.norm_mean and learner.num_updates >= GUARD_AFTER and norm > spike:
         learner.num_skipped += 1
     else:
         for group in learner.optim.param_groups:
@@ -180,7 +180,7 @@ def update(learner: Learner, lr: float, config: StageConfig, step: int) -> float
         learner.optim.step()
         learner.num_updates += 1
     # A spike moves the mean too, by little: were it left out, a lasting rise would block every update for good.
-    seen = min(norm, spike) if learner.num_updates > 1 else norm
+    seen = min(norm, spike) if learner.norm_mean and learner.num_updates > 1 else norm
     learner.norm_mean = _MEAN_DECAY * learner.norm_mean + (1 - _MEAN_DECAY) * seen if learner.norm_mean else seen
     learner.optim.zero_grad(set_to_none=True)
     return norm
