@@ -52,3 +52,17 @@ def test_weights_of_a_deeper_network_are_refused(vgg16, tmp_path):
     with pytest.raises(WeightsError, match="holds 14 convolutions, expected 13") as caught:
         make_perceptual("vgg16", "pretrained", seed=0)
     assert str(caught.value).endswith(weights.remedy("vgg16"))
+
+
+def test_convolutions_of_another_network_are_refused(vgg16, tmp_path):
+    np.savez(tmp_path / "vgg16.npz", **vgg16 | {"features.0.weight": np.zeros((64, 3, 5, 5), np.float32)})
+    with pytest.raises(WeightsError, match=r"vgg16\.npz: features\.0 is of another network; remove the file, then run"):
+        make_perceptual("vgg16", "pretrained", seed=0)
+
+
+@pytest.mark.parametrize("widths", [(64, 128, 256, 512), (64, 128, 256, 512, 100)])
+def test_heads_that_do_not_fit_are_refused(vgg16, tmp_path, widths):
+    np.savez(tmp_path / "vgg16.npz", **vgg16)
+    np.savez(tmp_path / "lpips-vgg.npz", **{f"lin{i}.weight": np.ones((1, w, 1, 1)) for i, w in enumerate(widths)})
+    with pytest.raises(WeightsError, match=r"lpips-vgg\.npz: holds weights of .* channels, expected \[64, 128"):
+        make_perceptual("lpips-vgg", "pretrained", seed=0)

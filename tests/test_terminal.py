@@ -17,6 +17,13 @@ print("rich" in sys.modules)
 """
 
 
+def test_a_name_in_a_bar_may_hold_anything(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with terminal.bar("a{b}[red].jpg") as progress:
+        progress(1, 2)
+    assert "a{b}[red].jpg" in capsys.readouterr().err
+
+
 def test_a_bar_is_drawn_where_work_takes_a_while(monkeypatch):
     seen, now_s = [], [5.0]
 

@@ -233,6 +233,10 @@ def _fill(net: VGG | AlexNet, name: str, source: Source, seed: int) -> None:
         )
     for conv, prefix in zip(net.convs.values(), found, strict=True):
         assert isinstance(conv, nn.Conv2d)
+        if arrays[f"{prefix}.weight"].shape != conv.weight.shape:
+            raise WeightsError(
+                f"{weights.locate(name)}: {prefix} is of another network; remove the file, then {weights.remedy(name)}"
+            )
         conv.weight.data.copy_(torch.from_numpy(arrays[f"{prefix}.weight"]))
         assert conv.bias is not None
         conv.bias.data.copy_(torch.from_numpy(arrays[f"{prefix}.bias"]))
@@ -243,7 +247,13 @@ def _heads(name: str, source: Source, widths: tuple[int, ...]) -> list[Tensor]:
     if source == "random":
         return [torch.full((width,), 1 / width) for width in widths]
     arrays = _arrays(name)
-    return [torch.from_numpy(arrays[f"lin{i}.weight"].reshape(-1)) for i in range(len(widths))]
+    found = [array.reshape(-1) for i in range(len(widths)) if (array := arrays.get(f"lin{i}.weight")) is not None]
+    if tuple(map(len, found)) != widths:
+        raise WeightsError(
+            f"{weights.locate(name)}: holds weights of {[*map(len, found)]} channels, expected {[*widths]}; "
+            f"remove the file, then {weights.remedy(name)}"
+        )
+    return [torch.from_numpy(array) for array in found]
 
 
 def _arrays(name: str) -> weights.Arrays:

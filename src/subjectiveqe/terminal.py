@@ -31,7 +31,7 @@ def bar(what: str, in_bytes: bool = False) -> Iterator[Progress]:
 
     count = progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn()
     with progress.Progress(
-        progress.TextColumn(what),
+        progress.TextColumn("{task.description}", markup=False),  # names may hold braces and brackets
         progress.BarColumn(),
         progress.TaskProgressColumn(),
         count,
