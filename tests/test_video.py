@@ -1524,19 +1524,21 @@ def test_gray_clips_may_have_odd_sides(tmp_path, enhancer, codec, size):
     assert (result.frames, result.frame_px) == (3, size[::-1])
 
 
+@pytest.mark.parametrize("layout", ["mono", "stereo", "4.0", "5.1"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_sound_of_which_only_channels_are_known_is_kept(tmp_path, enhancer, suffix):
+def test_sound_of_which_only_channels_are_known_is_kept(tmp_path, enhancer, suffix, layout):
     """PCM in AVI says how many channels it has, not which."""
     source = tmp_path / "camera.avi"
     with av.open(str(source), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=48000, layout="stereo")
+        sound = container.add_stream("pcm_s16le", rate=48000, layout=layout)
+        count = sound.codec_context.layout.nb_channels
         for k in range(5):
             picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 * k, np.uint8), "rgb24")
             container.mux(stream.encode(picture))
-            samples_of = np.full((1, 2 * 1920), 100 * k, np.int16)
-            frame = av.AudioFrame.from_ndarray(samples_of, "s16", "stereo")
+            samples_of = np.full((1, count * 1920), 100 * k, np.int16)
+            frame = av.AudioFrame.from_ndarray(samples_of, "s16", layout)
             frame.sample_rate, frame.pts, frame.time_base = 48000, 1920 * k, Fraction(1, 48000)
             container.mux(sound.encode(frame))
         container.mux(stream.encode(None))
@@ -1544,7 +1546,7 @@ def test_sound_of_which_only_channels_are_known_is_kept(tmp_path, enhancer, suff
     enhance_video(source, tmp_path / f"better{suffix}", enhancer)
     with av.open(str(tmp_path / f"better{suffix}")) as made:
         assert sum(frame.samples for frame in made.decode(audio=0)) == 5 * 1920
-        assert made.streams.audio[0].codec_context.layout.nb_channels == 2
+        assert made.streams.audio[0].codec_context.layout.nb_channels == count
 
 
 def test_pictures_of_an_unknown_codec_are_named(tmp_path, enhancer):

@@ -96,7 +96,8 @@ def join(
     return warnings
 
 
-_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
+_USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+_LAYOUTS = {f"{number} channels": layout for number, layout in enumerate(_USUAL, start=1)}
 """The usual layouts of sound of which only the number of channels is known, as of PCM in AVI; MP4 takes no other."""
 
 _BRANDS = {"major_brand", "minor_version", "compatible_brands"}

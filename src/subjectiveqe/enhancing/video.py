@@ -239,7 +239,7 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
     if note.exists() and note.read_bytes() != text.encode():
         if (frames := sum(_count_finished(folder))) and not overwrite:
             raise ConfigError(
-                f"{folder}: holds {frames} finished frames of another source, other options or another model; "
+                f"{folder}: holds {frames} finished frames of another source, other options, another model or version; "
                 "go on with those, or add --overwrite to drop them"
             )
         for path in _parts(folder):
