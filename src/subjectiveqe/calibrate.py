@@ -95,7 +95,7 @@ def calibrate_estimator(
         if (out / path.name).exists():
             raise ConfigError(f"{out / path.name}: is there already; choose another --out")
     for number, path in enumerate(valid):
-        if any(path.name == other.name for other in valid[:number]):
+        if any(path.name == other.name and path != other for other in valid[:number]):
             raise ConfigError(f'{path}: another of --valid is called "{path.name}" too; rename one')
     loaded = [load_net(path) for path in checkpoints]
     nets: list[Any] = [net for net, _ in loaded]
