@@ -227,6 +227,22 @@ def test_prepare_refuses_what_cannot_be(sqe, clean, tmp_path, options, said):
     assert not (tmp_path / "pairs").exists()
 
 
+@pytest.mark.parametrize(
+    ("codec", "options", "said"),
+    [
+        (
+            "hm:37",
+            ["--encoder", "no/Encoder", "--config", "no/hm.cfg"],
+            "hm: no encoder TAppEncoderStatic at no/Encoder;",
+        ),
+        ("jpeg:10", ["--encoder", "no/Encoder"], "--encoder"),
+    ],
+)
+def test_benchmark_takes_hm_as_it_is_given(sqe, clean, tmp_path, codec, options, said):
+    ran = sqe("benchmark", clean, "-o", tmp_path / "b", "--model", "none", "--codec", codec, *options)
+    assert said in ran.error
+
+
 def test_what_a_check_would_not_do_is_refused(sqe, clean, tmp_path):
     ran = sqe("prepare", clean, "-o", tmp_path / "new", "--codec", "webp", "--level", 10, "--check", tmp_path / "store")
     assert ran.error.startswith("error: SOURCE, --out, --codec, --level: not for --check; leave it out")

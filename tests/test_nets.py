@@ -319,11 +319,12 @@ def esrgan_by_hand(state, lq, unshuffle):
 
 def in_first_names(state):
     """ESRGAN's first names, which count layers, activations among them."""
-    names = {}
+    names, ups = {}, sum(key.startswith("conv_up") for key in state) // 2
     for key, value in state.items():
         top, _, leaf = key.rpartition(".")
         body = re.fullmatch(r"body\.(\d+)\.rdb(\d)\.conv(\d)", top)
-        number = {"conv_first": "0", "conv_body": f"1.sub.{TINY_RRDB['num_block']}", "conv_hr": "2", "conv_last": "4"}
+        number = {"conv_first": "0", "conv_body": f"1.sub.{TINY_RRDB['num_block']}", "conv_up1": "3", "conv_up2": "6"}
+        number |= {"conv_hr": str(2 + 3 * ups), "conv_last": str(4 + 3 * ups)}
         place = "1.sub.{}.RDB{}.conv{}.0".format(*body.groups()) if body else number[top]
         names[f"model.{place}.{leaf}"] = value
     return names
@@ -331,7 +332,16 @@ def in_first_names(state):
 
 @pytest.mark.parametrize(
     ("named", "unshuffle"),
-    [("conv_first", 1), ("conv_first", 2), ("conv_first", 4), ("HRconv", 1), ("HRconv", 4), ("model.0", 1)],
+    [
+        ("conv_first", 1),
+        ("conv_first", 2),
+        ("conv_first", 4),
+        ("HRconv", 1),
+        ("HRconv", 4),
+        ("model.0", 1),
+        ("model.0", 2),
+        ("model.0", 4),
+    ],
 )
 def test_restorers_of_others_do_what_they_did(tmp_path, unshuffle, named):
     torch.manual_seed(0)

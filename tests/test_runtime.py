@@ -155,7 +155,26 @@ def test_what_a_session_fails_by_is_an_exception_alone(tmp_path, monkeypatch, ca
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_a_run_fails_by_is_an_exception_alone(capfd):
+    onnx = pytest.importorskip("onnx")
+    h, floats = onnx.helper, onnx.TensorProto.FLOAT
+    graph = h.make_graph(
+        [h.make_node("Reshape", ["x", "shape"], ["y"])],
+        "reshape",
+        [h.make_tensor_value_info("x", floats, ["n"])],
+        [h.make_tensor_value_info("y", floats, [7])],
+        [h.make_tensor("shape", onnx.TensorProto.INT64, [1], [7])],
+    )
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    session = onnx_session(model.SerializeToString())
+    with pytest.raises(ONNX_FAILED, match="Reshape"):
+        session.run(None, {"x": [0.0] * 5})
+    assert capfd.readouterr() == ("", "")
+
+
 def test_all_sessions_are_opened_in_one_place():
     package = Path(sessions.__file__).parent
-    opening = [path for path in package.rglob("*.py") if re.search(r"\.InferenceSession\(", path.read_text("utf-8"))]
+    opening = [
+        path for path in package.rglob("*.py") if re.search(r"\bInferenceSession\b(?! *[:\]])", path.read_text("utf-8"))
+    ]
     assert opening == [package / "sessions.py"]

@@ -10,7 +10,9 @@ from subjectiveqe import terminal
 
 RUN = """
 import sys
+from subjectiveqe import terminal
 from subjectiveqe.cli import main
+terminal._AT_ONCE_S = 0
 sys.argv = ["sqe", "enhance", *sys.argv[1:]]
 assert main() == 0
 print("rich" in sys.modules)
@@ -31,6 +33,7 @@ def test_a_bar_is_drawn_where_work_takes_a_while(monkeypatch):
     def record(what):
         seen.append(what)
         yield lambda done, total: seen.append((done, total))
+        seen.append("ended")
 
     monkeypatch.setattr(terminal, "bar", record)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now_s[0])
@@ -42,7 +45,7 @@ def test_a_bar_is_drawn_where_work_takes_a_while(monkeypatch):
         for share in (0.4, 0.6):
             now_s[0] += 0.2
             progress.advanced(share)
-    assert seen == ["files", (0.4, 3), (0.6, 3)]
+    assert seen == ["files", (0.4, 3), (0.6, 3), "ended"]
 
 
 def test_nothing_is_loaded_to_draw_with_where_nobody_looks(tmp_path):

@@ -779,7 +779,10 @@ def test_statistics_of_a_frozen_estimator_stay_beside_its_loss(recipe_path, tmp_
 def test_a_network_that_does_not_say_what_it_is_is_named(recipe_path, tmp_path, monkeypatch):
     monkeypatch.setitem(NETS, "mine", lambda: torch.nn.Conv2d(3, 3, 3, padding=1))
     change = ["net_g={kind: mine}", "data.workers=0"]
-    with pytest.raises(ConfigError, match=r"net_g\.kind: mine does not say its hparams, stride_px, receptive_px, "):
+    with pytest.raises(
+        ConfigError,
+        match=r"net_g\.kind: mine does not say its hparams, stride_px, receptive_px, uses_strength, num_coarseness;",
+    ):
         train(read_recipe(recipe_path, change), tmp_path / "run")
 
 
@@ -834,6 +837,7 @@ def test_first_gradients_of_zero_block_no_updates():
         set_gradients(student.net, 0.0 if step < GUARD_AFTER else 1e-3)
         update(student, 1e-4, stage, step)
     assert student.num_skipped == 0
+    assert student.norm_mean > 0
 
 
 def test_gradients_are_clipped():
