@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import weights
-from .errors import WeightsError, unknown
+from .errors import unknown
 from .losses import charbonnier
 
 Source: TypeAlias = Literal["pretrained", "random"]
@@ -227,16 +227,11 @@ def _fill(net: VGG | AlexNet, name: str, source: Source, seed: int) -> None:
     prefixes = [key.removesuffix(".weight") for key in arrays if key.endswith(".weight") and arrays[key].shape[-1] > 1]
     found = [prefix for prefix in sorted(prefixes, key=_number) if f"{prefix}.bias" in arrays]
     if len(found) != len(net.convs):  # layers that nobody fills would be random, and nothing would show it
-        raise WeightsError(
-            f"{weights.locate(name)}: holds {len(found)} convolutions, expected {len(net.convs)}; remove the file, "
-            f"then {weights.remedy(name)}"
-        )
+        raise weights.unusable(name, f"holds {len(found)} convolutions, expected {len(net.convs)}")
     for conv, prefix in zip(net.convs.values(), found, strict=True):
         assert isinstance(conv, nn.Conv2d)
         if arrays[f"{prefix}.weight"].shape != conv.weight.shape:
-            raise WeightsError(
-                f"{weights.locate(name)}: {prefix} is of another network; remove the file, then {weights.remedy(name)}"
-            )
+            raise weights.unusable(name, f"{prefix} is of another network")
         conv.weight.data.copy_(torch.from_numpy(arrays[f"{prefix}.weight"]))
         assert conv.bias is not None
         conv.bias.data.copy_(torch.from_numpy(arrays[f"{prefix}.bias"]))
@@ -249,10 +244,7 @@ def _heads(name: str, source: Source, widths: tuple[int, ...]) -> list[Tensor]:
     arrays = _arrays(name)
     found = [array.reshape(-1) for i in range(len(widths)) if (array := arrays.get(f"lin{i}.weight")) is not None]
     if tuple(map(len, found)) != widths:
-        raise WeightsError(
-            f"{weights.locate(name)}: holds weights of {[*map(len, found)]} channels, expected {[*widths]}; "
-            f"remove the file, then {weights.remedy(name)}"
-        )
+        raise weights.unusable(name, f"holds weights of {[*map(len, found)]} channels, expected {[*widths]}")
     return [torch.from_numpy(array) for array in found]
 
 

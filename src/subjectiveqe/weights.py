@@ -126,7 +126,12 @@ def read_arrays(name: str) -> Arrays:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: damaged weights ({error}); remove the file, then {remedy(name)}") from None
+        raise unusable(name, f"damaged weights ({error})") from None
+
+
+def unusable(name: str, why: str) -> WeightsError:
+    """The error for weights whose file is there and cannot be used; it says how to get others."""
+    return WeightsError(f"{_path(name)}: {why}; remove the file, then {remedy(name)}")
 
 
 def import_weights(path: Path) -> list[str]:

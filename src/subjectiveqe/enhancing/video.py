@@ -170,10 +170,9 @@ def _make_segments(
     """Enhances what is not finished."""
     finished = _count_finished(folder)
     resumed = frames = sum(finished)
-    segments = len(finished)
     steadier = Steadier()
-    if segments:
-        steadier.load(folder / f"{segments - 1:06d}.npz")
+    if finished:
+        steadier.load(segment_path(folder, len(finished) - 1).with_suffix(".npz"))
 
     def enhance(lq: Pixels, time_s: float) -> Pixels:
         return enhancer.with_look(lq, Look(look.at(time_s + given.clock.begin_s), is_gray=is_gray(lq)))
@@ -184,9 +183,9 @@ def _make_segments(
         stream.thread_type = "SLICE"  # of frames in the making, one that fails takes others along
         damage = Damage()
         decoded = islice(timed(pictures.decode(damage, given.clock), stream), frames, None)
-        for _, numbered in groupby(_in_segments(decoded, form.segment_frames), itemgetter(0)):
+        for number, numbered in groupby(_in_segments(decoded, form.segment_frames, len(finished)), itemgetter(0)):
             segment = (frame for _, frame in numbered)
-            path = segment_path(folder, segments)
+            path = segment_path(folder, number)
             with atomic_path(path) as part:
                 done = frames
                 for done in _write_segment(part, segment, form, enhance, steadier, coding, frames):
@@ -194,8 +193,8 @@ def _make_segments(
                         progress(done, given.frames)
             steadier.save(path.with_suffix(".npz"))
             write_text(path.with_suffix(".json"), json.dumps(done - frames))
-            (folder / f"{segments - 1:06d}.npz").unlink(missing_ok=True)
-            frames, segments = done, segments + 1
+            segment_path(folder, number - 1).with_suffix(".npz").unlink(missing_ok=True)
+            frames = done
         return _Made(frames, resumed, damage.warnings(container, frames, given.clock), damage.last_s)
 
 
@@ -249,9 +248,8 @@ def _prepare_folder(folder: Path, state: dict[str, Any], overwrite: bool) -> Non
 
 def _short(name: str) -> str:
     """A file's name with room for more of it."""
-    if len(os.fsencode(name)) < 240:
-        return name
-    return f"{name[:32]}.{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:12]}"
+    stored = os.fsencode(name)
+    return name if len(stored) < 240 else f"{name[:32]}.{hashlib.sha256(stored).hexdigest()[:12]}"
 
 
 def _parts(folder: Path) -> list[Path]:
@@ -317,13 +315,13 @@ def _clip_look(given: _Given, enhancer: Enhancer, note: Path) -> ClipLook:
     return look
 
 
-def _in_segments(frames: Iterator[av.VideoFrame], usual: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Each frame with the number of its segment.
+def _in_segments(frames: Iterator[av.VideoFrame], usual: int, number: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Each frame with the number of its segment, from `number` on.
 
     A segment begins with a key frame, and what rests jumps there by what coding costs it. So the source's own are
     taken, where it jumps anyway: `usual` frames on, the next one of the next half as many, and only else any frame.
     """
-    count = number = 0
+    count = 0
     for frame in frames:
         if count >= usual and (frame.key_frame or count >= _longest(usual)):
             count, number = 0, number + 1

@@ -171,8 +171,9 @@ def update(learner: Learner, lr: float, config: StageConfig, step: int) -> float
     norm = float(nn.utils.clip_grad_norm_(params, config.clip_norm or float("inf"), foreach=True))
     if norm != norm or norm == float("inf"):
         raise DivergedError(f"step {step + 1}: the gradient of {type(learner.net).__name__} is {norm}")
-    spike = (config.spike_factor or float("inf")) * learner.norm_mean
-    if learner.norm_mean and learner.num_updates >= GUARD_AFTER and norm > spike:
+    # Where there is no mean yet, nothing is a spike.
+    spike = config.spike_factor * learner.norm_mean if config.spike_factor and learner.norm_mean else float("inf")
+    if learner.num_updates >= GUARD_AFTER and norm > spike:
         learner.num_skipped += 1
     else:
         for group in learner.optim.param_groups:
@@ -180,7 +181,7 @@ def update(learner: Learner, lr: float, config: StageConfig, step: int) -> float
         learner.optim.step()
         learner.num_updates += 1
     # A spike moves the mean too, by little: were it left out, a lasting rise would block every update for good.
-    seen = min(norm, spike) if learner.norm_mean and learner.num_updates > 1 else norm
+    seen = min(norm, spike)
     learner.norm_mean = _MEAN_DECAY * learner.norm_mean + (1 - _MEAN_DECAY) * seen if learner.norm_mean else seen
     learner.optim.zero_grad(set_to_none=True)
     return norm
